@@ -1,0 +1,40 @@
+"""Everything this package raises on purpose: one sentence that names the mistake and its fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FewLabelsError(Exception):
+    """Any mistake of input that this package understands; the command line exits with 2."""
+
+
+class RecipeError(FewLabelsError):
+    """All mistakes of one recipe, gathered.
+
+    Args:
+        mistakes: one sentence each, ``file: key path: what is wrong; the fix``.
+    """
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class ComponentError(FewLabelsError):
+    """A name that no registry knows, a clash of names, or a component that breaks its contract."""
+
+
+class DataError(FewLabelsError):
+    """Images or labels that are missing, miscounted or unreadable."""
+
+
+class ModelError(FewLabelsError):
+    """Weights or a model folder that do not fit."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'margin'?"`` when a known name is close to ``name``, else an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
