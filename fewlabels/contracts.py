@@ -6,11 +6,11 @@ in a pool, M of those discovered, P of pairs, B of a batch, D a feature's width,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ContextManager, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,15 +66,26 @@ class View(NamedTuple):
     matrix: Tensor  # (B, 3, 3) float32, source -> view, align_corners=False
 
 
-ViewFunction = Callable[["Tensor", "torch.Generator"], View]
-"""A view is any callable of uint8 images (B, C, H, W) and a generator. The draws come from the
-generator alone, which lives on the CPU, so that they are the same on every device."""
+class ViewFunction(Protocol):
+    """Makes one view of each image, drawing from a CPU generator alone.
+
+    Draws are made for the ``count`` images of the global batch, of which ``images`` are ``rows``;
+    so they do not depend on the device or on the number of processes.
+    """
+
+    def __call__(
+        self,
+        images: Tensor,  # (B, C, H, W) uint8
+        generator: torch.Generator,
+        rows: slice | None = None,
+        count: int | None = None,
+    ) -> View: ...
 
 
 class Part(NamedTuple):
     """This process's rows of one stream in a batch."""
 
-    indices: Tensor  # (B,) int64 data-set rows
+    indices: Tensor  # (B,) int64 positions in the training set
     labels: Tensor  # (B,) int64, -1 = unlabelled
     views: list[View]
 
@@ -159,7 +170,7 @@ class Output(NamedTuple):
     embedding: Tensor | None = None  # (B, D), L2-normalised
     logits: Tensor | None = None  # (B, C)
     logits2: Tensor | None = None  # (B, C) of a second head
-    side: dict[str, Tensor] = {}  # noqa: RUF012 - what blocks wrote during this forward
+    side: dict[str, Tensor] = {}
 
 
 class Memory(NamedTuple):
@@ -167,7 +178,7 @@ class Memory(NamedTuple):
 
     embeddings: Tensor  # (M, D), detached
     labels: Tensor  # (M,)
-    indices: Tensor  # (M,) data-set rows
+    indices: Tensor  # (M,) positions in the training set
     writer: Tensor  # (M,) row of the present global batch that wrote the entry, -1 for older ones
 
 
@@ -270,8 +281,10 @@ class Build(Protocol):
     """What a strategy may ask for when it makes its modules."""
 
     view: ViewFunction  # the recipe's views, one after the other
-    rows: int  # training images; a data-set row is below this
+    size: int  # training images; Part.indices are below this
     classes: int | None  # labels that the losses must tell apart
+
+    embedding_size: int
 
     def embedder(self) -> nn.Module: ...
 
@@ -286,7 +299,7 @@ class Models(Protocol):
     def plain(self, name: str) -> nn.Module:
         """The module without its wrapping for many processes."""
 
-    def still(self, name: str) -> ContextManager[None]:
+    def still(self, name: str) -> AbstractContextManager[None]:
         """While open, running statistics do not move."""
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -308,11 +321,12 @@ class Strategy(Protocol):
 
     def modules(self, build: Build) -> dict[str, nn.Module]: ...
 
+    def start(self, models: Models, extract: Extract) -> None:
+        """Called once, before the first discovery: starts that depend on the data."""
+
     def phases(self, round: Round) -> list[Phase]: ...
 
-    def begin(
-        self, phase: Phase, models: Models, found: Found, extract: Extract
-    ) -> None: ...
+    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None: ...
 
     def losses(
         self, phase: Phase, models: Models, batch: Batch, clock: Clock
@@ -322,8 +336,8 @@ class Strategy(Protocol):
 class Found(NamedTuple):
     """The labels that a phase trains on, as all processes know them."""
 
-    labels: np.ndarray  # (N,) int64 by data-set row, -1 = unlabelled
-    given: np.ndarray  # (N,) bool
+    labels: np.ndarray  # (N,) int64 by position in the training set, -1 = unlabelled
+    given: np.ndarray  # (N,) bool, labelled by a person
     centres: np.ndarray | None  # (K, D) of the last discovery
     pairs: Pairs | None
     fresh: bool  # whether labels changed since the phase before

@@ -35,6 +35,6 @@ class ModelError(FewLabelsError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'margin'?"`` when a known name is close to ``name``, else an empty string."""
+    """``"; did you mean 'margin'?"`` when a known name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

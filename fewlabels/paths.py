@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_roots() -> list[Path]:
-    """The folders that may hold data sets: $FEWLABELS_DATA if set, else ./data and ../shared/data."""
+    """The folders of data sets: $FEWLABELS_DATA if set, else ./data and ../shared/data."""
     chosen = os.environ.get("FEWLABELS_DATA")
     return [Path(chosen)] if chosen else [Path("data"), Path("..", "shared", "data")]
 

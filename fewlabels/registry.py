@@ -7,8 +7,9 @@ from package metadata alone, so listing imports no component (and no torch).
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,10 +33,13 @@ class Registry:
     Args:
         kind: what one is called in a sentence, as in "no loss is called 'margn'".
         plural: the name of the entry-point group, after ``fewlabels.``.
+        bridges: by prefix, ``module:function`` that turns the rest of ``prefix:name`` into a
+            component; how another library's classes are reached.
     """
 
-    def __init__(self, kind: str, plural: str) -> None:
+    def __init__(self, kind: str, plural: str, bridges: Mapping[str, str] | None = None) -> None:
         self.kind, self.plural, self.group = kind, plural, f"fewlabels.{plural}"
+        self.bridges = dict(bridges or {})
         self._registered: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -64,7 +68,9 @@ class Registry:
         found: dict[str, list[Offer]] = {}
         for entry in entry_points(group=self.group):
             dist = entry.dist
-            offer = Offer(entry.name, dist.name if dist else "?", dist.version if dist else "?", entry)
+            offer = Offer(
+                entry.name, dist.name if dist else "?", dist.version if dist else "?", entry
+            )
             same = found.setdefault(entry.name, [])
             if all(offer.distribution != other.distribution for other in same):
                 same.append(offer)
@@ -83,6 +89,10 @@ class Registry:
             ComponentError: unknown name, two distributions with one name, or a failing import.
         """
         distribution, _, bare = name.rpartition(":")
+        if distribution in self.bridges:
+            module, _, function = self.bridges[distribution].partition(":")
+            component: Callable[..., Any] = getattr(importlib.import_module(module), function)(bare)
+            return component
         if not distribution and name in self._registered:
             return self._registered[name]
         offers = self.offers()
@@ -99,14 +109,14 @@ class Registry:
         if entry is None:
             return self._registered[bare]
         try:
-            component = entry.load()
+            loaded: Callable[..., Any] = entry.load()
         except Exception as error:  # a plugin may fail in any way; its origin must be named
             raise ComponentError(
                 f"{self.kind} {name!r} of {found[0].distribution} {found[0].version} cannot be "
                 f"imported: {type(error).__name__}: {error}"
             ) from error
-        check_signature(component, f"{self.kind} {name!r}")
-        return component
+        check_signature(loaded, f"{self.kind} {name!r}")
+        return loaded
 
     def unknown(self, name: str, known: Any = None) -> str:
         """The sentence for a name that nobody offers."""
@@ -131,10 +141,12 @@ def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def check_signature(component: Callable[..., Any], what: str) -> None:
-    """Raise ComponentError unless every option is annotated and has a default, without ``**kwargs``."""
+    """Raise ComponentError unless each option is annotated and has a default; no ``**kwargs``."""
     for name, parameter in inspect.signature(component).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            raise ComponentError(f"{what} takes **{name}; name each option, so that it can be checked")
+            raise ComponentError(
+                f"{what} takes **{name}; name each option, so that it can be checked"
+            )
         if parameter.kind is parameter.KEYWORD_ONLY and (
             parameter.default is parameter.empty or parameter.annotation is parameter.empty
         ):
@@ -144,7 +156,7 @@ def check_signature(component: Callable[..., Any], what: str) -> None:
 backbones = Registry("backbone", "backbones")
 blocks = Registry("block", "blocks")
 discovery = Registry("discovery", "discovery")
-losses = Registry("loss", "losses")
+losses = Registry("loss", "losses", {"pml": "fewlabels.losses.pml:pml_loss"})
 sources = Registry("source", "sources")
 strategies = Registry("strategy", "strategies")
 views = Registry("view", "views")

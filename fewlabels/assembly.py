@@ -1,0 +1,269 @@
+"""A recipe's names become components, and the components a run."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from fewlabels.contracts import Records, ViewFunction
+from fewlabels.data.pixels import Pixels
+from fewlabels.data.splits import Selection, Split, split_rows
+from fewlabels.data.views import Pipeline
+from fewlabels.evaluation.embedding import extract
+from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
+from fewlabels.metrics import Metrics
+from fewlabels.models.embedder import Embedder
+from fewlabels.models.optimise import make_optimizer, make_scheduler
+from fewlabels.models.running import Running
+from fewlabels.recipe import Recipe, Spec
+from fewlabels.registry import REGISTRIES
+from fewlabels.rounds import Loop, Plan
+from fewlabels.sections import Subset
+from fewlabels.seeds import derive
+
+PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
+
+
+def build(plural: str, spec: Spec, **program: Any) -> Any:
+    """The component that a spec names, with its options.
+
+    Args:
+        program: what the program can give; a component gets those that its positional parameters
+            name.
+    """
+    component = REGISTRIES[plural].get(spec.name)
+    parameters = inspect.signature(component).parameters.values()
+    positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return component(*positional, **spec.options)
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Versions and device, to stand beside every number of a run."""
+    cuda = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+class Builder:
+    """What a strategy may ask for (contracts.Build)."""
+
+    def __init__(self, recipe: Recipe, size: int, classes: int | None) -> None:
+        self.recipe, self.size, self.classes = recipe, size, classes
+        model = recipe.model
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        self._embedder = Embedder(
+            model.backbone,
+            pretrained=model.pretrained,
+            weights=model.weights,
+            embedding_size=model.embedding_size,
+            pooling=model.pooling,
+            image_size=model.image_size,
+            crop_pct=model.crop_pct,
+            interpolation=model.interpolation,
+            backbone_options=model.backbone_options,
+        )
+        self.image_size = self._embedder.image_size
+        self.embedding_size = model.embedding_size or self._embedder.feature_size
+        views = [build("views", spec) for spec in recipe.views]
+        self.view: ViewFunction = Pipeline(views, self.image_size)
+
+    def embedder(self) -> Embedder:
+        """The recipe's model."""
+        return self._embedder
+
+    def losses(self) -> dict[str, nn.Module]:
+        """The recipe's losses by name."""
+        torch.manual_seed(derive(self.recipe.seed, "losses"))
+        sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
+        return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
+
+
+def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
+    """The rows that train, query and are searched."""
+
+    def selection(subset: Subset | None) -> Selection | None:
+        if subset is None:
+            return None
+        numbers = subset.numbers()
+        return Selection(None if numbers is None else frozenset(numbers), subset.where)
+
+    data = recipe.data
+    parts = {k: selection(getattr(data, k)) for k in ("train", "test", "query", "gallery")}
+    return split_rows(records, data.split or default, **parts)
+
+
+def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
+    """A new folder ``out/name``, or ``out/name-2`` and so on: nothing is overwritten."""
+    folder = [out / name]
+    if accelerator.is_main_process:
+        number = 1
+        while True:
+            try:
+                folder[0].mkdir(parents=True)
+                break
+            except FileExistsError:
+                number += 1
+                folder[0] = out / f"{name}-{number}"
+    if accelerator.num_processes > 1:
+        broadcast_object_list(folder)
+    return folder[0]
+
+
+def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list[dict[str, Any]]]:
+    """Build everything that a recipe names, run it, and save what it deploys.
+
+    Returns:
+        The run folder, and the scores in the order in which they were taken.
+    """
+    accelerator = Accelerator(
+        mixed_precision=recipe.train.precision,
+        gradient_accumulation_steps=recipe.train.accumulate,
+        step_scheduler_with_optimizer=False,
+        # Running statistics are averaged before they are used; see Running.average_buffers.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    say: Callable[[str], None] = accelerator.print
+    strategy = build("strategies", recipe.strategy)
+    discovery = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
+    source = build("sources", recipe.source)
+    records = source.load()
+    split = read_split(recipe, records, source.default_split)
+
+    train, model = split.train, recipe.model
+    labels = np.where(recipe.data.labels == "all", records.truth[train], -1)
+    found = [component.classes for _, component in discovery if component.classes is not None]
+    classes = found[-1] if found else int(labels.max()) + 1 or None
+    builder = Builder(recipe, len(train), classes)
+    embedder = builder.embedder()
+    test = RetrievalTest(
+        split, records.truth, recipe.evaluation.ks, recipe.evaluation.all_against_all
+    )
+
+    quiet = not accelerator.is_main_process
+    budget = recipe.data.memory * 2**30
+    pixels = Pixels(records.images, train, embedder.canvas, budget, quiet)
+    if np.array_equal(train, test.rows):
+        searched = pixels
+    else:
+        searched = Pixels(records.images, test.rows, embedder.canvas, budget - pixels.nbytes, quiet)
+
+    running = Running(strategy.modules(builder), accelerator)
+    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    for module in running.modules.values():
+        module.to(accelerator.device, memory_format=memory_format)
+
+    def embed(name: str, what: str, images: Pixels = pixels) -> np.ndarray:
+        return extract(
+            accelerator,
+            running.plain(name),
+            images,
+            builder.image_size,
+            (what,),
+            recipe.evaluation.batch,
+            recipe.data.workers,
+        )[what]
+
+    def evaluate(when: str) -> list[dict[str, Any]]:
+        if not test.searches:
+            return []
+        if when == "trained":
+            return test.score("trained", embed(strategy.deploys, "embedding", searched))
+        scores = []
+        if recipe.evaluation.pixels:
+            scores += test.score("pixels", raw_pixels(searched, builder.image_size))
+        if recipe.evaluation.before:
+            scores += test.score("frozen", embed(strategy.deploys, "features", searched))
+            scores += test.score("untrained", embed(strategy.deploys, "embedding", searched))
+        return scores
+
+    folder = resume if resume is not None else run_folder(out, recipe.name, accelerator)
+    metrics = Metrics(folder / "metrics.jsonl" if accelerator.is_main_process else None)
+    facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
+    if accelerator.is_main_process and not metrics.size():
+        (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        metrics.write([facts])
+    say(
+        f"{recipe.name}: {len(train)} images train, {len(test.rows)} are retrieved; "
+        f"{facts['processes']} process(es) on {facts['device']}; run folder {folder}"
+    )
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    loop = Loop(
+        accelerator=accelerator,
+        strategy=strategy,
+        running=running,
+        pixels=pixels,
+        records=records,
+        rows=train,
+        labels=labels,
+        discovery=discovery,
+        plan=Plan(
+            **recipe.rounds.model_dump(),
+            **recipe.train.model_dump(exclude={"precision"}),
+            evaluate_every=recipe.evaluation.every,
+            batch_norm=model.batch_norm,
+        ),
+        seed=recipe.seed,
+        weights=recipe.weights,
+        make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
+        make_scheduler=partial(make_scheduler, **schedule.model_dump()),
+        evaluate=evaluate,
+        embed=embed,
+        folder=folder,
+        metrics=metrics,
+        workers=recipe.data.workers,
+    )
+    loop.run()
+    scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
+    if accelerator.is_main_process:
+        deployed: Any = running.plain(strategy.deploys)
+        deployed.save_pretrained(folder / "model")
+    if accelerator.num_processes > 1:
+        broadcast_object_list(scores)
+    say(table(scores[0]))
+    say(f"run folder: {folder}")
+    accelerator.end_training()
+    return folder, scores[0]
+
+
+NAMES = {
+    "pixels": "raw pixels",
+    "frozen": "backbone before training",
+    "untrained": "embedder before training",
+    "trained": "embedder after training",
+}
+
+
+def table(scores: list[dict[str, Any]]) -> str:
+    """The last scores of each model as text, in percent."""
+    last = {(row["search"], row["model"]): row for row in scores}
+    if not last:
+        return "no labels are known for the test images, so nothing was scored"
+    measures = [
+        k for k in next(iter(last.values())) if k.startswith(("recall", "map", "r_prec", "nmi"))
+    ]
+    lines = []
+    for search in dict.fromkeys(search for search, _ in last):
+        lines.append(f"{search:26}" + "".join(f"{m:>13}" for m in measures))
+        for model, name in NAMES.items():
+            if (search, model) in last:
+                values = (last[search, model][m] for m in measures)
+                lines.append(f"  {name:24}" + "".join(f"{100 * v:13.1f}" for v in values))
+        row = last[search, "trained"]
+        lines.append(f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find")
+    return "\n".join(lines)

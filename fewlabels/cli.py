@@ -1,0 +1,120 @@
+"""The command line: run, check, list, show, schema."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewlabels.errors import ComponentError, FewLabelsError, RecipeError, nearest
+from fewlabels.registry import REGISTRIES, Registry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's."""
+    parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a recipe, like python -m fewlabels.run")
+    run.add_argument("rest", nargs=argparse.REMAINDER, help="RECIPE [key=value ...] [--resume ...]")
+    check = commands.add_parser("check", help="check recipes without running them")
+    check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
+    listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
+    listing.add_argument("kind", nargs="?", help="as in losses; all kinds if left out")
+    show = commands.add_parser("show", help="what a component is and which options it has")
+    show.add_argument("kind", help="as in loss")
+    show.add_argument("name", help="as in multi_similarity")
+    schema = commands.add_parser("schema", help="print the JSON schema of recipes")
+    schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "run":
+            from fewlabels import run as runner
+
+            return runner.main(given.rest)
+        if given.command == "check":
+            return check_recipes(given.recipes)
+        if given.command == "list":
+            list_components(given.kind)
+        elif given.command == "show":
+            show_component(given.kind, given.name)
+        else:
+            from fewlabels.json_schema import schema_text
+
+            if given.write:
+                Path(__file__).with_name("schema.json").write_text(schema_text(), "utf-8")
+            else:
+                print(schema_text(), end="")
+    except FewLabelsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def check_recipes(arguments: Sequence[str]) -> int:
+    """Check each recipe; every mistake of every one is printed."""
+    from fewlabels.recipe import load_recipe
+
+    overrides = [a for a in arguments if "=" in a]
+    mistakes = []
+    for path in [a for a in arguments if "=" not in a]:
+        try:
+            recipe = load_recipe(path, overrides)
+        except RecipeError as error:
+            mistakes += error.mistakes
+        else:
+            print(f"{path}: good (recipe {recipe.hash})")
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return 2 if mistakes else 0
+
+
+def find_registry(kind: str) -> Registry:
+    """The registry that a word means, in singular or plural."""
+    for registry in REGISTRIES.values():
+        if kind in (registry.kind, registry.plural):
+            return registry
+    known = sorted(REGISTRIES)
+    raise ComponentError(
+        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
+    )
+
+
+def list_components(kind: str | None) -> None:
+    """Print names with the distributions that offer them; nothing is imported."""
+    registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
+    for registry in registries:
+        print(f"{registry.plural}:")
+        offers = registry.offers()
+        for name, offered in offers.items():
+            print(
+                f"  {name:28}" + ", ".join(f"{o.distribution} {o.version}".strip() for o in offered)
+            )
+        if registry.plural == "backbones":
+            from fewlabels.timm_names import timm_names
+
+            if kind:
+                print("\n".join(f"  {name:28}timm" for name in sorted(timm_names())))
+            else:
+                print(f"  and {len(timm_names())} of timm's  (fewlabels list backbones)")
+        elif registry.plural == "losses":
+            print("  pml:NAME                    any loss of pytorch-metric-learning")
+        elif not offers:
+            print("  none yet")
+
+
+def show_component(kind: str, name: str) -> None:
+    """Print a component's purpose and options."""
+    from fewlabels.schema import describe, schema_of
+
+    registry = find_registry(kind)
+    schema = schema_of(registry.plural, name)
+    print(f"{registry.kind} {name}: {schema['description']}")
+    if schema.get("x-inputs"):
+        print(f"needs: {', '.join(schema['x-inputs'])}")
+    for option, value in schema["properties"].items():
+        print(f"  {option}: {describe(value)}  (default {value.get('default')!r})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Which training images a step sees: pure functions of the seed, for the global batch.
+
+Each process takes its rows of every batch, so the data order is the same for any number of
+processes, and a resumed run goes on with the batch that comes next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewlabels.errors import DataError
+
+
+def shuffled(members: np.ndarray, batch: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Batches that walk through ``members``, shuffled anew at each pass.
+
+    Returns:
+        (steps, batch) positions.
+    """
+    if len(members) == 0:
+        raise DataError("a training stream is empty: no sample has the labels that it asks for")
+    passes = -(-steps * batch // len(members))
+    walk = np.concatenate([rng.permutation(members) for _ in range(passes)])
+    return walk[: steps * batch].reshape(steps, batch)
+
+
+def class_balanced(
+    labels: np.ndarray, batch: int, per_class: int, steps: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Batches of ``per_class`` images from each of ``batch / per_class`` classes.
+
+    Classes come in turn, shuffled anew when all have had theirs; so do the images of a class. A
+    class with fewer than ``per_class`` images repeats them within the batch; with fewer classes
+    than places a class gets several places.
+
+    Args:
+        labels: (N,) class of each position; negative ones take no part.
+
+    Returns:
+        (steps, batch) positions.
+
+    Raises:
+        DataError: ``batch`` is no multiple of ``per_class``, or no position is labelled.
+    """
+    if batch % per_class:
+        raise DataError(f"batch {batch} is no multiple of per_class {per_class}; change one")
+    members = np.flatnonzero(labels >= 0)
+    if len(members) == 0:
+        raise DataError("no training image has a label; add a discovery or set labels: all")
+    by_class = np.split(
+        members[np.argsort(labels[members], kind="stable")],
+        np.flatnonzero(np.diff(np.sort(labels[members]))) + 1,
+    )
+    places = steps * (batch // per_class)
+    turns = shuffled(np.arange(len(by_class)), 1, places, rng)[:, 0]
+    uses = np.bincount(turns, minlength=len(by_class))
+    walks = [iter(shuffled(own, per_class, n, rng)) for own, n in zip(by_class, uses, strict=True)]
+    return np.stack([next(walks[c]) for c in turns]).reshape(steps, batch)

@@ -1,0 +1,70 @@
+"""Images of one size as uint8, decoded once where they fit a budget, else read when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+
+class Pixels(Dataset[tuple[int, Tensor]]):
+    """Rows of a sequence of images, each made into a (3, S, S) uint8 tensor by ``prepare``.
+
+    Args:
+        images: decoded on access.
+        rows: (N,) which of them; item i of this is row ``rows[i]``.
+        prepare: the same size for every image.
+        budget: bytes that may be kept; with more needed, images are read at each access.
+        quiet: no progress bar.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        rows: np.ndarray,
+        prepare: Callable[[Image], Tensor],
+        budget: float,
+        quiet: bool = False,
+    ) -> None:
+        self.images, self.rows, self.prepare = images, rows, prepare
+        self.kept: Tensor | None = None
+        if len(rows) == 0:
+            return
+        first = self.read(0)
+        if first.numel() * len(rows) <= budget:
+            self.kept = first.new_empty((len(rows), *first.shape))
+            # Decoding and resizing release the interpreter's lock, so threads are enough.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                done = pool.map(self.read, range(len(rows)))
+                for i, image in enumerate(
+                    tqdm(done, "decode", len(rows), disable=quiet or None, leave=False)
+                ):
+                    self.kept[i] = image
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return 0 if self.kept is None else self.kept.numel()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, i: int) -> Tensor:
+        """Image i, decoded now."""
+        return self.prepare(self.images[int(self.rows[i])])
+
+    def __getitem__(self, i: int) -> tuple[int, Tensor]:
+        return i, self.read(i) if self.kept is None else self.kept[i]
+
+    def take(self, positions: np.ndarray) -> Tensor:
+        """Images at ``positions``: (B, 3, S, S) uint8."""
+        if self.kept is not None:
+            return self.kept[torch.as_tensor(positions)]
+        return torch.stack([self.read(int(i)) for i in positions])

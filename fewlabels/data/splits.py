@@ -1,0 +1,115 @@
+"""Which images train and which are retrieved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from fewlabels.contracts import Records
+from fewlabels.errors import DataError, nearest
+
+Kind = Literal["official", "zero_shot", "all"]
+
+
+class Selection(NamedTuple):
+    """Images by class number (None: all) and by the values of columns."""
+
+    classes: frozenset[int] | None = None
+    where: Mapping[str, Any] = {}
+
+
+class Split(NamedTuple):
+    """Data-set rows. ``gallery`` None: the queries are searched among themselves."""
+
+    train: np.ndarray
+    query: np.ndarray
+    gallery: np.ndarray | None
+
+
+def select(records: Records, selection: Selection) -> np.ndarray:
+    """(N,) bool: the images that a selection means.
+
+    Raises:
+        DataError: an unknown column, or a value that no image has.
+    """
+    chosen = np.ones(len(records), bool)
+    if selection.classes is not None:
+        chosen &= np.isin(records.truth, list(selection.classes))
+    for column, wanted in selection.where.items():
+        if column not in records.columns:
+            known = list(records.columns)
+            raise DataError(
+                f"data: there is no column {column!r}{nearest(column, known)} "
+                f"(all: {', '.join(known) or 'none'})"
+            )
+        values = np.asarray(records.columns[column])
+        wanted = wanted if isinstance(wanted, list) else [wanted]
+        hit = np.isin(values, wanted)
+        if not hit.any():
+            some = ", ".join(map(str, np.unique(values)[:8]))
+            raise DataError(f"data: no image has {column} = {wanted}; its values are {some}")
+        chosen &= hit
+    return chosen
+
+
+def split_rows(
+    records: Records,
+    kind: Kind,
+    train: Selection | None = None,
+    test: Selection | None = None,
+    query: Selection | None = None,
+    gallery: Selection | None = None,
+) -> Split:
+    """The rows of each part.
+
+    ``official`` reads the column ``split``; ``zero_shot`` trains on the first half of the classes
+    and tests on the others, unless ``train`` and ``test`` say which, and refuses a class in both;
+    ``all`` trains and tests on everything. ``train`` and ``test`` narrow or replace these.
+
+    Raises:
+        DataError: no official split, no labels to split by, shared classes, or an empty part.
+    """
+    everything = np.ones(len(records), bool)
+    parts: dict[str, np.ndarray] = {"train": everything, "test": everything}
+    if kind == "official":
+        if "split" not in records.columns:
+            raise DataError("data: this source has no official split; set split: zero_shot or all")
+        official = np.asarray(records.columns["split"])
+        parts["train"] = official == "train"
+        parts["test"] = ~parts["train"]
+        for name in ("query", "gallery"):
+            if (official == name).any():
+                parts[name] = official == name
+    elif kind == "zero_shot":
+        classes = np.unique(records.truth[records.truth >= 0])
+        if len(classes) < 2:
+            raise DataError("data: a zero_shot split needs images of two classes; set split: all")
+        half = (len(classes) + 1) // 2
+        parts = {
+            "train": everything if train else np.isin(records.truth, classes[:half]),
+            "test": everything if test else np.isin(records.truth, classes[half:]),
+        }
+    if train is not None:
+        parts["train"] = parts["train"] & select(records, train)
+    if test is not None:
+        parts["test"] = parts["test"] & select(records, test)
+    if query is not None:
+        parts["query"] = parts["test"] & select(records, query)
+    if gallery is not None:
+        parts["gallery"] = parts["test"] & select(records, gallery)
+
+    rows = {name: np.flatnonzero(part) for name, part in parts.items()}
+    for name, found in rows.items():
+        if len(found) == 0 and (name != "test" or query or gallery):
+            raise DataError(f"data.{name} has no image; widen its selection")
+    if kind == "zero_shot":
+        shared = np.intersect1d(records.truth[rows["train"]], records.truth[rows["test"]])
+        if len(shared):
+            some = ", ".join(records.classes[c] for c in shared[:5])
+            raise DataError(
+                f"data: {len(shared)} classes are in train and in test ({some}), which a zero_shot "
+                "split forbids; separate them or set split: all"
+            )
+    return Split(rows["train"], rows.get("query", rows["test"]), rows.get("gallery"))

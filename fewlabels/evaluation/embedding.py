@@ -1,0 +1,58 @@
+"""What a model makes of a set of images, in evaluation mode, in as many processes as there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fewlabels.data.pixels import Pixels
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """The middle of a canvas (B, C, S, S): the crop of timm's evaluation transform."""
+    at = round((images.shape[-1] - size) / 2)
+    return images[..., at : at + size, at : at + size]
+
+
+@torch.no_grad()
+def extract(
+    accelerator: Accelerator,
+    model: nn.Module,
+    pixels: Pixels,
+    image_size: int,
+    what: tuple[str, ...] = ("embedding",),
+    batch: int = 128,
+    workers: int = 0,
+) -> dict[str, np.ndarray]:
+    """The named fields of a model's Output for every image.
+
+    Returns:
+        (N, D) float32 each, in the order of ``pixels`` and the same in every process.
+    """
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    share = -(-len(pixels) // processes)
+    # Every process takes a stretch of equal length; the last image stands in past the end.
+    mine = np.minimum(np.arange(rank * share, (rank + 1) * share), len(pixels) - 1)
+    loader = DataLoader(
+        pixels,
+        batch_sampler=[mine[i : i + batch].tolist() for i in range(0, share, batch)],
+        num_workers=0 if pixels.kept is not None else workers,
+    )
+    rows: dict[str, list[Tensor]] = {name: [] for name in what}
+    hidden = True if not accelerator.is_main_process else None
+    for _, images in tqdm(loader, "embed", disable=hidden, leave=False):
+        images = centre(images, image_size).to(accelerator.device).float() / 255
+        with accelerator.autocast():
+            output = model(images)
+        for name in what:
+            rows[name].append(getattr(output, name).float())
+    for module, mode in training.items():
+        module.training = mode
+    gathered = {name: accelerator.gather(torch.cat(rows[name])) for name in what}
+    return {name: value[: len(pixels)].cpu().numpy() for name, value in gathered.items()}

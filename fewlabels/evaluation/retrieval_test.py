@@ -1,0 +1,67 @@
+"""A retrieval test: the images that query, those that are searched, and how a model fares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fewlabels.evaluation.retrieval import evaluate_retrieval
+
+from fewlabels.data.pixels import Pixels
+from fewlabels.data.splits import Split
+from fewlabels.evaluation.embedding import centre
+
+Score = dict[str, Any]
+
+
+class RetrievalTest:
+    """Scores features of the test images.
+
+    Args:
+        split: data-set rows; without a gallery the queries are searched among themselves.
+        truth: (rows of the data set,) class numbers.
+        ks: of Recall@K.
+        all_against_all: also search all test images among themselves.
+    """
+
+    def __init__(
+        self, split: Split, truth: np.ndarray, ks: Sequence[int], all_against_all: bool = False
+    ) -> None:
+        gallery = split.query if split.gallery is None else split.gallery
+        self.rows = np.union1d(split.query, gallery)
+        self.truth, self.ks = truth[self.rows], tuple(ks)
+        self.searches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        if split.gallery is not None:
+            self.searches["query against gallery"] = (
+                np.searchsorted(self.rows, split.query),
+                np.searchsorted(self.rows, split.gallery),
+            )
+        if split.gallery is None or all_against_all:
+            everything = np.arange(len(self.rows))
+            self.searches["all against all"] = (everything, everything)
+        if not (self.truth >= 0).any():
+            self.searches = {}  # nothing to compare with
+
+    def score(self, model: str, features: np.ndarray) -> list[Score]:
+        """One row a search for ``features`` (N, D) of ``rows``."""
+        result = []
+        for name, (query, gallery) in self.searches.items():
+            scores = evaluate_retrieval(
+                features[query],
+                self.truth[query],
+                features[gallery],
+                self.truth[gallery],
+                ks=self.ks,
+                query_rows=query,
+                gallery_rows=gallery,
+            )
+            result.append({"kind": "evaluation", "model": model, "search": name, **scores})
+        return result
+
+
+def raw_pixels(pixels: Pixels, image_size: int) -> np.ndarray:
+    """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: the baseline that has learnt nothing."""
+    stretches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // 256))
+    rows = [centre(pixels.take(part), image_size).flatten(1).numpy() / 255.0 for part in stretches]
+    return np.concatenate(rows).astype(np.float32)

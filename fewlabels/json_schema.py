@@ -1,0 +1,58 @@
+"""The JSON schema of a recipe: for editors, and for checking built-in components unimported."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import create_model
+
+from fewlabels.mistakes import LISTS, SLOTS
+from fewlabels.registry import REGISTRIES
+from fewlabels.schema import Schema, component_schema
+from fewlabels.sections import Data, Fixed
+
+
+def recipe_schema() -> Schema:
+    """The schema of recipes of built-in components, from their signatures; imports all of them."""
+    fixed = create_model("Recipe", __base__=Fixed, data=(Data, ...)).model_json_schema()
+    definitions: Schema = fixed.pop("$defs")
+    data = definitions.pop("Data")
+    references: dict[str, list[Any]] = {}
+    for plural in ("sources", *SLOTS.values()):
+        registry = REGISTRIES[plural]
+        for name, offers in registry.offers().items():
+            if [offer.distribution for offer in offers] != ["fewlabels"]:
+                continue
+            schema = component_schema(registry.get(name))
+            key = "source" if plural == "sources" else "name"
+            beside = data["properties"] if plural == "sources" else {}
+            definitions[f"{plural}.{name}"] = {
+                "type": "object",
+                "description": schema["description"],
+                "properties": {key: {"const": name}, **schema["properties"], **beside},
+                "required": [key],
+                "additionalProperties": False,
+                **{k: v for k, v in schema.items() if k.startswith("x-")},
+                "x-options": list(schema["properties"]),
+            }
+            references.setdefault(plural, []).append({"$ref": f"#/$defs/{plural}.{name}"})
+    properties = {**fixed["properties"], "extends": {"type": "string"}}
+    properties["data"] = {"anyOf": references["sources"]}
+    for slot, plural in SLOTS.items():
+        one: list[Any] = [*references[plural], {"type": "string"}]
+        many = {"type": "array", "items": {"anyOf": one}}
+        properties[slot] = {"anyOf": [*one, many] if slot in LISTS else one}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "fewlabels recipe",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def schema_text() -> str:
+    """The schema as the committed file has it."""
+    return json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"

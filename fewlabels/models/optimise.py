@@ -1,0 +1,97 @@
+"""timm's optimisers and schedules over named parameters, with learning-rate factors by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from fewlabels.errors import FewLabelsError, nearest
+
+
+def make_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    name: str,
+    lr: float,
+    weight_decay: float = 0.0,
+    decay: Literal["all", "kernels"] = "kernels",
+    factors: Mapping[str, float] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Optimizer:
+    """An optimiser of timm's.
+
+    Args:
+        parameters: with their paths, as in ``student.head.weight``.
+        decay: ``kernels`` takes no weight decay on parameters of one dimension (biases, norms).
+        factors: learning-rate factor by the start of a path; the longest start that fits counts.
+        options: passed to the optimiser.
+
+    Raises:
+        FewLabelsError: an unknown optimiser or option, or a factor that fits no parameter.
+    """
+    factors = factors or {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    used, paths = set(), []
+    for path, parameter in parameters:
+        paths.append(path)
+        starts = [s for s in factors if path == s or path.startswith(s + ".")]
+        used.update(starts)
+        factor = factors[max(starts, key=len)] if starts else 1.0
+        decays = weight_decay if decay == "all" or parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decays), []).append(parameter)
+    for start in factors:
+        if start not in used:
+            known = sorted({".".join(p.split(".")[:2]) for p in paths})
+            raise FewLabelsError(
+                f"optimizer.factors: no trained parameter's path starts with {start!r}"
+                f"{nearest(start, known)} (they start with {', '.join(known[:20])})"
+            )
+    described = [
+        {"params": group, "lr": lr * factor, "weight_decay": decays}
+        for (factor, decays), group in groups.items()
+    ]
+    try:
+        return create_optimizer_v2(
+            described, opt=name, lr=lr, weight_decay=weight_decay, **(options or {})
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        raise FewLabelsError(f"optimizer: timm's {name!r} refuses this: {error}") from error
+
+
+def make_scheduler(
+    optimizer: Optimizer,
+    name: str,
+    epochs: float,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0,
+    min_lr: float = 0.0,
+    decay_epochs: float | list[int] = 30,
+    decay_rate: float = 0.1,
+) -> Scheduler | None:
+    """A schedule of timm's that counts optimiser steps; None where the rate is constant."""
+    if name == "constant" and not warmup_epochs:
+        return None
+    milestones = decay_epochs if isinstance(decay_epochs, list) else [max(1, round(epochs * 2))]
+    if name == "constant":  # a step far behind the end: what is left is the warm-up
+        name, milestones = "multistep", [max(1, round(epochs * 2))]
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=name,
+        num_epochs=max(1, round(epochs)),
+        warmup_epochs=warmup_epochs,
+        warmup_prefix=False,
+        min_lr=min_lr,
+        decay_epochs=decay_epochs if not isinstance(decay_epochs, list) else 30,
+        decay_milestones=milestones,
+        decay_rate=decay_rate,
+        cooldown_epochs=0,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    scheduler.step_update(0)
+    return scheduler

@@ -1,0 +1,39 @@
+"""A value that changes with the step: linear, sigmoid, cosine, step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From ``start`` to ``end`` over ``steps`` optimiser steps, and ``end`` from then on.
+
+    ``sigmoid`` is Mean Teacher's exp(-5 (1 - t)^2) (Laine and Aila, ICLR 2017, Section 3); ``step``
+    stays at ``start`` until ``steps`` is reached. The numbers of a recipe's ``weights:``.
+    """
+
+    end: float
+    start: float = 0.0
+    steps: int = 0
+    shape: Literal["linear", "sigmoid", "cosine", "step"] = "linear"
+
+    def __call__(self, step: int) -> float:
+        """The value at optimiser step ``step``, the first step being 0."""
+        if step >= self.steps:
+            return self.end
+        t = step / self.steps
+        rise = {
+            "linear": t,
+            "sigmoid": math.exp(-5.0 * (1.0 - t) ** 2),
+            "cosine": (1.0 - math.cos(math.pi * t)) / 2.0,
+            "step": 0.0,
+        }[self.shape]
+        return self.start + (self.end - self.start) * rise
+
+
+def constant(value: float) -> Ramp:
+    """The ramp that does not move."""
+    return Ramp(end=value)

@@ -1,0 +1,251 @@
+"""A recipe: YAML, ``extends`` and ``key=value`` overrides, checked whole before anything is built.
+
+Imports no torch. Behind this file no function takes a config object: it takes plain typed values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError, create_model
+
+from fewlabels import yaml_file
+from fewlabels.errors import RecipeError, nearest
+from fewlabels.mistakes import LISTS, Mistakes
+from fewlabels.paths import locate, looked_for
+from fewlabels.ramps import Ramp
+from fewlabels.registry import backbones
+from fewlabels.sections import (
+    Data,
+    Evaluation,
+    Fixed,
+    Model,
+    Optimizer,
+    Rounds,
+    Schedule,
+    Subset,
+    Train,
+)
+from fewlabels.timm_names import timm_names
+from fewlabels.yaml_file import Origins
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component by name, with every option set."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; ``resolved`` is the same as plain data, ready to be written and re-run."""
+
+    name: str
+    seed: int
+    data: Data
+    source: Spec
+    model: Model
+    strategy: Spec
+    discovery: tuple[Spec, ...]
+    losses: tuple[Spec, ...]
+    views: tuple[Spec, ...]
+    weights: dict[str, Ramp]
+    optimizer: Optimizer
+    schedule: Schedule
+    rounds: Rounds
+    train: Train
+    evaluation: Evaluation
+    resolved: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the resolved recipe without its name."""
+        plain = {k: v for k, v in self.resolved.items() if k != "name"}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The checked recipe in a YAML file.
+
+    Args:
+        path: the file; ``extends`` in it is relative to it.
+        overrides: ``key=value``, the key a dotted path as in ``losses.0.beta=40``.
+
+    Raises:
+        RecipeError: with every mistake, each a sentence with file, key path and fix.
+    """
+    path = Path(path)
+    data, origins = yaml_file.read(path)
+    yaml_file.override(data, origins, list(overrides))
+    data.setdefault("name", path.stem)
+    return _check(data, origins, str(path))
+
+
+def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """The checked recipe in a mapping, as :func:`load_recipe` does for a file."""
+    data, origins = json.loads(json.dumps(data)), {}
+    yaml_file.override(data, origins, list(overrides))
+    data.setdefault("name", "recipe")
+    return _check(data, origins, "recipe")
+
+
+def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
+    check = Mistakes(data, origins, file)
+    for slot in LISTS:
+        value = data.get(slot)
+        data[slot] = [] if value is None else value if isinstance(value, list) else [value]
+        data[slot] = [{"name": v} if isinstance(v, str) else v for v in data[slot]]
+    if isinstance(data.get("strategy"), str):
+        data["strategy"] = {"name": data["strategy"]}
+    data.setdefault("strategy", {"name": "metric"})
+    data.setdefault("data", {})
+
+    fields: dict[str, Any] = {}
+    source = check.component(("data",), "sources", data["data"], key="source")
+    fields["data"] = (source or Any, ...)
+    strategy = check.component(("strategy",), "strategies", data["strategy"])
+    fields["strategy"] = (strategy or Any, ...)
+    for slot in LISTS:
+        models = [check.component((slot, i), slot, v) or Any for i, v in enumerate(data[slot])]
+        fields[slot] = (tuple[tuple(models)] if models else tuple[()], ())  # type: ignore[misc]
+    whole = create_model("Recipe", __base__=Fixed, **fields)
+    checked: Any = None
+    try:
+        checked = whole.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        check.say(error)
+    except TypeError as error:
+        raise RecipeError(
+            [f"{file}: {error}; a recipe holds text, numbers, lists and mappings"]
+        ) from error
+    for test in (_check_backbone, _check_files, _check_split, _check_losses, _check_weights):
+        test(check, data)
+    if check.found:
+        raise RecipeError(check.found.values())
+    return _recipe(checked)
+
+
+def _recipe(checked: Any) -> Recipe:
+    def spec(value: Any, key: str = "name", fixed: Callable[[str], bool] = lambda k: False) -> Spec:
+        names = [k for k in type(value).model_fields if k != key and not fixed(k)]
+        return Spec(getattr(value, key), {k: getattr(value, k) for k in names})
+
+    weights = {k: v if isinstance(v, Ramp) else Ramp(end=v) for k, v in checked.weights.items()}
+    parts = {k: getattr(checked, k) for k in Fixed.model_fields if k != "weights"}
+    return Recipe(
+        **parts,
+        weights=weights,
+        data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
+        source=spec(checked.data, "source", lambda k: k in Data.model_fields),
+        strategy=spec(checked.strategy),
+        **{slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS},
+        resolved=_order(checked.model_dump(mode="json")),
+    )
+
+
+def _order(value: Any) -> Any:
+    """Component mappings with the name first, as people write them."""
+    if isinstance(value, dict):
+        first = [k for k in ("name", "source") if k in value]
+        return {k: _order(value[k]) for k in [*first, *(k for k in value if k not in first)]}
+    return [_order(v) for v in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------------------- checks across keys
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
+    name = _section(data, "model").get("backbone")
+    if not isinstance(name, str):
+        return
+    known = timm_names() | set(backbones.names())
+    if name.split(".")[0].removeprefix("hf-hub:") not in known and not name.startswith("hf-hub:"):
+        check.add(
+            ("model", "backbone"),
+            f"neither timm nor a plugin has a backbone called {name!r}"
+            f"{nearest(name, known)}  (fewlabels list backbones)",
+        )
+
+
+def _check_files(check: Mistakes, data: dict[str, Any]) -> None:
+    weights = _section(data, "model").get("weights")
+    if isinstance(weights, str) and locate(weights) is None:
+        check.add(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
+
+
+def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
+    section = _section(data, "data")
+    if section.get("split") != "zero_shot":
+        return
+    try:
+        train, test = (Subset(**_section(section, k)).numbers() for k in ("train", "test"))
+    except ValidationError:
+        return
+    shared = sorted((train or set()) & (test or set()))
+    if shared:
+        check.add(
+            ("data", "test", "classes"),
+            f"classes {_some(shared)} are in train too, which a "
+            "zero_shot split forbids; separate them or set split: all",
+        )
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (
+        f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    )
+
+
+def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
+    supplies = check.schemas.get(("strategy",), ("", {}))[1].get("x-supplies")
+    names: list[Any] = []
+    for i, loss in enumerate(data["losses"]):
+        what, schema = check.schemas.get(("losses", i), ("", {}))
+        if not schema:
+            continue
+        if loss["name"] in names:
+            check.add(("losses", i, "name"), f"{loss['name']!r} is listed twice; keep one")
+        names.append(loss["name"])
+        if supplies is not None and (
+            missing := [n for n in schema["x-inputs"] if n not in supplies]
+        ):
+            check.add(
+                ("losses", i),
+                f"{what} needs {', '.join(missing)}, which strategy "
+                f"{data['strategy']['name']} does not give (it gives {', '.join(supplies)})",
+            )
+        elif "centres" in schema["x-inputs"] and not data["discovery"]:
+            check.add(
+                ("losses", i),
+                f"{what} needs centres, and no discovery gives them; "
+                "add 'discovery: {name: kmeans}'",
+            )
+
+
+def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
+    terms = check.schemas.get(("strategy",), ("", {}))[1].get("x-terms", [])
+    known = [*terms, *(v.get("name") for v in data["losses"] if isinstance(v, dict))]
+    for name in _section(data, "weights"):
+        if name not in known:
+            check.add(
+                ("weights", name),
+                f"no loss of this recipe is called so{nearest(name, filter(None, known))} "
+                f"(all: {', '.join(filter(None, known))})",
+            )

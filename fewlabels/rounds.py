@@ -1,0 +1,427 @@
+"""The one loop: discover -> train -> evaluate, on Accelerate.
+
+It owns backward, optimiser step, averages, weights of losses, logging, evaluation and checkpoints.
+A method that would need an ``if`` here needs another interface instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fewlabels.checkpoint import checkpoints, load_modules, read_checkpoint, save_checkpoint
+from fewlabels.contracts import Clock, Discovery, Found, Part, Phase, Pool, Records, Round, Stream
+from fewlabels.contracts import Strategy as StrategyContract
+from fewlabels.data.order import class_balanced, shuffled
+from fewlabels.data.pixels import Pixels
+from fewlabels.errors import FewLabelsError
+from fewlabels.ledger import write_ledger
+from fewlabels.metrics import Metrics
+from fewlabels.models.average import update_average
+from fewlabels.models.running import Running, freeze_norms, set_training
+from fewlabels.ramps import Ramp
+from fewlabels.seeds import derive, generator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When discovery happens, how much it may label, and how steps are carried out."""
+
+    rounds: int = 1
+    epochs_per_round: int = 1
+    steps_per_epoch: int | None = None
+    discover_every: int = 1
+    growth: Literal["all", "double", "fixed"] = "all"
+    limit: float | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    channels_last: bool = True
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    evaluate_every: int = 1
+    batch_norm: str = "train"
+
+    def budget(self, labels: np.ndarray, given: np.ndarray) -> int:
+        """How many samples a discovery may label now (Eq. 2.1 for ``double``)."""
+        labelled, start = int((labels >= 0).sum()), int(given.sum())
+        room = len(labels) - labelled
+        if self.limit is not None:
+            room = min(room, int(self.limit * start) - labelled)
+        wanted = {"all": len(labels), "double": labelled, "fixed": start}[self.growth]
+        return max(
+            0, len(labels) if self.growth == "all" and self.limit is None else min(wanted, room)
+        )
+
+
+@dataclass
+class Position:
+    """What the loop does next; saved with every checkpoint."""
+
+    round: int = 0
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0  # optimiser steps so far
+    discoveries: int = 0
+
+
+class Loop:
+    """One run.
+
+    Args:
+        pixels: the training images; ``rows`` are their data-set rows.
+        labels: (N,) the labels that a person has given, -1 for none.
+        discovery: by the names of the recipe, run in order.
+        weights: of losses; one without a weight counts 1.
+        make_optimizer: from named parameters.
+        make_scheduler: from an optimiser, the run's epochs and the steps of one.
+        evaluate: called in every process; gives rows for the metrics.
+        embed: Output fields of a plain module for all training images.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        strategy: StrategyContract,
+        running: Running,
+        pixels: Pixels,
+        records: Records,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        discovery: Sequence[tuple[str, Discovery]],
+        plan: Plan,
+        seed: int,
+        weights: Mapping[str, Ramp],
+        make_optimizer: Callable[..., Any],
+        make_scheduler: Callable[..., Any],
+        evaluate: Callable[[str], list[dict[str, Any]]],
+        embed: Callable[[str, str], np.ndarray],
+        folder: Path,
+        metrics: Metrics,
+        workers: int = 0,
+    ) -> None:
+        self.accelerator, self.strategy, self.running = accelerator, strategy, running
+        self.pixels, self.records, self.rows, self.workers = pixels, records, rows, workers
+        self.given, self.labels = labels >= 0, labels.copy()
+        self.found = Found(self.labels, self.given, None, None, fresh=False)
+        self.discovery, self.plan, self.seed, self.weights = discovery, plan, seed, weights
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.evaluate, self.embed = evaluate, embed
+        self.folder, self.metrics = folder, metrics
+        self.at = Position()
+        self.optimizers: dict[str, Any] = {}
+        self.schedulers: dict[str, Any] = {}
+        self.updates: dict[str, int] = {}
+        if plan.batch_norm == "frozen":
+            for module in running.modules.values():
+                freeze_norms(module)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """From where the run stands to its end."""
+        if not self._resume():
+            self.strategy.start(self.running, self._extract)
+            self.metrics.write(self.evaluate("before"))
+        for index in range(self.at.round, self.plan.rounds):
+            begun = self.at.phase or self.at.epoch or self.at.batch
+            if not begun and index % self.plan.discover_every == 0:
+                self._discover(index)
+            here = Round(index, 0, self.plan.epochs_per_round, self.at.discoveries)
+            phases = self.strategy.phases(here)
+            for number in range(self.at.phase, len(phases)):
+                self._train(phases[number])
+                self.at.phase, self.at.epoch, self.at.batch = number + 1, 0, 0
+            last = index + 1 == self.plan.rounds
+            every = self.plan.evaluate_every
+            self.running.average_buffers()
+            if last or (every and (index + 1) % every == 0):
+                self.metrics.write(self.evaluate("trained"), round=index, step=self.at.step)
+            self.at.round, self.at.phase = index + 1, 0
+            self._checkpoint()
+
+    def _discover(self, index: int) -> None:
+        """Ask each discovery in turn, in the main process, and tell all processes."""
+        needs = [component.needs() for _, component in self.discovery]
+        features = {n.model: self.embed(n.model, "embedding") for n in needs}
+        result: list[Any] = [None]
+        if self.accelerator.is_main_process and self.discovery:
+            try:
+                result = [self._found(index, features)]
+            except FewLabelsError as error:  # raised in every process below, so that none waits
+                result = [error]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(result)
+        if isinstance(result[0], FewLabelsError):
+            raise result[0]
+        if result[0] is not None:
+            self.labels, centres, pairs, count = result[0]
+            self.found = Found(self.labels, self.given, centres, pairs, fresh=True)
+            self.at.discoveries += int(count > 0)
+
+    def _found(self, index: int, features: dict[str, np.ndarray]) -> tuple[Any, ...]:
+        labels, found, count = self.labels.copy(), None, 0
+        for name, component in self.discovery:
+            need = component.needs()
+            pool = Pool(self.rows, features[need.model], labels.copy(), self.given, found=found)
+            budget = self.plan.budget(labels, self.given)
+            rng = generator(self.seed, "discovery", name, index)
+            found = component.discover(pool, budget, rng)
+            if found.merge == "replace":
+                labels = np.where(self.given, labels, -1)
+            labels[found.indices] = found.labels
+            count += len(found.indices)
+            path = self.folder / "ledger" / f"round-{index:03d}-{name}.parquet"
+            summary = write_ledger(path, found, pool, self.records, index, name)
+            self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=index)
+        assert found is not None
+        return labels, found.centres, found.pairs, count
+
+    def _train(self, phase: Phase) -> None:
+        """Train one phase to its end."""
+        self._start(phase)
+        optimizer, scheduler = self.optimizers[phase.name], self.schedulers[phase.name]
+        resumed = self.at.epoch or self.at.batch
+        self.strategy.begin(phase, self.running, self.found, self._extract)
+        if resumed:  # begin() has set what no module holds; the modules stand further on
+            load_modules(checkpoints(self.folder / "checkpoints")[-1], self.running.modules)
+        self.found = self.found._replace(fresh=False)
+        steps, epochs = self._length(phase)
+        for epoch in range(self.at.epoch, epochs):
+            self.at.epoch = epoch
+            bar = tqdm(
+                self._batches(phase, epoch, steps, self.at.batch),
+                f"round {self.at.round + 1}/{self.plan.rounds} epoch {epoch + 1}/{epochs}",
+                total=steps * self.plan.accumulate,
+                initial=self.at.batch,
+                disable=None if self.accelerator.is_main_process else True,
+                leave=False,
+            )
+            self._set_training(phase)
+            for number, batch in bar:
+                torch.manual_seed(
+                    self._derive("step", epoch, number, self.accelerator.process_index)
+                )
+                trained = [self.running[name] for name in phase.trains]
+                with self.accelerator.accumulate(*trained):
+                    clock = Clock(self.at.round, epoch, self.at.step)
+                    with self.accelerator.autocast():
+                        losses = self.strategy.losses(phase, self.running, batch, clock)
+                        weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
+                        total = torch.stack(list(weighed.values())).sum()
+                    self.accelerator.backward(total)
+                    if self.accelerator.sync_gradients and self.plan.clip is not None:
+                        parameters = [p for module in trained for p in module.parameters()]
+                        self.accelerator.clip_grad_norm_(parameters, self.plan.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                self.at.batch = number + 1
+                if self.accelerator.sync_gradients:
+                    self._stepped(phase, scheduler, losses, total)
+            self.at.epoch, self.at.batch = epoch + 1, 0
+
+    def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
+        """After an optimiser step: averages, schedule, log, checkpoint."""
+        for name, average in phase.averages.items():
+            if average.starts == "now" or self.at.discoveries:
+                done = self.updates.get(name, 0)
+                source = self.running.plain(average.of)
+                target = self.running.plain(name)
+                update_average(target, source, average.decay(self.at.step), done, average.buffers)
+                self.updates[name] = done + 1
+        rate = self.optimizers[phase.name].param_groups[0]["lr"]
+        if self.at.step % self.plan.log_every == 0:
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            bad = [name for name, value in values.items() if not np.isfinite(value)]
+            if bad:
+                raise FewLabelsError(
+                    f"loss {bad[0]} is {values[bad[0]]} at step {self.at.step}; lower "
+                    "optimizer.lr, set train.clip, or use precision bf16 instead of fp16"
+                )
+            row = {"kind": "train", "phase": phase.name, "epoch": self.at.epoch, "lr": rate}
+            row |= {"loss": float(total.detach()), **values}
+            self.metrics.write([row], round=self.at.round, step=self.at.step)
+        self.at.step += 1
+        if scheduler is not None:
+            scheduler.step_update(self._phase_step(phase))
+        every = self.plan.checkpoint_every
+        if every and self.at.step % every == 0:
+            self._checkpoint()
+
+    # ------------------------------------------------------------------ pieces
+
+    def _extract(self, model: str, what: str = "embedding") -> np.ndarray:
+        return self.embed(model, what)
+
+    def _weight(self, name: str) -> Ramp:
+        return self.weights.get(name, Ramp(end=1.0))
+
+    def _derive(self, purpose: str, epoch: int, *more: int) -> int:
+        return derive(self.seed, purpose, self.at.round, self.at.phase, epoch, *more)
+
+    def _set_training(self, phase: Phase) -> None:
+        for name, module in self.running.modules.items():
+            own = name in phase.averages and phase.averages[name].buffers == "own"
+            if name in phase.trains or own:
+                set_training(module, self.plan.batch_norm)
+            else:
+                module.eval()
+
+    def _members(self, stream: Stream) -> np.ndarray:
+        """Positions of a stream's samples among the training images."""
+        labelled = self.labels >= 0
+        chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
+        return np.arange(len(self.labels)) if chosen is None else np.flatnonzero(chosen)
+
+    def _length(self, phase: Phase) -> tuple[int, int]:
+        """Optimiser steps of an epoch, and epochs."""
+        if phase.steps is not None:
+            return phase.steps, 1
+        stream = next(iter(phase.streams.values()))
+        whole = len(self._members(stream)) // (stream.batch * self.plan.accumulate)
+        return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
+
+    def _phase_step(self, phase: Phase) -> int:
+        """Optimiser steps of this phase so far, over all rounds."""
+        steps, epochs = self._length(phase)
+        done = self.at.batch // self.plan.accumulate
+        return (self.at.round * epochs + self.at.epoch) * steps + done
+
+    def _start(self, phase: Phase) -> None:
+        """Wrap what a phase trains and make its optimiser, at its first use."""
+        if phase.name in self.optimizers:
+            return
+        processes = self.accelerator.num_processes
+        for name, stream in phase.streams.items():
+            if stream.batch % processes:
+                raise FewLabelsError(
+                    f"strategy: stream {name!r} has {stream.batch} images a step, which "
+                    f"{processes} processes cannot share equally; change batch"
+                )
+        named = [
+            (f"{name}.{path}", parameter)
+            for name in phase.trains
+            for path, parameter in self.running.plain(name).named_parameters()
+            if parameter.requires_grad
+        ]
+        for name in phase.trains:
+            self.running.wrap(name)
+        optimizer = self.make_optimizer(named)
+        steps, epochs = self._length(phase)
+        self.schedulers[phase.name] = self.make_scheduler(
+            optimizer, epochs=epochs * self.plan.rounds, steps_per_epoch=steps
+        )
+        self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+
+    def _batches(
+        self, phase: Phase, epoch: int, steps: int, start: int
+    ) -> Iterator[tuple[int, dict[str, Part]]]:
+        """The parts of each batch from number ``start`` on: this process's rows of the order."""
+        batches = steps * self.plan.accumulate
+        loaders = {}
+        for name, stream in phase.streams.items():
+            rng = np.random.default_rng(self._derive(f"order {name}", epoch))
+            if stream.per_class:
+                order = class_balanced(self.labels, stream.batch, stream.per_class, batches, rng)
+            else:
+                order = shuffled(self._members(stream), stream.batch, batches, rng)
+            loaders[name] = DataLoader(
+                self.pixels,
+                batch_sampler=order[start:, self._mine(stream)].tolist(),
+                num_workers=0 if self.pixels.kept is not None else self.workers,
+                collate_fn=None if self.pixels.kept is None else _take,
+            )
+        for number, parts in enumerate(zip(*loaders.values(), strict=True), start):
+            batch = {}
+            for (name, stream), (indices, images) in zip(phase.streams.items(), parts, strict=True):
+                batch[name] = self._part(name, stream, epoch, number, indices, images)
+            yield number, batch
+
+    def _mine(self, stream: Stream) -> slice:
+        share = stream.batch // self.accelerator.num_processes
+        first = self.accelerator.process_index * share
+        return slice(first, first + share)
+
+    def _part(
+        self, name: str, stream: Stream, epoch: int, number: int, indices: Any, images: Any
+    ) -> Part:
+        device = self.accelerator.device
+        images = images.to(device, non_blocking=True)
+        views = []
+        for i, view in enumerate(stream.views):
+            rng = torch.Generator().manual_seed(self._derive(f"view {name} {i}", epoch, number))
+            made = view(images, rng, self._mine(stream), stream.batch)
+            if self.plan.channels_last:
+                made = made._replace(
+                    images=made.images.contiguous(memory_format=torch.channels_last)
+                )
+            views.append(made)
+        labels = torch.from_numpy(self.labels)[indices]
+        return Part(indices.to(device), labels.to(device), views)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _checkpoint(self) -> None:
+        """Write where the run stands; all processes first agree on running statistics."""
+        self.running.average_buffers()
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        arrays = {"labels": self.labels}
+        if self.found.centres is not None:
+            arrays["centres"] = self.found.centres
+        for name, component in self.discovery:
+            if hasattr(component, "state_dict"):
+                arrays |= {f"discovery.{name}.{k}": v for k, v in component.state_dict().items()}
+        optimizers = {name: o.state_dict() for name, o in self.optimizers.items()}
+        if self.accelerator.scaler is not None:
+            optimizers["scaler"] = self.accelerator.scaler.state_dict()
+        state = {"at": vars(self.at), "updates": self.updates, "metrics": self.metrics.size()}
+        save_checkpoint(
+            self.folder / "checkpoints",
+            self.at.step,
+            self.running.modules,
+            optimizers,
+            arrays,
+            state,
+            self.plan.keep_checkpoints,
+        )
+
+    def _resume(self) -> bool:
+        """Stand where the newest checkpoint stands, if there is one."""
+        places = checkpoints(self.folder / "checkpoints")
+        if not places:
+            return False
+        state, arrays, optimizers = read_checkpoint(places[-1])
+        self.at, self.updates = Position(**state["at"]), state["updates"]
+        self.metrics.cut(state["metrics"])
+        self.labels = arrays["labels"]
+        self.found = Found(self.labels, self.given, arrays.get("centres"), None, fresh=True)
+        for name, component in self.discovery:
+            prefix = f"discovery.{name}."
+            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            if hasattr(component, "load_state_dict"):
+                component.load_state_dict(own)
+        load_modules(places[-1], self.running.modules)
+        here = Round(self.at.round, 0, self.plan.epochs_per_round, self.at.discoveries)
+        for phase in self.strategy.phases(here):
+            if phase.name in optimizers:
+                self._start(phase)
+                self.optimizers[phase.name].load_state_dict(optimizers[phase.name])
+        if "scaler" in optimizers and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(optimizers["scaler"])
+        return True
+
+
+def _take(items: list[tuple[int, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([i for i, _ in items]), torch.stack([image for _, image in items])

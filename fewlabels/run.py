@@ -1,0 +1,96 @@
+"""Runs a recipe: ``accelerate launch -m fewlabels.run RECIPE [key=value ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewlabels.errors import FewLabelsError
+from fewlabels.recipe import Recipe, load_recipe, recipe_from
+
+if TYPE_CHECKING:
+    from fewlabels.models.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind."""
+
+    folder: Path
+    scores: list[dict[str, Any]]  # rows of metrics.jsonl of the kind "evaluation"
+
+    def embedder(self) -> Embedder:
+        """The trained embedder, loaded from the run folder."""
+        from fewlabels.models.embedder import Embedder
+
+        return Embedder.from_pretrained(self.folder / "model")
+
+    def score(self, model: str = "trained", metric: str = "recall@1") -> float:
+        """The last value of a metric for ``pixels``, ``frozen``, ``untrained`` or ``trained``."""
+        rows = [row for row in self.scores if row["model"] == model]
+        if not rows:
+            known = ", ".join(dict.fromkeys(row["model"] for row in self.scores)) or "none"
+            raise FewLabelsError(f"this run has no scores of {model!r} (it has: {known})")
+        last = [row for row in rows if row["search"] == rows[0]["search"]][-1]
+        return float(last[metric])
+
+
+def train(
+    recipe: str | Path | dict[str, Any] | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    resume: str | Path | None = None,
+) -> Result:
+    """Train what a recipe says; ends with a run folder under ``out``.
+
+    Args:
+        recipe: a YAML file, the same as a mapping, or a loaded recipe; not needed with ``resume``.
+        overrides: ``key=value``, as on the command line.
+        resume: a run folder that was stopped; it goes on to the same final weights.
+
+    Raises:
+        FewLabelsError: a mistake in the recipe or the data, as one sentence each.
+    """
+    if resume is not None:
+        if not (Path(resume) / "recipe.yaml").is_file():
+            raise FewLabelsError(
+                f"{resume} is no run folder: it has no recipe.yaml; check --resume"
+            )
+        if recipe is not None or overrides:
+            raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
+        loaded = load_recipe(Path(resume) / "recipe.yaml")
+    elif isinstance(recipe, Recipe):
+        loaded = recipe
+    elif isinstance(recipe, dict):
+        loaded = recipe_from(recipe, overrides)
+    elif recipe is not None:
+        loaded = load_recipe(recipe, overrides)
+    else:
+        raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
+    from fewlabels.assembly import assemble  # imports torch: only once the recipe stands
+
+    return Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 2 on a mistake of the user's."""
+    parser = argparse.ArgumentParser(prog="python -m fewlabels.run", description=__doc__)
+    parser.add_argument("recipe", nargs="?", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", help="key=value, as in rounds.rounds=3")
+    parser.add_argument("--out", default="runs", help="where run folders are made")
+    parser.add_argument("--resume", help="go on with a run folder that was stopped")
+    given = parser.parse_args(arguments)
+    try:
+        train(given.recipe, given.overrides, given.out, given.resume)
+    except FewLabelsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Metric: the baseline of chapter 4, an embedder trained on labels that a discovery finds."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from fewlabels.contracts import (
+    Batch,
+    Build,
+    Clock,
+    Extract,
+    Found,
+    Memory,
+    Models,
+    Phase,
+    Round,
+    Stream,
+)
+from fewlabels.errors import DataError
+from fewlabels.models.memory import CrossBatchMemory
+from fewlabels.registry import strategies
+
+Count = Annotated[int, Ge(1)]
+
+
+@strategies.register("metric")
+class Metric:
+    """Trains an embedder on cluster labels with pair losses and a memory (Section 4.3.2).
+
+    With ``labels: all`` and no discovery it is supervised metric learning, unchanged.
+
+    Args:
+        batch: images a step, over all processes, before views.
+        per_class: images of one cluster in a batch.
+        views: random views of each image in a batch.
+        memory: past embeddings that losses see: ``all`` training images, a number, or null.
+        one_slot_per_image: the memory holds each image's latest embedding; else it is a queue.
+        memory_start: optimiser steps before losses see the memory (cross-batch memory warms up).
+        head: ``pca`` starts the head from the principal components of the frozen features.
+    """
+
+    deploys = "student"
+    supplies = ("embeddings", "labels", "indices", "memory", "centres")
+    terms = ()
+
+    def __init__(
+        self,
+        *,
+        batch: Count = 80,
+        per_class: Count = 5,
+        views: Count = 1,
+        memory: Count | Literal["all"] | None = "all",
+        one_slot_per_image: bool = True,
+        memory_start: Annotated[int, Ge(0)] = 0,
+        head: Literal["random", "pca"] = "random",
+    ) -> None:
+        if batch % per_class:
+            raise DataError(
+                f"strategy: batch {batch} is no multiple of per_class {per_class}; change one"
+            )
+        self.batch, self.per_class, self.views, self.head = batch, per_class, views, head
+        self.memory, self.one_slot = memory, one_slot_per_image
+        self.memory_start = memory_start
+        self.centres: Tensor | None = None
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The student, its memory, and the losses as ``loss.NAME``."""
+        self.view = build.view
+        modules: dict[str, nn.Module] = {"student": build.embedder()}
+        if self.memory is not None:
+            size = None if self.memory == "all" else self.memory
+            modules["memory"] = CrossBatchMemory(
+                build.size, size, build.embedding_size, one_slot_per_image=self.one_slot
+            )
+        self.loss_inputs: dict[str, list[str]] = {}
+        for name, loss in build.losses().items():
+            modules[f"loss.{name}"] = loss
+            self.loss_inputs[name] = list(inspect.signature(loss.forward).parameters)
+        learning = [n for n in modules if n.startswith("loss.") and list(modules[n].parameters())]
+        self.trains = ("student", *learning)
+        return modules
+
+    def start(self, models: Models, extract: Extract) -> None:
+        """Start the head from the data where the recipe says so."""
+        if self.head == "pca":
+            start_from_principal_components(models.plain("student"), extract("student", "features"))
+
+    def phases(self, round: Round) -> list[Phase]:
+        """One phase: all labelled images, class-balanced."""
+        stream = Stream("labelled", self.batch, (self.view,) * self.views, self.per_class)
+        return [Phase("embed", self.trains, {"images": stream}, epochs=round.epochs)]
+
+    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+        """Take over the new clusters: centres, and the labels of what the memory holds."""
+        if found.centres is not None:
+            device = next(models.plain("student").parameters()).device
+            self.centres = torch.from_numpy(found.centres).to(device)
+        if self.memory is not None:
+            memory: Any = models.plain("memory")
+            memory.relabel(torch.from_numpy(found.labels))
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Every loss of the recipe on the global batch."""
+        part = batch["images"]
+        embedding = models["student"](torch.cat([view.images for view in part.views])).embedding
+        # Each view is gathered by itself, so that the global batch has the order of one process.
+        embeddings = torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
+        labels = models.gather(part.labels).repeat(self.views)
+        indices = models.gather(part.indices).repeat(self.views)
+        memory: Memory | None = None
+        if self.memory is not None:
+            enqueue: Any = models.plain("memory")
+            memory = enqueue.enqueue(embeddings.detach(), labels, indices)
+            if clock.step < self.memory_start:
+                memory = None
+        given: dict[str, Any] = {
+            "embeddings": embeddings,
+            "labels": labels,
+            "indices": indices,
+            "memory": memory,
+            "centres": self.centres,
+        }
+        return {
+            name: models[f"loss.{name}"](*(given[i] for i in inputs))
+            for name, inputs in self.loss_inputs.items()
+        }
+
+
+@torch.no_grad()
+def start_from_principal_components(embedder: Any, features: np.ndarray) -> None:
+    """Set a linear head to the leading principal components of ``features`` (N, F).
+
+    Raises:
+        DataError: fewer images or features than the head has outputs.
+    """
+    head: nn.Linear = embedder.head
+    if min(features.shape) < head.out_features:
+        raise DataError(
+            f"strategy.head: pca gives at most {min(features.shape)} components of these features; "
+            f"lower model.embedding_size ({head.out_features}) or set head: random"
+        )
+    data = torch.from_numpy(features).double()
+    mean = data.mean(0)
+    _, components = torch.linalg.eigh((data - mean).T @ (data - mean))  # ascending
+    weight = components.flip(1)[:, : head.out_features].T  # (D, F)
+    largest = weight.abs().argmax(1, keepdim=True)
+    weight = weight * weight.gather(1, largest).sign()  # the sign of a component is arbitrary
+    head.weight.copy_(weight)
+    head.bias.copy_(-(weight @ mean))

@@ -1,0 +1,192 @@
+"""A recipe's YAML as plain data that remembers where each key was written.
+
+``extends`` and ``key=value`` overrides are merged here; what a key means is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fewlabels.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+Origins = dict[KeyPath, str]  # key path -> "file:line" or "command line"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars: 1e-3 is a number; on, off, yes and no are words; no dates."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+for _tag, _pattern, _first in [
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)",
+        "-+.0123456789",
+    ),
+]:
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
+    )
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda loader, node: int(loader.construct_scalar(node)),  # no octals
+)
+
+
+def key_path(path: KeyPath) -> str:
+    """``("losses", 0, "beta")`` as ``losses[0].beta``."""
+    text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path)
+    return text.removeprefix(".")
+
+
+def parse(text: str, source: str) -> tuple[Any, Origins]:
+    """One YAML document and the line of each key path.
+
+    Raises:
+        RecipeError: not YAML, a duplicate key, a ``<<`` merge; all duplicates are reported.
+    """
+    loader = _Loader(text)
+    mistakes: list[str] = []
+    origins: Origins = {}
+
+    def build(node: yaml.Node, path: KeyPath) -> Any:
+        line = f"{source}:{node.start_mark.line + 1}"
+        origins.setdefault(path, line)
+        if isinstance(node, yaml.SequenceNode):
+            return [build(item, (*path, i)) for i, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return loader.construct_object(node)
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            where = f"{source}:{key_node.start_mark.line + 1}"
+            if key == "<<":
+                mistakes.append(
+                    f"{where}: {key_path((*path, key))}: merge keys are not read; use extends"
+                )
+                continue
+            if key in result:
+                first = origins[(*path, key)].rpartition(":")[2]
+                mistakes.append(
+                    f"{where}: {key_path((*path, key))}: duplicate key, first on line {first}; "
+                    "keep one"
+                )
+                continue
+            origins[(*path, key)] = where
+            result[key] = build(value_node, (*path, key))
+        return result
+
+    try:
+        node = loader.get_single_node()
+        data = {} if node is None else build(node, ())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError([f"{source}{line}: not readable as YAML: {problem}"]) from error
+    except RecursionError as error:
+        raise RecipeError([f"{source}: an anchor contains itself; write the value out"]) from error
+    finally:
+        loader.dispose()
+    if mistakes:
+        raise RecipeError(mistakes)
+    return data, origins
+
+
+def read(
+    path: Path, asked_by: str = "", seen: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], Origins]:
+    """A recipe file merged over the file that it ``extends``, which is named relative to it."""
+    said = f"{asked_by}: extends: " if asked_by else ""
+    if path.resolve() in seen:
+        raise RecipeError([f"{said}{path} extends itself; remove one extends"])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise RecipeError([f"{said}{path}: {reason}; give the path of a recipe (.yaml)"]) from error
+    data, origins = parse(text, str(path))
+    if not isinstance(data, dict):
+        raise RecipeError([f"{path}: a recipe is a mapping of keys, not a {type(data).__name__}"])
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data, origins
+    where = origins[("extends",)]
+    if not isinstance(parent, str):
+        raise RecipeError([f"{where}: extends: expected the path of a recipe, got {parent!r}"])
+    base, base_origins = read(path.parent / parent, where, (*seen, path.resolve()))
+    merged = {**base, **{k: merge(base[k], v) if k in base else v for k, v in data.items()}}
+    return merged, base_origins | origins
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` laid upon ``base``, the values of one key: mappings key by key, all else replaced.
+
+    A mapping that names another component replaces the whole mapping, since options of one
+    component mean nothing to another.
+    """
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    for naming in ("name", "source"):
+        if naming in over and naming in base and over[naming] != base[naming]:
+            return over
+    return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
+
+
+def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> None:
+    """Set ``a.b.0.c=value`` in place; the value is YAML, missing mappings are made.
+
+    Raises:
+        RecipeError: all assignments that cannot be carried out.
+    """
+    mistakes = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        path: KeyPath = tuple(
+            int(k) if k.isdigit() else k for k in re.split(r"[.\[\]]+", key.rstrip("]")) if k
+        )
+        if not equals or not path:
+            mistakes.append(
+                f"command line: {assignment!r}: expected key=value, as in rounds.rounds=3"
+            )
+            continue
+        try:
+            value, _ = parse(text, "command line")
+            if text.strip() == "":
+                value = None
+            _set(data, path, value)
+        except RecipeError as error:
+            mistakes.extend(f"command line: {key}: {m}" for m in error.mistakes)
+        except (KeyError, IndexError, TypeError):
+            mistakes.append(f"command line: {key}: there is no such place to set in this recipe")
+        else:
+            for known in [p for p in origins if p[: len(path)] == path]:
+                del origins[known]
+            origins[path] = "command line"
+    if mistakes:
+        raise RecipeError(mistakes)
+
+
+def _set(data: Any, path: KeyPath, value: Any) -> None:
+    for key in path[:-1]:
+        if isinstance(data, dict) and data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+    if isinstance(data, list) and path[-1] == len(data):
+        data.append(value)
+    elif len(path) > 1 and path[-1] in ("name", "source") and data.get(path[-1]) != value:
+        data.clear()  # another component: the options of the old one mean nothing to it
+        data[path[-1]] = value
+    elif isinstance(data, (dict, list)):
+        data[path[-1]] = value
+    else:
+        raise TypeError
