@@ -61,6 +61,9 @@ def parse(text: str, source: str) -> tuple[Any, Origins]:
     def build(node: yaml.Node, path: KeyPath) -> Any:
         line = f"{source}:{node.start_mark.line + 1}"
         origins.setdefault(path, line)
+        if not re.fullmatch(r"tag:yaml\.org,2002:(map|seq|str|int|float|bool|null)", node.tag):
+            mistakes.append(f"{line}: {key_path(path)}: YAML tags such as {node.tag} are not read")
+            return None
         if isinstance(node, yaml.SequenceNode):
             return [build(item, (*path, i)) for i, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):

@@ -29,9 +29,9 @@ def class_balanced(
 ) -> np.ndarray:
     """Batches of ``per_class`` images from each of ``batch / per_class`` classes.
 
-    Classes come in turn, shuffled anew when all have had theirs; so do the images of a class. A
+    Classes come in turn, in a new order when all have had theirs; so do the images of a class. A
     class with fewer than ``per_class`` images repeats them within the batch; with fewer classes
-    than places a class gets several places.
+    than places a class gets several places; else a batch holds nothing twice.
 
     Args:
         labels: (N,) class of each position; negative ones take no part.
@@ -51,8 +51,25 @@ def class_balanced(
         members[np.argsort(labels[members], kind="stable")],
         np.flatnonzero(np.diff(np.sort(labels[members]))) + 1,
     )
-    places = steps * (batch // per_class)
-    turns = shuffled(np.arange(len(by_class)), 1, places, rng)[:, 0]
-    uses = np.bincount(turns, minlength=len(by_class))
-    walks = [iter(shuffled(own, per_class, n, rng)) for own, n in zip(by_class, uses, strict=True)]
-    return np.stack([next(walks[c]) for c in turns]).reshape(steps, batch)
+    classes = _turns(len(by_class), batch // per_class, steps, rng).ravel()
+    uses = np.bincount(classes, minlength=len(by_class))
+    walks = [
+        iter(own[_turns(len(own), per_class, int(n), rng)])
+        for own, n in zip(by_class, uses, strict=True)
+    ]
+    return np.stack([next(walks[c]) for c in classes]).reshape(steps, batch)
+
+
+def _turns(things: int, places: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """(steps, places) numbers below ``things``, each in its turn; a row repeats one only if it must."""
+    distinct = min(things, places)
+    waiting: list[int] = []
+    rows = np.empty((steps, places), np.int64)
+    for row in rows:
+        if len(waiting) < distinct:  # what is left goes first, and comes last in the next pass
+            left = set(waiting)
+            again = rng.permutation(things).tolist()
+            waiting += [t for t in again if t not in left] + [t for t in again if t in left]
+        row[:] = np.resize(waiting[:distinct], places)
+        del waiting[:distinct]
+    return rows

@@ -61,7 +61,7 @@ class RetrievalTest:
 
 
 def raw_pixels(pixels: Pixels, image_size: int) -> np.ndarray:
-    """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: the baseline that has learnt nothing."""
+    """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: what has learnt nothing."""
     stretches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // 256))
     rows = [centre(pixels.take(part), image_size).flatten(1).numpy() / 255.0 for part in stretches]
     return np.concatenate(rows).astype(np.float32)

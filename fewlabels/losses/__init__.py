@@ -1,0 +1,1 @@
+"""Losses, one a file; pml.py bridges every loss of pytorch-metric-learning."""

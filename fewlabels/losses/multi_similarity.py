@@ -1,0 +1,89 @@
+"""Multi-similarity loss, within the batch and against a memory of past embeddings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from fewlabels.contracts import Memory
+from fewlabels.registry import losses
+
+
+@losses.register("multi_similarity")
+class MultiSimilarity(nn.Module):
+    """Weighs pairs by three kinds of similarity (Wang et al., CVPR 2019).
+
+    With a memory, the same loss between batch and memory is added (Wang et al., CVPR 2020). A row
+    is an anchor only if a positive and a negative of it survive mining; the loss is the sum over
+    anchors by the number of rows. Rows and entries labelled -1 take no part.
+
+    Args:
+        alpha: sharpness over positives.
+        beta: sharpness over negatives; 50 in the paper, 40 in its authors' code.
+        base: the similarity that divides easy pairs from hard ones.
+        epsilon: a positive is kept if it is less similar than the hardest negative plus this, a
+            negative if it is more similar than the hardest positive minus this; None keeps all.
+        memory_weight: of the memory term.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, Gt(0)] = 2.0,
+        beta: Annotated[float, Gt(0)] = 50.0,
+        base: float = 0.5,
+        epsilon: float | None = 0.1,
+        memory_weight: Annotated[float, Ge(0)] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.base, self.epsilon = alpha, beta, base, epsilon
+        self.memory_weight = memory_weight
+
+    def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
+        """The loss of L2-normalised embeddings (B, D) under labels (B,)."""
+        if embeddings.dtype in (torch.float16, torch.bfloat16):
+            embeddings = embeddings.float()
+        rows = torch.arange(len(labels), device=labels.device)
+        # exp(beta * similarity) needs more digits than half precision has.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            loss = self._term(embeddings, labels, embeddings, labels, rows)
+            if memory is not None and self.memory_weight:
+                past = memory.embeddings.to(embeddings.dtype)
+                term = self._term(embeddings, labels, past, memory.labels, memory.writer)
+                loss = loss + self.memory_weight * term
+        return loss
+
+    def _term(
+        self, anchors: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, writer: Tensor
+    ) -> Tensor:
+        similarity = anchors @ others.T  # (B, M)
+        if similarity.numel() == 0:
+            return similarity.sum()
+        rows = torch.arange(len(labels), device=labels.device)
+        labelled = labels >= 0
+        usable = labelled[:, None] & (other_labels >= 0)  # (B, M)
+        same = labels[:, None] == other_labels
+        # A row's own embedding is known by position: by value, duplicate images would go too.
+        positive = usable & same & (writer != rows[:, None])
+        negative = usable & ~same
+        if self.epsilon is not None:
+            known = similarity.detach()
+            hardest_positive = known.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
+            hardest_negative = known.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+            positive = positive & (known - self.epsilon < hardest_negative)
+            negative = negative & (known + self.epsilon > hardest_positive)
+        is_anchor = positive.any(1) & negative.any(1)
+        pull = _log_one_plus_sum(-self.alpha * (similarity - self.base), positive) / self.alpha
+        push = _log_one_plus_sum(self.beta * (similarity - self.base), negative) / self.beta
+        return ((pull + push) * is_anchor).sum() / labelled.sum().clamp(min=1)
+
+
+def _log_one_plus_sum(exponents: Tensor, keep: Tensor) -> Tensor:
+    """``log(1 + sum(exp(x)))`` over the kept entries of each row."""
+    # The least number in place of -inf: a row that keeps nothing would have a NaN gradient.
+    least = torch.finfo(exponents.dtype).min
+    return softplus(exponents.masked_fill(~keep, least).logsumexp(1))

@@ -1,0 +1,1 @@
+"""Models that a run trains, and what keeps or averages them."""

@@ -1,0 +1,79 @@
+import pytest
+
+from fewlabels.errors import RecipeError
+from fewlabels.yaml_file import merge, override, parse, read
+
+
+def test_numbers_and_words_read_as_people_mean_them():
+    text = "{a: 1e-3, b: 3, c: no, d: on, e: true, f: 2024-01-01, g: 012, h: null, i: .5, j: -2.5E4, k: '1'}"
+    data, _ = parse(text, "x.yaml")
+    assert data == {
+        "a": 0.001, "b": 3, "c": "no", "d": "on", "e": True, "f": "2024-01-01", "g": 12,
+        "h": None, "i": 0.5, "j": -25000.0, "k": "1",
+    }  # fmt: skip
+
+
+def test_duplicate_keys_are_refused_all_at_once_with_their_lines():
+    with pytest.raises(RecipeError) as caught:
+        parse("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n", "x.yaml")
+    assert caught.value.mistakes == [
+        "x.yaml:4: b.c: duplicate key, first on line 3; keep one",
+        "x.yaml:5: a: duplicate key, first on line 1; keep one",
+    ]
+
+
+def test_text_that_is_not_yaml_says_where():
+    with pytest.raises(RecipeError, match=r"x\.yaml:2: not readable as YAML"):
+        parse("a: [1,\nb: }", "x.yaml")
+    with pytest.raises(RecipeError, match="are not read"):
+        parse("a: !!python/object/apply:os.system [ls]", "x.yaml")
+
+
+def test_a_child_shows_only_its_difference(tmp_path):
+    (tmp_path / "parent.yaml").write_text(
+        "a: {b: 1, c: 2}\nlosses: [{name: x, beta: 3}]\nseed: 1\n"
+    )
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\na: {c: 5}\n")
+    data, origins = read(tmp_path / "child.yaml")
+    assert data == {"a": {"b": 1, "c": 5}, "losses": [{"name": "x", "beta": 3}], "seed": 1}
+    assert origins["a", "c"].endswith("child.yaml:2")
+    assert origins["a", "b"].endswith("parent.yaml:1")
+
+
+def test_options_of_a_replaced_component_are_dropped():
+    assert merge({"name": "x", "beta": 3}, {"name": "y"}) == {"name": "y"}
+    assert merge({"name": "x", "beta": 3}, {"name": "x", "eps": 1}) == {
+        "name": "x",
+        "beta": 3,
+        "eps": 1,
+    }
+    data = {"name": "run", "strategy": {"name": "x", "beta": 3}}
+    override(data, {}, ["strategy.name=y", "name=other"])
+    assert data == {"name": "other", "strategy": {"name": "y"}}
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    with pytest.raises(RecipeError, match="extends itself"):
+        read(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("seed: 1\nextends: gone.yaml")
+    with pytest.raises(RecipeError, match=r"c\.yaml:2: extends: .*gone\.yaml: no such file"):
+        read(tmp_path / "c.yaml")
+
+
+def test_overrides_reach_into_lists_and_make_what_is_missing():
+    data = {"losses": [{"name": "x"}], "optimizer": None}
+    override(data, {}, ["losses.0.beta=40", "losses[0].eps=1e-3", "optimizer.lr=.1", "seed=7"])
+    assert data == {
+        "losses": [{"name": "x", "beta": 40, "eps": 0.001}],
+        "optimizer": {"lr": 0.1},
+        "seed": 7,
+    }
+
+
+def test_every_override_that_cannot_be_is_reported():
+    with pytest.raises(RecipeError) as caught:
+        override({"losses": []}, {}, ["losses.3.beta=1", "seed", "a={"])
+    assert len(caught.value.mistakes) == 3
+    assert all(m.startswith("command line: ") for m in caught.value.mistakes)
