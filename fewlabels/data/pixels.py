@@ -68,3 +68,9 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         if self.kept is not None:
             return self.kept[torch.as_tensor(positions)]
         return torch.stack([self.read(int(i)) for i in positions])
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """The middle of squares (..., S, S): the crop of timm's evaluation transform."""
+    at = round((images.shape[-1] - size) / 2)
+    return images[..., at : at + size, at : at + size]

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fewlabels.data.pixels import Pixels
-
-
-def centre(images: Tensor, size: int) -> Tensor:
-    """The middle of a canvas (B, C, S, S): the crop of timm's evaluation transform."""
-    at = round((images.shape[-1] - size) / 2)
-    return images[..., at : at + size, at : at + size]
+from fewlabels.data.pixels import Pixels, centre
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from fewlabels.evaluation.retrieval import evaluate_retrieval
 
-from fewlabels.data.pixels import Pixels
+from fewlabels.data.pixels import Pixels, centre
 from fewlabels.data.splits import Split
-from fewlabels.evaluation.embedding import centre
 
 Score = dict[str, Any]
 

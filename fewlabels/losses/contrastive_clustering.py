@@ -17,6 +17,9 @@ class ContrastiveClustering(nn.Module):
     fraction upside down. Gradient flows into the embeddings only.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, embeddings: Tensor, centres: Tensor | None) -> Tensor:
         """The loss of embeddings (B, D) among centres (K, D).
 

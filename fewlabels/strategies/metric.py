@@ -64,6 +64,11 @@ class Metric:
             raise DataError(
                 f"strategy: batch {batch} is no multiple of per_class {per_class}; change one"
             )
+        if one_slot_per_image and isinstance(memory, int):
+            raise DataError(
+                f"strategy: a memory of {memory} is a queue, which has no slot for each image; "
+                "set one_slot_per_image: false, or memory: all"
+            )
         self.batch, self.per_class, self.views, self.head = batch, per_class, views, head
         self.memory, self.one_slot = memory, one_slot_per_image
         self.memory_start = memory_start

@@ -1,0 +1,216 @@
+"""Every fitting loss of pytorch-metric-learning as a component: ``pml:contrastive_loss``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pytorch_metric_learning import losses as library
+from pytorch_metric_learning.utils.loss_and_miner_utils import get_all_pairs_indices
+from torch import Tensor, nn
+
+from fewlabels.contracts import Memory
+from fewlabels.errors import ComponentError, nearest
+
+UNFIT = {
+    "CrossBatchMemory": "it is a memory; set use_memory: true on a loss, and the strategy's memory",
+    "MultipleLosses": "it is a list; list the losses in the recipe, each with its weight",
+    "SelfSupervisedLoss": "it wraps another loss and pairs two views without labels",
+    "VICRegLoss": "it pairs two views without labels",
+    "ManifoldLoss": "it takes no labels",
+    "DynamicSoftMarginLoss": "its histogram is in no checkpoint, so a resumed run would differ",
+}
+_ABSTRACT = {"BaseMetricLossFunction", "BaseLossWrapper", "GenericPairLoss"}
+
+_PROGRAM = {  # what the program gives, by the name that a constructor has for it
+    "embedding_size": "embedding_size",
+    "descriptors_dim": "embedding_size",
+    "num_classes": "classes",
+}
+_OBJECTS = {  # what a recipe cannot write, and what is of no use without it
+    "distance",
+    "reducer",
+    "embedding_regularizer",
+    "embedding_reg_weight",
+    "weight_regularizer",
+    "weight_reg_weight",
+    "weight_init_func",
+    "mat_based_loss",
+    "collect_stats",
+}
+_DEFAULTS = {"RankedListLoss": {"margin": 0.4, "Tn": 5.0}}  # the library has none: chosen here
+_TYPES: dict[str, Any] = {  # where the default does not say it
+    "triplets_per_anchor": int | Literal["all"],
+    "num_bins": int,
+    "n_bins": int | None,
+    "centers_per_class": int,
+    "sub_centers": int,
+}
+
+
+def pml_names() -> list[str]:
+    """The names that follow ``pml:``, sorted."""
+    return sorted(_snake(cls) for name, cls in _classes().items() if name not in UNFIT)
+
+
+@functools.cache
+def pml_loss(name: str) -> type[nn.Module]:
+    """The component behind ``pml:name``; the name is the class's in snake case.
+
+    Raises:
+        ComponentError: no such loss, or one that does not work on embeddings and labels.
+    """
+    bare = name.removeprefix("pml:")
+    found = {_plain(n): cls for n, cls in _classes().items()}.get(_plain(bare))
+    if found is None:
+        raise ComponentError(
+            f"pytorch-metric-learning has no loss called {bare!r}{nearest(bare, pml_names())} "
+            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+        )
+    if found.__name__ in UNFIT:
+        raise ComponentError(
+            f"pml:{bare} cannot be used by itself: {UNFIT[found.__name__]} "
+            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+        )
+    settable = _options(found)
+    if found.__name__ in library.CrossBatchMemory.supported_losses():
+        settable["use_memory"] = inspect.Parameter(
+            "use_memory", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
+        )
+    wanted = [n for n in ("embedding_size", "classes") if n in _given(found).values()]
+    body = {
+        "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.",
+        "__module__": __name__,
+        "__init__": _constructor(f"pml:{_snake(found)}", found, wanted, settable),
+    }
+    return type(f"PML{found.__name__}", (_Bridge,), body)
+
+
+class _Bridge(nn.Module):
+    """Hands a batch to a loss of the library, without its unlabelled rows."""
+
+    loss: nn.Module
+    use_memory: bool
+
+    def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
+        """The library's loss; with ``use_memory``, between the batch and the memory alone."""
+        if embeddings.dtype in (torch.float16, torch.bfloat16):
+            embeddings = embeddings.float()
+        rows = torch.nonzero(labels >= 0).flatten()
+        embeddings, labels = embeddings[rows], labels[rows]
+        if len(rows) == 0:
+            return embeddings.sum()
+        with torch.autocast(embeddings.device.type, enabled=False):
+            if memory is None or not self.use_memory:
+                value: Tensor = self.loss(embeddings, labels)
+                return value
+            known = memory.labels >= 0
+            if not known.all():
+                memory = Memory(*(entries[known] for entries in memory))
+            anchor, positive, *negatives = get_all_pairs_indices(labels, memory.labels)
+            other = memory.writer[positive] != rows[anchor]
+            pairs = (anchor[other], positive[other], *negatives)
+            past = memory.embeddings.to(embeddings.dtype)
+            value = self.loss(embeddings, labels, pairs, past, memory.labels)
+            return value
+
+
+def _constructor(
+    name: str, found: Any, wanted: list[str], settable: dict[str, inspect.Parameter]
+) -> Callable[..., None]:
+    """An ``__init__`` whose signature shows the program's parameters and the recipe's options."""
+    first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    kinds = {"embedding_size": int, "classes": int | None}
+    first += [
+        inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[n])
+        for n in wanted
+    ]
+    signature = inspect.Signature([*first, *settable.values()], return_annotation=None)
+
+    def __init__(self: _Bridge, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        values = {n: v for n, v in bound.arguments.items() if n != "self"}
+        nn.Module.__init__(self)
+        self.use_memory = values.pop("use_memory", False)
+        program = {theirs: values.pop(ours) for theirs, ours in _given(found).items()}
+        if None in program.values():
+            raise ComponentError(
+                f"{name} has weights for each class, and the number of classes is not known; "
+                "let a discovery say it (clusters: ...) or give labels"
+            )
+        try:
+            self.loss = found(**program, **values)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ComponentError(f"{name} refuses these options: {error}") from error
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__annotations__ = {
+        p.name: p.annotation for p in signature.parameters.values() if p.name != "self"
+    }
+    return __init__
+
+
+@functools.cache
+def _classes() -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(library).items()
+        if inspect.isclass(value) and issubclass(value, nn.Module) and name not in _ABSTRACT
+    }
+
+
+def _parameters(found: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of all constructors that ``**kwargs`` reaches, the nearest class first."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for cls in found.__mro__:
+        if "__init__" in vars(cls) and cls.__module__.startswith("pytorch_metric_learning"):
+            for name, parameter in inspect.signature(cls).parameters.items():
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    parameters.setdefault(name, parameter)
+    return parameters
+
+
+def _given(found: Any) -> dict[str, str]:
+    """What the program gives this loss: the constructor's name for it -> ours."""
+    known = _parameters(found)
+    return {n: _PROGRAM[n] for n in _PROGRAM if n in known and known[n].default is known[n].empty}
+
+
+def _options(found: Any) -> dict[str, inspect.Parameter]:
+    options = {}
+    for name, parameter in _parameters(found).items():
+        default = _DEFAULTS.get(found.__name__, {}).get(name, parameter.default)
+        if name in _OBJECTS or name in _PROGRAM or default is parameter.empty:
+            continue
+        options[name] = inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=_annotation(name, default),
+        )
+    return options
+
+
+def _annotation(name: str, default: Any) -> Any:
+    if name in _TYPES:
+        return _TYPES[name]
+    if default is None:
+        return float | None
+    # The library writes margin=1 and means a number.
+    return int | float if type(default) is int else type(default)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _snake(found: Any) -> str:
+    module: str = found.__module__.rpartition(".")[2]
+    if _plain(module) == _plain(found.__name__):
+        return module
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found.__name__).lower()

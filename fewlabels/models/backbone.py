@@ -1,0 +1,146 @@
+"""A backbone by name, and weights into it: nothing is left out and nothing is left over."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from fewlabels.errors import ModelError, nearest
+from fewlabels.paths import locate, looked_for
+from fewlabels.registry import backbones
+
+# What timm.create_model takes for itself. A config.json from elsewhere must not reach a file or the
+# network through it.
+RESERVED = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_model_args",
+    "checkpoint_path",
+    "cache_dir",
+    "num_classes",
+    "global_pool",
+    "in_chans",
+    "features_only",
+    "scriptable",
+    "exportable",
+    "no_jit",
+}
+_UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError)
+
+
+def make_backbone(
+    name: str,
+    *,
+    pretrained: bool = False,
+    pooling: str | None = None,
+    image_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A timm model without classifier; one of our registry is registered into timm first.
+
+    Raises:
+        ModelError: an unknown name, or options that the backbone refuses.
+    """
+    options = dict(options or {})
+    arch = name.split(".")[0]
+    if arch in backbones.names():
+        backbones.get(arch)
+    if ":" not in name and not timm.is_model(arch):
+        known = {*timm.list_models(), *backbones.names()}
+        raise ModelError(
+            f"neither timm nor a plugin has a backbone called {name!r}{nearest(arch, known)}  "
+            "(fewlabels list backbones)"
+        )
+    if reserved := sorted(RESERVED & set(options)):
+        raise ModelError(
+            f"backbone_options: {', '.join(reserved)} cannot be set there; these are the "
+            "embedder's own: pretrained, weights, pooling"
+        )
+    if pretrained and ":" not in name and not timm.models.is_model_pretrained(name):
+        raise ModelError(
+            f"timm has no pretrained weights for {name!r}; set pretrained: false, or weights: FILE"
+        )
+    try:
+        config = None if ":" in name else timm.get_pretrained_cfg(name)
+        if image_size and config is not None and config.fixed_input_size:
+            options.setdefault("img_size", image_size)
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be made: "
+            f"{error}"
+        ) from error
+    return model
+
+
+def load_weights(backbone: nn.Module, path: str) -> None:
+    """Fill a backbone from a local .safetensors, .pth or .pt file; its classifier is left out.
+
+    Raises:
+        ModelError: no such file, one that is not plain tensors, or tensors that do not fit.
+    """
+    file = locate(path)
+    if file is None or not file.is_file():
+        raise ModelError(f"weights {path}: no such file; looked for {looked_for(path)}")
+    if file.suffix not in (".safetensors", ".pth", ".pt"):
+        raise ModelError(f"weights {file}: expected a .safetensors, .pth or .pt file")
+    try:
+        state = timm.models.load_state_dict(str(file), device="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        AttributeError,
+    ) as error:
+        raise ModelError(
+            f"weights {file}: not a file of plain tensors, which alone is read: {error}"
+        ) from error
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"weights {file}: expected a state dict, names with a tensor each")
+    classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    known = backbone.state_dict()
+    state = {
+        name: value
+        for name, value in state.items()
+        if name in known or not name.startswith(tuple(f"{head}." for head in heads))
+    }
+    load_exactly(backbone, state, f"weights {file}")
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load ``state`` if its names and shapes are those of ``module``.
+
+    Raises:
+        ModelError: naming the first tensors that are missing, not expected or of another shape.
+    """
+    known = module.state_dict()
+    mistakes = {
+        "missing": [name for name in known if name not in state],
+        "not expected": [name for name in state if name not in known],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(known[name].shape)}"
+            for name in known
+            if name in state and state[name].shape != known[name].shape
+        ],
+    }
+    said = [f"{_some(names)} {how}" for how, names in mistakes.items() if names]
+    if said:
+        raise ModelError(f"{what}: do not fit {type(module).__name__}: {'; '.join(said)}")
+    with torch.no_grad():
+        module.load_state_dict(dict(state), strict=True)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

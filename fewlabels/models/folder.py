@@ -1,0 +1,120 @@
+"""The folder of a saved embedder: config.json and model.safetensors, neither of them trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fewlabels.errors import ModelError, nearest
+
+FORMAT: Literal[1] = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+Three = tuple[float, float, float]
+ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
+
+
+class EmbedderConfig(BaseModel):
+    """All that an embedder is made of, but its weights."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Literal[1] = FORMAT
+    kind: Literal["embedder"] = "embedder"
+    # A bare name: with a colon it would mean a place that timm downloads or reads from.
+    backbone: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    embedding_size: Annotated[int, Ge(1)] | None
+    pooling: str | None
+    image_size: Annotated[int, Ge(1)]
+    crop_pct: Annotated[float, Gt(0), Le(1)]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+    mean: Three
+    std: ThreePositive
+    normalize: bool
+    backbone_options: dict[str, Any]
+
+
+def write(folder: Path, config: EmbedderConfig, state: Mapping[str, Tensor]) -> None:
+    """Write both files, each whole or not at all.
+
+    Raises:
+        ModelError: an option of the backbone that JSON cannot hold.
+    """
+    try:
+        text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+    except ValueError as error:
+        raise ModelError(f"backbone_options cannot be written to {CONFIG}: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses tensors that share memory or are not contiguous.
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    save_file(tensors, folder / f"{WEIGHTS}.part", metadata={"format": "pt"})
+    (folder / f"{CONFIG}.part").write_text(text, encoding="utf-8")
+    for name in (WEIGHTS, CONFIG):
+        os.replace(folder / f"{name}.part", folder / name)
+
+
+def read(folder: Path) -> tuple[EmbedderConfig, dict[str, Tensor]]:
+    """The checked config and the weights.
+
+    Raises:
+        ModelError: a missing file, a config of another format or kind, or a damaged file.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: no such folder; give one that save_pretrained wrote "
+            "(names on the Hub are not read yet)"
+        )
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            pickled = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
+            hint = f"; {pickled[0]} is pickled, can run code and is not read" if pickled else ""
+            raise ModelError(
+                f"{folder}: no {name}{hint}; a model folder holds {CONFIG} and {WEIGHTS}"
+            )
+    config = _config(folder / CONFIG)
+    try:
+        return config, load_file(folder / WEIGHTS)
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{folder / WEIGHTS}: damaged: {error}; copy it again") from error
+
+
+_PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
+
+
+def _config(file: Path) -> EmbedderConfig:
+    try:
+        text = file.read_text("utf-8")
+        data = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{file}: expected a JSON object, got {type(data).__name__}")
+    version, kind = data.get("format"), data.get("kind")
+    if type(version) is int and version > FORMAT:
+        raise ModelError(
+            f"{file}: format {version} is newer than this fewlabels reads ({FORMAT}); "
+            "pip install --upgrade fewlabels"
+        )
+    if kind != "embedder":
+        raise ModelError(f"{file}: kind {kind!r} is not known; expected 'embedder'")
+    try:
+        return EmbedderConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelError("\n".join(_sentence(file, item) for item in error.errors())) from error
+
+
+def _sentence(file: Path, item: Any) -> str:
+    key = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"{file}: {key}: unknown key{nearest(key, EmbedderConfig.model_fields)}"
+    if item["type"] == "missing":
+        return f"{file}: {key}: missing"
+    return f"{file}: {key}: {item['msg']}, got {item['input']!r}"

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from fewlabels.errors import FewLabelsError
+from fewlabels.models.optimise import make_optimizer, make_scheduler
+
+
+def named():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    return [(f"student.{name}", p) for name, p in model.named_parameters()]
+
+
+def rates(optimizer, parameters):
+    of = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    return {name: of[id(p)] for name, p in parameters}
+
+
+def test_factors_and_decay_reach_the_parameters_they_name():
+    parameters = named()
+    optimizer = make_optimizer(
+        parameters, "adamw", 0.1, 0.01, factors={"student": 0.5, "student.1": 3.0}
+    )
+    assert rates(optimizer, parameters) == {
+        "student.0.weight": (0.05, 0.01),
+        "student.0.bias": (0.05, 0.0),
+        "student.1.weight": (pytest.approx(0.3), 0.0),
+        "student.1.bias": (pytest.approx(0.3), 0.0),
+    }
+
+
+def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
+    with pytest.raises(FewLabelsError, match="path starts with 'student.3'"):
+        make_optimizer(named(), "adamw", 0.1, factors={"student.3": 2.0})
+    with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):
+        make_optimizer(named(), "adamx", 0.1)
+
+
+def test_schedules_move_at_every_step_from_the_first():
+    def trace(name, **more):
+        optimizer = make_optimizer(named(), "sgd", 1.0)
+        scheduler = make_scheduler(optimizer, name, epochs=4, steps_per_epoch=10, **more)
+        seen = []
+        for step in range(1, 41):
+            seen.append(optimizer.param_groups[0]["lr"])
+            if scheduler is not None:
+                scheduler.step_update(step)
+        return torch.tensor(seen)
+
+    assert (trace("constant") == 1).all()
+    cosine = trace("cosine")
+    expected = 0.5 * (1 + torch.cos(torch.pi * torch.arange(40) / 40))
+    torch.testing.assert_close(cosine, expected)
+    warm = trace("constant", warmup_epochs=1)
+    assert warm[0] < 0.01
+    assert (warm[:10].diff() > 0).all()
+    assert (warm[11:] == 1).all()
+    steps = trace("step", decay_epochs=2, decay_rate=0.5)
+    assert steps[:20].unique().tolist() == [1.0]
+    assert steps[20:].unique().tolist() == [0.5]

@@ -1,0 +1,207 @@
+"""What a person reads when a recipe is wrong, and that a good one survives a round trip."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fewlabels.errors import RecipeError
+from fewlabels.json_schema import schema_text
+from fewlabels.recipe import load_recipe, recipe_from
+from fewlabels.schema import component_schema, schema_of
+from fewlabels.registry import REGISTRIES
+from fewlabels.timm_names import timm_names
+
+ROOT = Path(__file__).parents[1]
+GOOD = """\
+data: {source: digits, warp: true}
+model: {backbone: convnet3, embedding_size: 64, image_size: 24}
+strategy: {name: metric, batch: 60}
+discovery: {name: kmeans, clusters: 30}
+losses: [{name: multi_similarity, beta: 40}]
+"""
+
+
+def mistakes_of(tmp_path, text, *overrides):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return [m.replace(f"{tmp_path}/", "") for m in caught.value.mistakes]
+
+
+WRONG = {
+    "unknown key at the top": (
+        GOOD + "optimiser: {lr: 1e-3}\n",
+        "wrong.yaml:6: optimiser: unknown key; did you mean 'optimizer'?",
+    ),
+    "unknown option of a component": (
+        GOOD.replace("beta: 40", "bta: 40"),
+        "wrong.yaml:5: losses[0].bta: unknown key; did you mean 'beta'?  (fewlabels show loss multi_similarity)",
+    ),
+    "unknown option of a single component": (
+        GOOD.replace("clusters: 30", "cluster: 30"),
+        "wrong.yaml:4: discovery.cluster: unknown key; did you mean 'clusters'?",
+    ),
+    "unknown key in a section": (
+        GOOD + "optimizer: {lrr: 1}\n",
+        "wrong.yaml:6: optimizer.lrr: unknown key; did you mean 'lr'?",
+    ),
+    "wrong type": (
+        GOOD.replace("batch: 60", "batch: sixty"),
+        "wrong.yaml:3: strategy.batch: expected a whole number, got 'sixty'",
+    ),
+    "wrong type in a section": (
+        GOOD + "seed: 1.5\n",
+        "wrong.yaml:6: seed: expected a whole number, got 1.5",
+    ),
+    "out of bounds": (
+        GOOD + "optimizer: {lr: -1}\n",
+        "wrong.yaml:6: optimizer.lr: expected greater than 0, got -1",
+    ),
+    "not one of the choices": (
+        GOOD + "train: {precision: bf61}\n",
+        "wrong.yaml:6: train.precision: expected no | bf16 | fp16, got 'bf61'; did you mean 'bf16'?",
+    ),
+    "unknown component": (
+        GOOD.replace("multi_similarity", "multi_similarty"),
+        "wrong.yaml:5: losses[0].name: no loss is called 'multi_similarty'; did you mean 'multi_similarity'?",
+    ),
+    "unknown source": (
+        GOOD.replace("digits", "digts"),
+        "wrong.yaml:1: data.source: no source is called 'digts'; did you mean 'digits'?",
+    ),
+    "missing source": (
+        GOOD.replace("source: digits, ", ""),
+        "wrong.yaml:1: data.source: missing; write one of",
+    ),
+    "unknown backbone": (
+        GOOD.replace("convnet3", "resnet5"),
+        "wrong.yaml:2: model.backbone: neither timm nor a plugin has a backbone called 'resnet5'",
+    ),
+    "duplicate key": (
+        GOOD + "seed: 1\nseed: 2\n",
+        "wrong.yaml:7: seed: duplicate key, first on line 6; keep one",
+    ),
+    "missing weights file": (
+        GOOD.replace("convnet3", "convnet3, weights: gone.pth"),
+        "wrong.yaml:2: model.weights: no such file; looked for gone.pth",
+    ),
+    "missing parent": (
+        "extends: gone.yaml\n",
+        "wrong.yaml:1: extends: gone.yaml: no such file; give the path of a recipe (.yaml)",
+    ),
+    "class overlap under a zero-shot split": (
+        GOOD.replace("warp: true", "split: zero_shot, train: {classes: 0-5}, test: {classes: '5-9'}"),
+        "wrong.yaml:1: data.test.classes: classes 5 are in train too, which a zero_shot split forbids",
+    ),
+    "a loss without what it needs": (
+        GOOD.replace("discovery: {name: kmeans, clusters: 30}\n", "").replace(
+            "[{name: multi_similarity, beta: 40}]", "contrastive_clustering"
+        ),
+        "wrong.yaml:4: losses: loss contrastive_clustering needs centres, and no discovery gives them",
+    ),
+    "a weight without its loss": (
+        GOOD + "weights: {multi_similarity: 1, ccl: 2}\n",
+        "wrong.yaml:6: weights.ccl: no loss of this recipe is called so",
+    ),
+    "a list where a mapping belongs": (
+        GOOD + "rounds: [1, 2]\n",
+        "wrong.yaml:6: rounds: expected a mapping, got [1, 2]",
+    ),
+    "not YAML": ("data: [1,\nmodel: }", "wrong.yaml:2: not readable as YAML"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_told_in_one_sentence_with_file_line_and_fix(case, tmp_path):
+    text, sentence = WRONG[case]
+    mistakes = mistakes_of(tmp_path, text)
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith(sentence)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    text = GOOD.replace("beta: 40", "bta: 40").replace("batch: 60", "batch: x") + "seeed: 1\n"
+    assert len(mistakes_of(tmp_path, text, "rounds.rounds=0", "optimizer.lr=a")) == 5
+
+
+def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path):
+    (mistake,) = mistakes_of(tmp_path, GOOD, "strategy.batch=none")
+    assert mistake == "command line: strategy.batch: expected a whole number, got 'none'"
+
+
+@pytest.mark.parametrize("case", ["unknown key at the top", "not YAML", "unknown component"])
+def test_the_command_line_exits_with_2_and_no_traceback(case, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(WRONG[case][0])
+    for command in (["fewlabels.cli", "check"], ["fewlabels.run"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command, str(path)], capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert WRONG[case][1] in done.stderr
+
+
+def test_a_resolved_recipe_says_the_same_when_it_is_read_again(tmp_path):
+    (tmp_path / "good.yaml").write_text(GOOD)
+    first = load_recipe(tmp_path / "good.yaml", ["losses.0.beta=45", "weights.multi_similarity=2"])
+    (tmp_path / "resolved.yaml").write_text(first.to_yaml())
+    again = load_recipe(tmp_path / "resolved.yaml")
+    assert again.hash == first.hash
+    assert again == first
+    assert first.losses[0].options["beta"] == 45
+    assert first.weights["multi_similarity"](0) == 2
+    assert first.strategy.options["per_class"] == 5  # a default, spelled out
+
+
+def test_a_recipe_may_come_as_a_mapping():
+    recipe = recipe_from(yaml.safe_load(GOOD), ["seed=3"])
+    assert (recipe.seed, recipe.source.name, recipe.source.options) == (3, "digits", {"warp": True})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_of_this_package_is_good(path, monkeypatch, tmp_path):
+    weights = tmp_path / "weights" / "tf_efficientnet_lite0.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    monkeypatch.setenv("FEWLABELS_DATA", str(tmp_path))
+    load_recipe(path)
+
+
+def test_the_committed_schema_is_that_of_the_signatures():
+    committed = (ROOT / "fewlabels" / "schema.json").read_text()
+    assert committed == schema_text(), "run: fewlabels schema --write"
+
+
+def test_a_component_is_checked_alike_from_its_signature_and_from_the_committed_schema():
+    for plural in ("losses", "discovery", "sources", "strategies", "views"):
+        for name in REGISTRIES[plural].names():
+            fresh = component_schema(REGISTRIES[plural].get(name))
+            assert schema_of(plural, name)["properties"] == fresh["properties"]
+
+
+def test_timm_names_read_from_source_are_those_that_timm_registers():
+    import timm
+
+    ours = {name for name in timm.list_models() if name in REGISTRIES["backbones"].names()}
+    assert timm_names() == set(timm.list_models()) - ours
+
+
+def seconds(*command: str) -> float:
+    """The best of three: the machine may be busy."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_listing_and_checking_do_not_keep_a_person_waiting():
+    assert seconds("fewlabels.cli", "list") < 0.5
+    assert seconds("fewlabels.cli", "check", str(ROOT / "recipes" / "quickstart.yaml")) < 1.5

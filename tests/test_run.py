@@ -1,0 +1,175 @@
+"""Whole runs, as a person starts them: real data, real processes, real files."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import fewlabels
+from fewlabels.errors import FewLabelsError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+QUICK = [str(RECIPES / "quickstart.yaml")]
+SMALL = ["rounds.rounds=2", "rounds.epochs_per_round=2", "rounds.steps_per_epoch=6"]
+
+
+def launch(*command, **environment):
+    """Run a module in processes of its own; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(folder, kind):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def test_quickstart_retrieves_better_than_pixels_and_than_before(tmp_path):
+    printed = launch("fewlabels.run", *QUICK, "--out", tmp_path)
+    scores = {row["model"]: row["recall@1"] for row in rows(tmp_path / "quickstart", "evaluation")}
+    assert 0.58 <= scores["pixels"] <= 0.68
+    assert scores["trained"] > max(scores["pixels"], scores["untrained"]) + 0.1
+    assert "raw pixels" in printed
+    assert "embedder after training" in printed
+    assert f"run folder: {tmp_path / 'quickstart'}" in printed
+
+
+def test_a_run_folder_is_the_whole_truth(tmp_path):
+    result = fewlabels.train(QUICK[0], SMALL, out=tmp_path)
+    assert result.folder == tmp_path / "quickstart"
+    (facts,) = rows(result.folder, "run")
+    assert {"recipe", "seed", "device", "processes", "torch", "timm", "fewlabels"} <= set(facts)
+    assert len(list((result.folder / "ledger").glob("*.parquet"))) == 2
+    assert [row["round"] for row in rows(result.folder, "discovery")] == [0, 1]
+    again = fewlabels.load_recipe(result.folder / "recipe.yaml")
+    assert again.hash == facts["recipe"]
+    embedder = result.embedder()
+    images = np.zeros((2, 24, 24, 3), np.uint8)
+    assert embedder.encode(list(images)).shape == (2, 64)
+    with pytest.raises(FewLabelsError, match="no scores of 'train'"):
+        result.score("train")
+
+
+def test_a_second_run_overwrites_nothing(tmp_path):
+    quick = [*SMALL, "rounds.rounds=1", "evaluation.before=false", "evaluation.pixels=false"]
+    first = fewlabels.train(QUICK[0], quick, out=tmp_path)
+    second = fewlabels.train(QUICK[0], quick, out=tmp_path)
+    assert (first.folder.name, second.folder.name) == ("quickstart", "quickstart-2")
+    one, two = (load_file(r.folder / "model" / "model.safetensors") for r in (first, second))
+    assert all((one[key] == two[key]).all() for key in one)
+
+
+def test_true_labels_never_reach_training_without_labels(tmp_path, monkeypatch):
+    from fewlabels.data.sources import Digits
+
+    quick = [*SMALL, "evaluation.before=false", "evaluation.pixels=false"]
+    first = fewlabels.train(QUICK[0], quick, out=tmp_path)
+    load = Digits.load
+
+    def shuffled(self):
+        records = load(self)
+        np.random.default_rng(0).shuffle(records.truth)
+        return records
+
+    monkeypatch.setattr(Digits, "load", shuffled)
+    second = fewlabels.train(QUICK[0], quick, out=tmp_path)
+    one, two = (load_file(r.folder / "model" / "model.safetensors") for r in (first, second))
+    assert all((one[key] == two[key]).all() for key in one)
+    assert first.score() != second.score()
+
+
+def test_supervised_metric_learning_is_the_same_strategy_with_labels(tmp_path):
+    result = fewlabels.train(
+        QUICK[0], [*SMALL, "data.labels=all", "discovery=null", "losses=pml:proxy_anchor_loss"],
+        out=tmp_path,
+    )  # fmt: skip
+    assert result.score() > result.score("untrained")
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
+    long = [*QUICK, "rounds.rounds=3", "rounds.epochs_per_round=2", "rounds.steps_per_epoch=10"]
+    long += ["evaluation.before=false", "evaluation.pixels=false", "train.checkpoint_every=4"]
+    start = time.monotonic()
+    launch("fewlabels.run", *long, "--out", tmp_path / "whole")
+    whole = time.monotonic() - start
+    folder = tmp_path / "killed" / "quickstart"
+    moments = random.Random(7)
+    command = [sys.executable, "-m", "fewlabels.run", *long, "--out", str(tmp_path / "killed")]
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            deadline = time.monotonic() + 60
+            before = set((folder / "checkpoints").glob("step-*"))
+            while set((folder / "checkpoints").glob("step-*")) <= before:
+                assert time.monotonic() < deadline
+                if run.poll() is not None:
+                    break
+                time.sleep(0.02)
+            time.sleep(moments.uniform(0, whole / 30))
+            run.send_signal(signal.SIGKILL)
+        command = [sys.executable, "-m", "fewlabels.run", "--resume", str(folder)]
+    launch("fewlabels.run", "--resume", folder)
+    one, two = (tmp_path / "whole" / "quickstart", folder)
+    assert (one / "model/model.safetensors").read_bytes() == (
+        two / "model/model.safetensors"
+    ).read_bytes()
+    assert [(r["step"], r["loss"]) for r in rows(one, "train")] == [
+        (r["step"], r["loss"]) for r in rows(two, "train")
+    ]
+
+
+@pytest.mark.parametrize("memory", ["all", "null"])
+def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, memory):
+    same = [*QUICK, "model.batch_norm=still", f"strategy.memory={memory}", "train.log_every=1"]
+    same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=20"]
+    same += ["losses=[multi_similarity, contrastive_clustering]", "evaluation.pixels=false"]
+    launch("fewlabels.run", *same, "--out", tmp_path / "one")
+    launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29500 + os.getpid() % 1000,
+           "-m", "fewlabels.run", *same, "--out", tmp_path / "two", ACCELERATE_USE_CPU="true")  # fmt: skip
+    one, two = (tmp_path / n / "quickstart" for n in ("one", "two"))
+    assert rows(two, "run")[0]["processes"] == 2
+    losses = [[row["loss"] for row in rows(folder, "train")] for folder in (one, two)]
+    assert len(losses[0]) == 20
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
+    scores = [[row["recall@1"] for row in rows(folder, "evaluation")] for folder in (one, two)]
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.01)
+
+
+def test_a_parametric_loss_learns_alike_in_two_processes(tmp_path):
+    same = [*QUICK, "model.batch_norm=still", "train.log_every=1", "losses=pml:proxy_anchor_loss"]
+    same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=10"]
+    same += ["optimizer.name=sgd", "optimizer.lr=0.1", "optimizer.factors={loss: 10}"]
+    same += ["evaluation.pixels=false", "evaluation.before=false"]
+    launch("fewlabels.run", *same, "--out", tmp_path / "one")
+    launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 28500 + os.getpid() % 1000,
+           "-m", "fewlabels.run", *same, "--out", tmp_path / "two", ACCELERATE_USE_CPU="true")  # fmt: skip
+    losses = [[r["loss"] for r in rows(tmp_path / n / "quickstart", "train")] for n in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+               str(27500 + os.getpid() % 1000), "-m", "fewlabels.run", *QUICK, "strategy.batch=55",
+               "evaluation.pixels=false", "evaluation.before=false", "--out", str(tmp_path)]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert "2 processes cannot share equally; change batch" in done.stderr
