@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="key=value, as in rounds.rounds=3")
     parser.add_argument("--out", default="runs", help="where run folders are made")
     parser.add_argument("--resume", help="go on with a run folder that was stopped")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         train(given.recipe, given.overrides, given.out, given.resume)
     except FewLabelsError as error:

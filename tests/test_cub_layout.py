@@ -36,7 +36,12 @@ def cub(tmp_path):
 
 def test_the_chapters_recipe_trains_three_steps_under_accelerate_launch(cub):
     small = ["model.pretrained=false", "model.image_size=64", "data.check_counts=false"]
-    small += ["strategy.batch=20", "discovery.clusters=6", "train.log_every=1", "train.precision=no"]
+    small += [
+        "strategy.batch=20",
+        "discovery.clusters=6",
+        "train.log_every=1",
+        "train.precision=no",
+    ]
     small += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=3"]
     command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -11,8 +11,8 @@ import yaml
 from fewlabels.errors import RecipeError
 from fewlabels.json_schema import schema_text
 from fewlabels.recipe import load_recipe, recipe_from
-from fewlabels.schema import component_schema, schema_of
 from fewlabels.registry import REGISTRIES
+from fewlabels.schema import component_schema, schema_of
 from fewlabels.timm_names import timm_names
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,9 @@ WRONG = {
         "wrong.yaml:1: extends: gone.yaml: no such file; give the path of a recipe (.yaml)",
     ),
     "class overlap under a zero-shot split": (
-        GOOD.replace("warp: true", "split: zero_shot, train: {classes: 0-5}, test: {classes: '5-9'}"),
+        GOOD.replace(
+            "warp: true", "split: zero_shot, train: {classes: 0-5}, test: {classes: '5-9'}"
+        ),
         "wrong.yaml:1: data.test.classes: classes 5 are in train too, which a zero_shot split forbids",
     ),
     "a loss without what it needs": (

@@ -157,7 +157,9 @@ def test_a_parametric_loss_learns_alike_in_two_processes(tmp_path):
     launch("fewlabels.run", *same, "--out", tmp_path / "one")
     launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 28500 + os.getpid() % 1000,
            "-m", "fewlabels.run", *same, "--out", tmp_path / "two", ACCELERATE_USE_CPU="true")  # fmt: skip
-    losses = [[r["loss"] for r in rows(tmp_path / n / "quickstart", "train")] for n in ("one", "two")]
+    losses = [
+        [r["loss"] for r in rows(tmp_path / n / "quickstart", "train")] for n in ("one", "two")
+    ]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
 
 

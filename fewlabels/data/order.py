@@ -61,7 +61,7 @@ def class_balanced(
 
 
 def _turns(things: int, places: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """(steps, places) numbers below ``things``, each in its turn; a row repeats one only if it must."""
+    """(steps, places) numbers below ``things``, in turn; a row repeats one only if it must."""
     distinct = min(things, places)
     waiting: list[int] = []
     rows = np.empty((steps, places), np.int64)

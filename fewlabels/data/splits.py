@@ -21,9 +21,10 @@ class Selection(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Data-set rows. ``gallery`` None: the queries are searched among themselves."""
+    """Data-set rows. ``gallery`` None: the test images are searched among themselves."""
 
     train: np.ndarray
+    test: np.ndarray
     query: np.ndarray
     gallery: np.ndarray | None
 
@@ -112,4 +113,4 @@ def split_rows(
                 f"data: {len(shared)} classes are in train and in test ({some}), which a zero_shot "
                 "split forbids; separate them or set split: all"
             )
-    return Split(rows["train"], rows.get("query", rows["test"]), rows.get("gallery"))
+    return Split(rows["train"], rows["test"], rows.get("query", rows["test"]), rows.get("gallery"))

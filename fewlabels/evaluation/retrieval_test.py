@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fewlabels.evaluation.retrieval import evaluate_retrieval
 
 from fewlabels.data.pixels import Pixels, centre
 from fewlabels.data.splits import Split
+from fewlabels.evaluation.retrieval import evaluate_retrieval
 
 Score = dict[str, Any]
 
@@ -18,7 +18,7 @@ class RetrievalTest:
     """Scores features of the test images.
 
     Args:
-        split: data-set rows; without a gallery the queries are searched among themselves.
+        split: data-set rows; without a gallery the queries search all test images.
         truth: (rows of the data set,) class numbers.
         ks: of Recall@K.
         all_against_all: also search all test images among themselves.
@@ -27,17 +27,20 @@ class RetrievalTest:
     def __init__(
         self, split: Split, truth: np.ndarray, ks: Sequence[int], all_against_all: bool = False
     ) -> None:
-        gallery = split.query if split.gallery is None else split.gallery
-        self.rows = np.union1d(split.query, gallery)
+        self.rows = split.test
         self.truth, self.ks = truth[self.rows], tuple(ks)
         self.searches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        if split.gallery is not None:
+        everything = np.arange(len(self.rows))
+        apart = split.gallery is not None or len(split.query) < len(self.rows)
+        if apart:
+            gallery = (
+                everything if split.gallery is None else np.searchsorted(self.rows, split.gallery)
+            )
             self.searches["query against gallery"] = (
                 np.searchsorted(self.rows, split.query),
-                np.searchsorted(self.rows, split.gallery),
+                gallery,
             )
-        if split.gallery is None or all_against_all:
-            everything = np.arange(len(self.rows))
+        if not apart or all_against_all:
             self.searches["all against all"] = (everything, everything)
         if not (self.truth >= 0).any():
             self.searches = {}  # nothing to compare with

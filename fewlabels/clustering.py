@@ -1,0 +1,72 @@
+"""k-means by faiss, with a warm start; the two nearest centres."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+
+from fewlabels.errors import DataError
+
+
+def kmeans(
+    features: np.ndarray,
+    clusters: int,
+    *,
+    iterations: int = 20,
+    seed: int = 0,
+    start: np.ndarray | None = None,
+    spherical: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster features (N, D).
+
+    Args:
+        start: (clusters, D) centres to begin with; numbers of clusters then stay comparable.
+        spherical: centres have unit length, and an image belongs to the most similar one.
+
+    Returns:
+        centres (clusters, D) float32, and the cluster of each row (N,) int64. Some clusters may be
+        empty where rows are equal.
+
+    Raises:
+        DataError: more clusters than rows, or features that are not finite.
+    """
+    rows = np.array(features, np.float32, order="C")
+    if rows.ndim != 2:
+        raise DataError(f"k-means takes features (N, D), got an array of shape {rows.shape}")
+    if len(rows) < clusters:
+        raise DataError(
+            f"k-means cannot make {clusters} clusters of {len(rows)} images; lower clusters"
+        )
+    if not np.isfinite(rows).all():
+        raise DataError("k-means got features that are not finite; lower optimizer.lr")
+    if start is not None and start.shape != (clusters, rows.shape[1]):
+        start = None  # of another model or number of clusters
+    engine = faiss.Kmeans(
+        rows.shape[1],
+        clusters,
+        niter=iterations,
+        seed=seed % 2**31,
+        spherical=spherical,
+        # faiss would use 256 rows a cluster, and warn below 39.
+        max_points_per_centroid=max(1, len(rows)),
+        min_points_per_centroid=1,
+    )
+    engine.train(rows, init_centroids=start)
+    centres: np.ndarray = engine.centroids.reshape(clusters, -1).copy()
+    return centres, nearest(rows, centres, 1, spherical)[1][:, 0]
+
+
+def nearest(
+    features: np.ndarray, centres: np.ndarray, k: int = 2, spherical: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` nearest centres of each row.
+
+    Returns:
+        (N, k) inner products if ``spherical``, else squared Euclidean distances; and (N, k) int64
+        numbers of the centres, nearest first.
+    """
+    make = faiss.IndexFlatIP if spherical else faiss.IndexFlatL2
+    index = make(centres.shape[1])
+    index.add(np.ascontiguousarray(centres, np.float32))
+    values, numbers = index.search(np.ascontiguousarray(features, np.float32), k)
+    return values, numbers.astype(np.int64)

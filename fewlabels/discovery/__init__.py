@@ -1,0 +1,1 @@
+"""Finds labels for unlabelled samples; each discovery reads arrays and gives arrays."""
