@@ -58,11 +58,9 @@ def evaluate_retrieval(
     if query_rows is None or gallery_rows is None:
         query_rows, gallery_rows = np.full(len(queries), -1), np.full(len(gallery), -2)
     q, g = (_unit(rows, device) for rows in (queries, gallery))
-    labels, own = (
-        torch.as_tensor(np.asarray(x), device=device) for x in (query_labels, query_rows)
-    )
-    others, rows = (
-        torch.as_tensor(np.asarray(x), device=device) for x in (gallery_labels, gallery_rows)
+    labels, own, others, rows = (
+        torch.as_tensor(np.asarray(numbers), device=device)
+        for numbers in (query_labels, query_rows, gallery_labels, gallery_rows)
     )
 
     # Positives of each query, itself not counted: R of MAP@R.
@@ -116,9 +114,8 @@ def _scores(
     top, order = similarity.topk(most, 1)
     hit = positive.gather(1, order).double()
     place = torch.arange(most, device=top.device).expand_as(top)
-    starts = torch.cat(
-        [torch.ones_like(top[:, :1], dtype=torch.bool), top[:, 1:] != top[:, :-1]], 1
-    )
+    starts = torch.ones_like(top, dtype=torch.bool)
+    starts[:, 1:] = top[:, 1:] != top[:, :-1]
     first = torch.where(starts, place, 0).cummax(1).values  # where the place's group of ties begins
     group = starts.cumsum(1) - 1
     size = torch.zeros_like(hit).scatter_add_(1, group, torch.ones_like(hit))
@@ -138,7 +135,7 @@ def _scores(
 
 
 def _chance_of_one(positives: Tensor, negatives: Tensor, draws: Tensor) -> Tensor:
-    """Chance of a positive among ``draws`` of a group in random order: 1 - C(n, m) / C(p + n, m)."""
+    """Chance of a positive among m ``draws`` of a shuffled group: 1 - C(n, m) / C(p + n, m)."""
     p, n = positives.double(), negatives.double()
     m = draws.double().clamp(min=0)
     m = torch.minimum(m, p + n)
