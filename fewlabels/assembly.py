@@ -166,7 +166,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     running = Running(strategy.modules(builder), accelerator)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     for module in running.modules.values():
-        module.to(accelerator.device, memory_format=memory_format)
+        module.to(accelerator.device).to(memory_format=memory_format)
 
     def embed(name: str, what: str, images: Pixels = pixels) -> np.ndarray:
         return extract(

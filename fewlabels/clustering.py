@@ -52,7 +52,7 @@ def kmeans(
         min_points_per_centroid=1,
     )
     engine.train(rows, init_centroids=start)
-    centres: np.ndarray = engine.centroids.reshape(clusters, -1).copy()
+    centres = np.asarray(engine.centroids).reshape(clusters, -1).copy()
     return centres, nearest(rows, centres, 1, spherical)[1][:, 0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from fewlabels.mistakes import LISTS, SLOTS
 from fewlabels.registry import REGISTRIES
@@ -15,7 +15,8 @@ from fewlabels.sections import Data, Fixed
 
 def recipe_schema() -> Schema:
     """The schema of recipes of built-in components, from their signatures; imports all of them."""
-    fixed = create_model("Recipe", __base__=Fixed, data=(Data, ...)).model_json_schema()
+    model: type[BaseModel] = create_model("Recipe", __base__=Fixed, data=(Data, ...))
+    fixed = model.model_json_schema()
     definitions: Schema = fixed.pop("$defs")
     data = definitions.pop("Data")
     references: dict[str, list[Any]] = {}

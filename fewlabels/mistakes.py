@@ -64,7 +64,7 @@ class Mistakes:
             return None
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
         model = options_model(schema, base)
-        return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload,no-any-return]
+        return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
 
     def say(self, error: ValidationError) -> None:
         """Pydantic's findings as sentences, one a key."""

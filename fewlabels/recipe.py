@@ -95,7 +95,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The checked recipe in a mapping, as :func:`load_recipe` does for a file."""
-    data, origins = json.loads(json.dumps(data)), {}
+    data, origins = json.loads(json.dumps(data)), Origins()
     yaml_file.override(data, origins, list(overrides))
     data.setdefault("name", "recipe")
     return _check(data, origins, "recipe")
@@ -143,14 +143,14 @@ def _recipe(checked: Any) -> Recipe:
         return Spec(getattr(value, key), {k: getattr(value, k) for k in names})
 
     weights = {k: v if isinstance(v, Ramp) else Ramp(end=v) for k, v in checked.weights.items()}
-    parts = {k: getattr(checked, k) for k in Fixed.model_fields if k != "weights"}
+    parts: dict[str, Any] = {k: getattr(checked, k) for k in Fixed.model_fields if k != "weights"}
+    parts |= {slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS}
     return Recipe(
         **parts,
         weights=weights,
         data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
         source=spec(checked.data, "source", lambda k: k in Data.model_fields),
         strategy=spec(checked.strategy),
-        **{slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS},
         resolved=_order(checked.model_dump(mode="json")),
     )
 

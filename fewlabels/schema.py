@@ -42,7 +42,8 @@ def component_schema(component: Callable[..., Any]) -> Schema:
         component.__init__ if inspect.isclass(component) else component, include_extras=True
     )
     fields: dict[str, Any] = {n: (hints[n], p.default) for n, p in options(component).items()}
-    schema = create_model("Options", __base__=Section, **fields).model_json_schema()
+    model: type[BaseModel] = create_model("Options", __base__=Section, **fields)
+    schema = model.model_json_schema()
     result: Schema = {
         "description": (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " "),
         "properties": {n: _untitled(p) for n, p in schema.get("properties", {}).items()},

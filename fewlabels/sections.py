@@ -77,7 +77,7 @@ class Schedule(Section):
     """One of timm's learning-rate schedules, moved at every step."""
 
     name: Literal["constant", "cosine", "step", "multistep", "poly"] = "constant"
-    warmup_epochs: Rate = 0
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
     min_lr: Rate = 0.0
     decay_epochs: Rate | list[Positive] = 30
     decay_rate: Rate = 0.1

@@ -36,10 +36,13 @@ for _tag, _pattern, _first in [
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first)
     )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int",
-    lambda loader, node: int(loader.construct_scalar(node)),  # no octals
-)
+
+
+def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
+    return int(loader.construct_scalar(node))  # 012 is twelve, not octal
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def key_path(path: KeyPath) -> str:
@@ -186,10 +189,13 @@ def _set(data: Any, path: KeyPath, value: Any) -> None:
         data = data[key]
     if isinstance(data, list) and path[-1] == len(data):
         data.append(value)
-    elif len(path) > 1 and path[-1] in ("name", "source") and data.get(path[-1]) != value:
+    elif (
+        isinstance(data, dict)
+        and len(path) > 1
+        and path[-1] in ("name", "source")
+        and data.get(path[-1]) != value
+    ):
         data.clear()  # another component: the options of the old one mean nothing to it
         data[path[-1]] = value
-    elif isinstance(data, (dict, list)):
-        data[path[-1]] = value
     else:
-        raise TypeError
+        data[path[-1]] = value

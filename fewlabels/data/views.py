@@ -202,7 +202,7 @@ class Pipeline:
     def __init__(self, views: Sequence[Any], size: int | None = None) -> None:
         self.views, self.size = list(views), size
         paddings = [view.padding for view in views if hasattr(view, "padding")]
-        self.padding = next((p for p in paddings if p != "zeros"), "zeros")
+        self.padding: geometry.Padding = next((p for p in paddings if p != "zeros"), "zeros")
 
     def __call__(
         self,

@@ -28,5 +28,5 @@ def update_average(
     for mine, its in zip(average.parameters(), source.parameters(), strict=True):
         mine.lerp_(its.detach().to(mine.dtype), 1.0 - decay)
     if buffers == "copy":
-        for mine, its in zip(average.buffers(), source.buffers(), strict=True):
-            mine.copy_(its)
+        for kept, moved in zip(average.buffers(), source.buffers(), strict=True):
+            kept.copy_(moved)

@@ -68,7 +68,7 @@ def make_scheduler(
     name: str,
     epochs: float,
     steps_per_epoch: int,
-    warmup_epochs: float = 0,
+    warmup_epochs: int = 0,
     min_lr: float = 0.0,
     decay_epochs: float | list[int] = 30,
     decay_rate: float = 0.1,
