@@ -13,6 +13,7 @@ from fewlabels.json_schema import schema_text
 from fewlabels.recipe import load_recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.schema import component_schema, schema_of
+from fewlabels.sections import Data
 from fewlabels.timm_names import timm_names
 
 ROOT = Path(__file__).parents[1]
@@ -207,3 +208,9 @@ def seconds(*command: str) -> float:
 def test_listing_and_checking_do_not_keep_a_person_waiting():
     assert seconds("fewlabels.cli", "list") < 0.5
     assert seconds("fewlabels.cli", "check", str(ROOT / "recipes" / "quickstart.yaml")) < 1.5
+
+
+def test_no_source_has_an_option_that_data_itself_has():
+    for name in REGISTRIES["sources"].names():
+        fresh = component_schema(REGISTRIES["sources"].get(name))
+        assert not set(fresh["properties"]) & {*Data.model_fields, "source"}

@@ -85,13 +85,13 @@ class Folder:
 
     Args:
         path: the folder.
-        labels: a CSV (columns file, label); null: ``path/labels.csv`` if it is there.
+        labels_csv: a CSV (columns file, label); null: ``path/labels.csv`` if it is there.
     """
 
     default_split: Split = "all"
 
-    def __init__(self, *, path: str = "", labels: str | None = None) -> None:
-        self.path, self.labels = path, labels
+    def __init__(self, *, path: str = "", labels_csv: str | None = None) -> None:
+        self.path, self.labels_csv = path, labels_csv
 
     def load(self) -> Records:
         """The images in sorted order.
@@ -109,9 +109,9 @@ class Folder:
         if not files:
             raise DataError(f"{root}: no image in this folder; put .jpg or .png files there")
         names = [path.relative_to(root).as_posix() for path in files]
-        table = locate(self.labels) if self.labels else root / "labels.csv"
+        table = locate(self.labels_csv) if self.labels_csv else root / "labels.csv"
         if table is None:
-            raise DataError(f"data.labels: no file at {looked_for(str(self.labels))}")
+            raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
         if table.is_file():
             return labelled(from_files(files), read_labels(table, names), names)
         parts = [Path(name).parts for name in names]
