@@ -31,7 +31,7 @@ def kmeans(
         DataError: more clusters than rows, or features that are not finite.
     """
     rows = np.array(features, np.float32, order="C")
-    if rows.ndim != 2:
+    if rows.ndim != 2 or rows.shape[1] == 0:
         raise DataError(f"k-means takes features (N, D), got an array of shape {rows.shape}")
     if len(rows) < clusters:
         raise DataError(
@@ -41,6 +41,10 @@ def kmeans(
         raise DataError("k-means got features that are not finite; lower optimizer.lr")
     if start is not None and start.shape != (clusters, rows.shape[1]):
         start = None  # of another model or number of clusters
+    if start is not None:
+        start = np.ascontiguousarray(start, np.float32)
+        if not np.isfinite(start).all():  # faiss would end the process
+            raise DataError("k-means got centres to start with that are not finite; start without")
     engine = faiss.Kmeans(
         rows.shape[1],
         clusters,
@@ -64,7 +68,15 @@ def nearest(
     Returns:
         (N, k) inner products if ``spherical``, else squared Euclidean distances; and (N, k) int64
         numbers of the centres, nearest first.
+
+    Raises:
+        DataError: fewer than ``k`` centres, or of another width.
     """
+    if len(centres) < k or centres.shape[1:] != features.shape[1:]:
+        raise DataError(
+            f"cannot find the {k} nearest of centres {centres.shape} to features {features.shape}; "
+            f"give at least {k} centres of the features' width"
+        )
     make = faiss.IndexFlatIP if spherical else faiss.IndexFlatL2
     index = make(centres.shape[1])
     index.add(np.ascontiguousarray(centres, np.float32))

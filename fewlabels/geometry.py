@@ -4,6 +4,9 @@ Every matrix maps homogeneous points (x, y, 1) of a source to a destination, bot
 ``align_corners=False`` (-1 and 1 are the outer edges of the outermost pixels). The same matrix then
 warps a 227-pixel image and its 7 x 7 map alike; pixel units would shift one against the other by up
 to half a cell. All functions take and give a batch (B, 3, 3) of float32.
+
+Products are written out: ``@`` runs in bfloat16 under autocast, which moves the pixels of a
+227-pixel image by up to one, and in TF32 on a GPU where a program allows that.
 """
 
 from __future__ import annotations
@@ -74,18 +77,23 @@ def perspective(corners: Tensor) -> Tensor:
 def compose(first: Tensor, *more: Tensor) -> Tensor:
     """One map that applies ``first``, then each of ``more`` in order."""
     for matrix in more:
-        first = matrix @ first
+        first = (matrix[:, :, :, None] * first[:, None]).sum(2)
     return first
 
 
 def invert(matrix: Tensor) -> Tensor:
-    """Destination to source."""
-    return torch.linalg.inv(matrix.double()).to(matrix.dtype)
+    """Destination to source; a point that one map sees ahead, the other does too."""
+    a, b, c = matrix.unbind(1)
+    cross = torch.linalg.cross
+    adjugate = torch.stack([cross(b, c), cross(c, a), cross(a, b)], 2)
+    return adjugate / (a * adjugate[:, :, 0]).sum(1)[:, None, None]
 
 
 def apply(matrix: Tensor, points: Tensor) -> Tensor:
     """Where points (B, n, 2) go; a point on or behind the horizon goes to infinity."""
-    ahead = points @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]  # (B, n, 3)
+    x, y = points[..., :1], points[..., 1:]
+    m = matrix[:, None]
+    ahead = x * m[..., 0] + y * m[..., 1] + m[..., 2]  # (B, n, 3)
     depth = ahead[..., 2:]
     return torch.where(depth > 1e-6, ahead[..., :2] / depth.clamp(min=1e-6), torch.inf)
 
@@ -109,13 +117,18 @@ def valid(matrix: Tensor, height: int, width: int) -> Tensor:
 
 
 def warp(
-    images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, padding: Padding = "zeros"
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int] | None = None,
+    padding: Padding = "zeros",
+    mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> Tensor:
-    """Images or maps (B, C, H, W) as the map shows them, by one bilinear interpolation.
+    """Images or maps (B, C, H, W) as the map shows them, by one interpolation.
 
     Args:
         size: height and width of the result; None keeps those of ``images``.
         padding: what stands where the source lies outside.
+        mode: "nearest" copies pixels; for maps that send centres of pixels to centres of pixels.
 
     Returns:
         (B, C, *size) in the floating type of ``images``.
@@ -124,4 +137,4 @@ def warp(
     grid = sources(matrix, height, width).to(images)
     # Far outside is outside; an infinite coordinate would make NaN.
     grid = grid.nan_to_num(posinf=1e4, neginf=-1e4).clamp(-1e4, 1e4)
-    return grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)

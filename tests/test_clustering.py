@@ -69,6 +69,21 @@ def test_what_cannot_be_clustered_is_refused(rows, sentence):
         kmeans(rows, 5)
 
 
+def test_starting_centres_are_read_in_any_layout_and_refused_when_not_finite():
+    rows = groups()
+    start = rows[::40].copy()
+    centres, _ = kmeans(rows, 6, start=start)
+    assert (kmeans(rows, 6, start=np.asfortranarray(start, np.float64))[0] == centres).all()
+    start[2, 1] = np.nan
+    with pytest.raises(DataError, match="start with that are not finite"):
+        kmeans(rows, 6, start=start)
+
+
+def test_two_nearest_of_a_single_centre_are_refused():
+    with pytest.raises(DataError, match="at least 2 centres"):
+        nearest(np.ones((5, 3)), np.ones((1, 3)))
+
+
 def test_two_nearest_centres_are_those_of_a_full_comparison():
     rng = np.random.default_rng(0)
     rows, centres = rng.normal(size=(50, 4)), rng.normal(size=(7, 4))

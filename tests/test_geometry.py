@@ -92,6 +92,19 @@ def test_positions_whose_source_is_outside_are_marked():
     assert geometry.warp(torch.ones(1, 1, 4, 4), behind).isfinite().all()
 
 
+def test_autocast_moves_no_pixel():
+    images, maps = torch.rand(4, 1, 64, 64), random_maps(4)
+    expected = geometry.warp(images, geometry.compose(maps, maps))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(geometry.warp(images, geometry.compose(maps, maps)), expected)
+
+
+def test_inversion_is_that_of_linear_algebra():
+    matrix = random_maps(100)
+    expected = torch.linalg.inv(matrix.double()).float()
+    torch.testing.assert_close(geometry.invert(matrix), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_the_identity_changes_no_pixel():
     images = torch.rand(2, 3, 9, 9)
     torch.testing.assert_close(geometry.warp(images, geometry.identity(2)), images)

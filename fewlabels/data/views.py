@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fewlabels import geometry
 from fewlabels.contracts import View
+from fewlabels.errors import ComponentError, DataError
 from fewlabels.registry import views
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -28,7 +29,8 @@ class Component(Protocol):
     """One kind of view. ``draws`` numbers in [0, 1) a sample are what it needs of chance.
 
     It has either ``matrix(draws, side)``, the (B, 3, 3) maps source -> view for images of ``side``
-    pixels, or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1].
+    pixels, or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1]. A true
+    ``exact`` says that, while the size stays, its maps send pixels to pixels, so none is blurred.
     """
 
     draws: int
@@ -66,9 +68,21 @@ class Homography:
         perspective: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
         padding: Literal["zeros", "border", "reflection"] = "zeros",
     ) -> None:
+        for name, span in (("crop", crop), ("ratio", ratio), ("zoom", zoom)):
+            if span is not None and not 0 < span[0] <= span[1]:
+                raise ComponentError(
+                    f"view 'homography': {name} {list(span)} is no range; "
+                    "write the smaller bound first, above 0"
+                )
+        if perspective >= 0.5:
+            raise ComponentError(
+                f"view 'homography': perspective {perspective} can fold the image over itself; "
+                "stay below 0.5"
+            )
         self.crop, self.ratio, self.zoom = crop, ratio, zoom
         self.rotation, self.shift, self.perspective = rotation, shift, perspective
         self.padding = padding
+        self.exact = crop is None and zoom is None and not (rotation or shift or perspective)
 
     def matrix(self, draws: Tensor, side: int) -> Tensor:
         """The maps, source -> view."""
@@ -90,10 +104,15 @@ class Homography:
         return geometry.compose(*maps)
 
     def _box(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Boxes of a random area and shape, clipped to the image, at a random place."""
+        """Boxes of a random area, of a shape that fits the image, at a random place."""
         assert self.crop is not None
         share = between(area, *self.crop)
-        ratio = between(shape, math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+        # Beyond these ratios a box of this area leaves the image; cutting it would lose area.
+        low, high = (
+            torch.clamp(share.new_tensor(bound).log(), share.log(), -share.log())
+            for bound in self.ratio
+        )
+        ratio = (low + (high - low) * shape).exp()
         width, height = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)
         left, top = between(x, -1, 1) * (1 - width), between(y, -1, 1) * (1 - height)
         return torch.stack([left - width, top - height, left + width, top + height], 1)
@@ -104,6 +123,7 @@ class Flip:
     """Mirrors left and right."""
 
     draws = 1
+    exact = True
 
     def __init__(self, *, probability: Share = 0.5) -> None:
         self.probability = probability
@@ -119,6 +139,7 @@ class PadAndCrop:
     """Shifts by up to ``pad`` whole pixels over mirrored borders, as is usual on CIFAR."""
 
     draws = 2
+    exact = True
     padding = "reflection"
 
     def __init__(self, *, pad: Annotated[int, Ge(0)] = 4) -> None:
@@ -197,27 +218,40 @@ class Pipeline:
     Args:
         views: components with ``matrix`` or ``colour``.
         size: the side of the result; None keeps the images'.
+
+    Raises:
+        ComponentError: views that pad in different ways.
     """
 
     def __init__(self, views: Sequence[Any], size: int | None = None) -> None:
         self.views, self.size = list(views), size
-        paddings = [view.padding for view in views if hasattr(view, "padding")]
-        self.padding: geometry.Padding = next((p for p in paddings if p != "zeros"), "zeros")
+        paddings = sorted({view.padding for view in views if hasattr(view, "padding")})
+        if len(paddings) > 1:
+            raise ComponentError(
+                f"views pad with {' and '.join(paddings)}, but all geometry is one interpolation; "
+                "give homography the padding 'reflection', which is pad_and_crop's"
+            )
+        self.padding: geometry.Padding = paddings[0] if paddings else "zeros"
+        self.exact = all(getattr(view, "exact", False) for view in views if hasattr(view, "matrix"))
 
     def __call__(
         self,
         images: Tensor,
         generator: Generator,
-        rows: slice | None = None,
+        rows: slice | Tensor | None = None,
         count: int | None = None,
     ) -> View:
-        """One view of uint8 images (B, C, S, S): ``rows`` of a batch of ``count``."""
-        side = images.shape[-1]
-        rows = rows or slice(None)
-        drawn = [
-            torch.rand(count or len(images), view.draws, generator=generator)[rows]
-            for view in self.views
-        ]
+        """One view of uint8 images (B, C, S, S): ``rows`` of a batch of ``count``.
+
+        Raises:
+            DataError: images that are not square.
+        """
+        height, side = images.shape[-2:]
+        if height != side:
+            raise DataError(f"views take square images, got {height} x {side}; resize or crop them")
+        count = len(images) if count is None else count
+        rows = slice(None) if rows is None else rows
+        drawn = [torch.rand(count, view.draws, generator=generator)[rows] for view in self.views]
         maps = [geometry.identity(len(images))]
         for view, draws in zip(self.views, drawn, strict=True):
             if hasattr(view, "matrix"):
@@ -226,7 +260,13 @@ class Pipeline:
         size = self.size or side
         result = images.float() / 255
         if len(maps) > 1 or size != side:
-            result = geometry.warp(result, matrix, (size, size), self.padding)
+            result = geometry.warp(
+                result,
+                matrix,
+                (size, size),
+                self.padding,
+                "nearest" if self.exact and size == side else "bilinear",
+            )
         for view, draws in zip(self.views, drawn, strict=True):
             if hasattr(view, "colour"):
                 result = view.colour(result, draws.to(images.device))

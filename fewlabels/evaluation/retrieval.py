@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fewlabels.clustering import kmeans
 from fewlabels.errors import DataError
@@ -42,7 +43,7 @@ def evaluate_retrieval(
         gallery: (G, D); None: the queries search one another.
         query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
             image. Without rows, a gallery shares no image with the queries.
-        block_bytes: memory for a block of similarities.
+        block_bytes: memory for the work, beside the embeddings.
         nmi: also cluster the gallery into as many clusters as it has classes.
 
     Returns:
@@ -50,88 +51,141 @@ def evaluate_retrieval(
         ``lone``.
 
     Raises:
-        DataError: embeddings that are not finite.
+        DataError: embeddings that are not finite, rows that name an image twice, or no query that
+            could find anything.
     """
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
         query_rows = gallery_rows = np.arange(len(queries))
-    if query_rows is None or gallery_rows is None:
-        query_rows, gallery_rows = np.full(len(queries), -1), np.full(len(gallery), -2)
-    q, g = (_unit(rows, device) for rows in (queries, gallery))
-    labels, own, others, rows = (
-        torch.as_tensor(np.asarray(numbers), device=device)
-        for numbers in (query_labels, query_rows, gallery_labels, gallery_rows)
-    )
+    if (query_rows is None) != (gallery_rows is None):
+        raise DataError("query_rows and gallery_rows say together who is who; give both or neither")
+    q, g = (_finite(vectors, device) for vectors in (queries, gallery))
+    itself = torch.as_tensor(_same_rows(query_rows, gallery_rows, len(q)), device=device)
+    numbers = np.concatenate([query_labels, gallery_labels])
+    classes = torch.as_tensor(np.unique(numbers, return_inverse=True)[1], device=device)
+    of_query, of_gallery = classes.split([len(q), len(g)])
 
-    # Positives of each query, itself not counted: R of MAP@R.
-    of_class = torch.bincount(others[others >= 0], minlength=int(labels.max().clamp(min=0)) + 1)
-    itself = torch.isin(own, rows)
-    relevant = torch.where(labels >= 0, of_class[labels.clamp(min=0)] - itself.long(), 0)
-    known = labels >= 0
-    counted = torch.nonzero(relevant > 0)[:, 0]
+    # The gallery class by class, and R of MAP@R: the images of a query's class but for itself.
+    by_class = of_gallery.argsort(stable=True)
+    sizes = torch.bincount(of_gallery, minlength=int(classes.max()) + 1)
+    starts = sizes.cumsum(0) - sizes
+    relevant = sizes[of_query] - (itself >= 0).long()
+    known = torch.as_tensor(np.asarray(query_labels) >= 0, device=device)
+    counted = torch.nonzero(known & (relevant > 0))[:, 0]
+    lone = int((known & (relevant == 0)).sum())
+    if len(counted) == 0:
+        raise DataError(
+            f"none of {len(q)} query images ({lone} of known class) has another image of its class "
+            "to find; test on classes of at least two images"
+        )
+
+    # Queries with like R share a block, so that few positions are ranked in vain.
+    counted = counted[relevant[counted].argsort(stable=True)]
+    columns = min(len(g), 1 + block_bytes // (32 * q.shape[1]))
+    lengths = _lengths(g, columns)
+    most = int(sizes[of_query[counted]].max())
+    row_bytes = 8 * (len(g) + columns + 2 * q.shape[1]) + 128 * most
     totals: dict[str, float] = {}
-    for block in counted.split(max(1, int(block_bytes / (len(g) * 40)))):
-        # In float64 and then rounded, equal embeddings have equal similarities wherever they stand
-        # in the matrix product; float32 sums in another order at its edges, and ties would differ.
-        similarity = (q[block] @ g.T).float()
-        similarity.masked_fill_(own[block, None] == rows, -torch.inf)
-        positive = (labels[block, None] == others) & (similarity > -torch.inf)
-        for name, values in _scores(similarity, positive, relevant[block], ks):
-            totals[name] = totals.get(name, 0.0) + float(values.double().sum())
-    count = len(counted)
-    scores = {name: total / count for name, total in totals.items()}
-    if nmi and count:
+    for block in counted.split(1 + (block_bytes // 4 * 3) // row_bytes):
+        distance = _distances(q[block], g, lengths, columns)  # (B, G)
+        there = torch.nonzero(itself[block] >= 0)[:, 0]
+        distance[there, itself[block][there]] = torch.inf
+        size = sizes[of_query[block], None]
+        place = torch.arange(int(size.max()), device=size.device)
+        mates = by_class[(starts[of_query[block], None] + place).clamp(max=len(g) - 1)]
+        found = distance.gather(1, mates).masked_fill_(place >= size, torch.inf)
+        for name, values in _scores(distance, found.sort(1).values, relevant[block], ks):
+            totals[name] = totals.get(name, 0.0) + float(values.sum())
+    scores = {name: total / len(counted) for name, total in totals.items()}
+    if nmi:
         labelled = np.asarray(gallery_labels) >= 0
         truth = np.asarray(gallery_labels)[labelled]
-        found = kmeans(g.float().cpu().numpy()[labelled], len(np.unique(truth)), seed=seed)[1]
-        scores["nmi"] = float(normalized_mutual_info_score(truth, found))
-    return {**scores, "queries": float(count), "lone": float((known & (relevant == 0)).sum())}
+        unit = normalize(g.float()).cpu().numpy()[labelled]
+        clusters = kmeans(unit, len(np.unique(truth)), seed=seed)[1]
+        scores["nmi"] = float(normalized_mutual_info_score(truth, clusters))
+    return {**scores, "queries": float(len(counted)), "lone": float(lone)}
 
 
-def _unit(rows: np.ndarray, device: str | torch.device) -> Tensor:
+def _finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
     if not np.isfinite(rows).all():
         raise DataError(
             "embeddings are not finite, so nothing can be retrieved; lower optimizer.lr"
         )
-    vectors = torch.as_tensor(np.asarray(rows), device=device).double()
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    vectors = torch.as_tensor(np.asarray(rows), device=device)
+    return vectors if vectors.is_floating_point() else vectors.float()
+
+
+def _same_rows(own: np.ndarray | None, others: np.ndarray | None, count: int) -> np.ndarray:
+    """Where each query stands in the gallery, -1 where it does not: (Q,)."""
+    if own is None or others is None:
+        return np.full(count, -1)
+    order = np.argsort(others)
+    rows = np.asarray(others)[order]
+    if (rows[1:] == rows[:-1]).any():
+        raise DataError("gallery_rows names an image twice; give each image once")
+    place = np.searchsorted(rows, own).clip(max=len(rows) - 1)
+    return np.where(rows[place] == own, order[place], -1)
+
+
+def _lengths(rows: Tensor, columns: int) -> Tensor:
+    parts = [part.double().norm(dim=1) for part in rows.split(columns)]
+    return torch.cat(parts).clamp_min_(1e-300)
+
+
+def _distances(queries: Tensor, gallery: Tensor, lengths: Tensor, columns: int) -> Tensor:
+    """Minus the cosine, in steps of 2^-24, as whole numbers in float32: (B, G).
+
+    Equal embeddings must tie wherever they stand in the matrix product, but a product sums in
+    another order at its edges. So it is made in float64, whose error is a billionth of a step, and
+    rounded. Steps are even over [-1, 1]: rounding to float32 alone would keep the error of a cosine
+    near 0, and orthogonal embeddings would not tie.
+    """
+    left = normalize(queries.double(), eps=1e-300).mul_(-(2**24))
+    distance = torch.empty(len(queries), len(gallery), device=queries.device)
+    for start in range(0, len(gallery), columns):
+        part = slice(start, start + columns)
+        product = left @ gallery[part].double().T
+        distance[:, part] = product.div_(lengths[part]).round_()
+    return distance
 
 
 def _scores(
-    similarity: Tensor, positive: Tensor, relevant: Tensor, ks: Sequence[int]
+    distance: Tensor, found: Tensor, relevant: Tensor, ks: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each score of each query, from similarities (B, G) and which of them are positives."""
-    best = similarity.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
-    level = similarity == best
-    above = (similarity > best).sum(1)  # negatives all of them
-    tied_positive = (level & positive).sum(1)
-    tied_negative = level.sum(1) - tied_positive
+    """Each score of each query, from distances (B, G) and those to its positives, sorted (B, P)."""
+    # The R nearest rank all that MAP@R looks at, but for a group of ties that reaches beyond R, and
+    # the best positive may lie beyond R: the one of both that is farther is counted in full.
+    top = distance.topk(int(relevant.max()), 1, largest=False).values
+    level = torch.maximum(found[:, :1], top.gather(1, relevant[:, None] - 1))
+    mask = torch.empty_like(distance)  # sums of floats are six times as fast as sums of bools
+    nearer = torch.lt(distance, level, out=mask).sum(1, keepdim=True)
+    equal = torch.eq(distance, level, out=mask).sum(1, keepdim=True)
+    # Of each positive: images nearer, those as near (its group), and positives among both.
+    above = torch.searchsorted(top, found).double()
+    size = torch.searchsorted(top, found, right=True) - above
+    above, size = (
+        torch.where(found == level, counted.double(), listed)
+        for counted, listed in ((nearer, above), (equal, size))
+    )
+    better = torch.searchsorted(found, found).double()
+    tied = torch.searchsorted(found, found, right=True) - better
     for k in ks:
-        yield f"recall@{k}", _chance_of_one(tied_positive, tied_negative, k - above)
+        yield f"recall@{k}", _chance_of_one(tied[:, 0], size[:, 0] - tied[:, 0], k - above[:, 0])
 
-    # Positions 1..R, best first. Ties that reach beyond R are counted over the whole gallery.
-    most = int(relevant.max())
-    top, order = similarity.topk(most, 1)
-    hit = positive.gather(1, order).double()
-    place = torch.arange(most, device=top.device).expand_as(top)
-    starts = torch.ones_like(top, dtype=torch.bool)
-    starts[:, 1:] = top[:, 1:] != top[:, :-1]
-    first = torch.where(starts, place, 0).cummax(1).values  # where the place's group of ties begins
-    group = starts.cumsum(1) - 1
-    size = torch.zeros_like(hit).scatter_add_(1, group, torch.ones_like(hit))
-    good = torch.zeros_like(hit).scatter_add_(1, group, hit)
-    last = group[:, -1:]
-    edge = similarity == top[:, -1:]
-    size.scatter_(1, last, edge.sum(1, keepdim=True).double())
-    good.scatter_(1, last, (edge & positive).sum(1, keepdim=True).double())
-    before = torch.cat([torch.zeros_like(good[:, :1]), good.cumsum(1)[:, :-1]], 1)
-    size, good, before = (x.gather(1, group) for x in (size, good, before))
-    within = place < relevant[:, None]
-    share = good / size * within  # chance that a place holds a positive
-    yield "r_precision", share.sum(1) / relevant
-    # Given a positive there, positives among the j - 1 earlier places of its group are expected.
-    earlier = (place - first) * ((good - 1) / (size - 1).clamp(min=1)).clamp(min=0)
-    yield "map@r", (share * (before + 1 + earlier) / (place + 1)).sum(1) / relevant
+    # A positive stands at each of its group's places, above + 1 .. above + size, with equal chance.
+    # At place i, better + 1 + slope * (i - above - 1) positives are expected up to there, so the
+    # precision is slope + (better + 1 - slope * (above + 1)) / i, summed over places up to R.
+    r = relevant[:, None].double()
+    first, last = torch.minimum(above, r), torch.minimum(above + size, r)
+    share = torch.where(found.isfinite(), 1 / size.clamp(min=1), 0)
+    yield "r_precision", (share * (last - first)).sum(1) / relevant
+    slope = (tied - 1) / (size - 1).clamp(min=1)
+    harmonic = torch.arange(top.shape[1] + 1, device=top.device).double().reciprocal()
+    harmonic[0] = 0
+    harmonic = harmonic.cumsum(0)
+    inverse = harmonic[last.long()] - harmonic[first.long()]  # sum of 1 / i
+    precision = slope * (last - first) + (better + 1 - slope * (above + 1)) * inverse
+    yield "map@r", (share * precision).sum(1) / relevant
 
 
 def _chance_of_one(positives: Tensor, negatives: Tensor, draws: Tensor) -> Tensor:

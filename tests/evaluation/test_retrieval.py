@@ -103,6 +103,43 @@ def test_a_constant_embedding_scores_chance(width):
     assert scores["r_precision"] == pytest.approx(np.mean(others / (n - 1)))
 
 
+def test_orthogonal_images_tie_in_whatever_order_they_stand():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(64, 64)))[0][:8]  # cosines of 1e-17 rather than 0
+    which, labels = rng.integers(0, 8, 300), rng.integers(0, 30, 300)
+    embeddings = basis[which] * rng.uniform(0.5, 3, (300, 1))
+    exact = evaluate_retrieval(np.eye(8)[which], labels, ks=(1, 8, 100), nmi=False)
+    for order in (np.arange(300), rng.permutation(300)):
+        scores = evaluate_retrieval(embeddings[order], labels[order], ks=(1, 8, 100), nmi=False)
+        assert scores == pytest.approx(exact, abs=1e-9)
+
+
+def test_a_group_of_ties_that_reaches_beyond_r_is_counted_in_full():
+    embeddings = np.array([[1, 0], *[[1, 1]] * 5, [0, 1], [0, 1]], float)
+    labels = np.array([0, 0, 0, 1, 1, 1, 2, 3])
+    similarity = np.round([[1.0, *[0.7071] * 5, 0, 0]], 6)
+    scores = evaluate_retrieval(
+        embeddings[:1], labels[:1], embeddings, labels,
+        ks=(1, 3), query_rows=np.arange(1), gallery_rows=np.arange(8), nmi=False,
+    )  # fmt: skip
+    assert_same(scores, by_enumeration(similarity, labels[:1], labels, [0], (1, 3)))
+
+
+@pytest.mark.parametrize("k", [1, 5, 60])
+def test_recall_is_that_of_a_full_sort_where_no_images_tie(k):
+    rng = np.random.default_rng(k)
+    labels = np.concatenate([np.repeat([10**12, 7, 5], [2, 90, 40]), np.arange(50, 70)])
+    embeddings = rng.normal(size=(len(labels), 6))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -9)
+    nearest = labels[similarity.argsort(1)[:, ::-1][:, :k]]
+    found = (nearest == labels[:, None]).any(1)[:132]
+    scores = evaluate_retrieval(embeddings, labels, ks=(k,), nmi=False)
+    assert scores[f"recall@{k}"] == pytest.approx(found.mean())
+    assert (scores["queries"], scores["lone"]) == (132, 20)
+
+
 def test_memory_is_bounded_without_changing_a_score():
     rng = np.random.default_rng(1)
     embeddings, labels = rng.normal(size=(200, 8)), rng.integers(0, 9, 200)
@@ -117,6 +154,16 @@ def test_images_of_unknown_class_are_no_queries_and_never_right():
     assert scores["queries"] == 4
     assert scores["lone"] == 0
     assert scores["recall@1"] == pytest.approx((0.5 + 0.5 + 1 + 1) / 4)
+
+
+def test_a_test_set_where_nothing_can_be_found_is_refused():
+    with pytest.raises(DataError, match="none of 4 query images \\(3 of known class\\)"):
+        evaluate_retrieval(np.eye(4), np.array([0, 1, 2, -1]))
+    with pytest.raises(DataError, match="names an image twice"):
+        evaluate_retrieval(
+            np.eye(2), np.zeros(2), np.eye(2), np.zeros(2),
+            query_rows=np.arange(2), gallery_rows=np.ones(2),
+        )  # fmt: skip
 
 
 def test_embeddings_that_are_not_finite_are_refused():
