@@ -59,7 +59,7 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]))
 
 
 def read_checkpoint(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:

@@ -15,8 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's."""
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a recipe, like python -m fewlabels.run")
-    run.add_argument("rest", nargs=argparse.REMAINDER, help="RECIPE [key=value ...] [--resume ...]")
+    commands.add_parser("run", help="run a recipe: RECIPE [key=value ...], or --resume FOLDER")
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -26,12 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.add_argument("name", help="as in multi_similarity")
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
-    given = parser.parse_args(arguments)
-    try:
-        if given.command == "run":
-            from fewlabels import run as runner
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["run"]:  # its own parser lets options and overrides stand in any order
+        from fewlabels import run
 
-            return runner.main(given.rest)
+        return run.main(words[1:])
+    given = parser.parse_args(words)
+    try:
         if given.command == "check":
             return check_recipes(given.recipes)
         if given.command == "list":
