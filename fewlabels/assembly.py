@@ -253,7 +253,7 @@ def table(scores: list[dict[str, Any]]) -> str:
     """The last scores of each model as text, in percent."""
     last = {(row["search"], row["model"]): row for row in scores}
     if not last:
-        return "no labels are known for the test images, so nothing was scored"
+        return "no two test images are known to be of one class, so nothing was scored"
     measures = [
         k for k in next(iter(last.values())) if k.startswith(("recall", "map", "r_prec", "nmi"))
     ]

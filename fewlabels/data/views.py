@@ -65,7 +65,7 @@ class Homography:
         rotation: Annotated[float, Ge(0)] = 0.0,
         zoom: tuple[float, float] | None = None,
         shift: Annotated[float, Ge(0)] = 0.0,
-        perspective: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+        perspective: Annotated[float, Interval(ge=0, lt=0.5)] = 0.0,
         padding: Literal["zeros", "border", "reflection"] = "zeros",
     ) -> None:
         for name, span in (("crop", crop), ("ratio", ratio), ("zoom", zoom)):

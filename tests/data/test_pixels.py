@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import nn
+
+from fewlabels.contracts import Output
+from fewlabels.data.pixels import Pixels, centre
+from fewlabels.evaluation.embedding import extract
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+class Counting(list):
+    """Images that count how often they are decoded."""
+
+    asked = 0
+
+    def __getitem__(self, i):
+        self.asked += 1
+        return super().__getitem__(i)
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return Counting(Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(10))
+
+
+ROWS = np.array([7, 2, 9, 0, 5])
+
+
+def test_images_within_the_budget_are_decoded_once(images):
+    pixels = Pixels(images, ROWS, to_tensor, budget=5 * 108, quiet=True)
+    first = images.asked
+    assert first <= 6
+    assert pixels.nbytes == 540
+    taken = pixels.take(np.array([4, 0]))
+    assert images.asked == first
+    assert torch.equal(taken, torch.stack([to_tensor(list.__getitem__(images, i)) for i in (5, 7)]))
+
+
+def test_images_beyond_the_budget_are_read_when_asked_for_and_are_the_same(images):
+    kept = Pixels(images, ROWS, to_tensor, budget=1e9, quiet=True)
+    lazy = Pixels(images, ROWS, to_tensor, budget=100, quiet=True)
+    assert lazy.nbytes == 0
+    order = np.array([3, 3, 1])
+    assert torch.equal(lazy.take(order), kept.take(order))
+    assert all(torch.equal(lazy[i][1], kept[i][1]) for i in range(5))
+
+
+def test_the_centre_is_the_middle():
+    assert centre(torch.arange(49).view(1, 7, 7), 3).tolist() == [
+        [[16, 17, 18], [23, 24, 25], [30, 31, 32]]
+    ]
+
+
+class Mean(nn.Module):
+    """Means and a batch norm, so that a forgotten evaluation mode shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, images):
+        mean = images.mean((2, 3))
+        return Output(features=mean, embedding=self.norm(mean))
+
+
+@pytest.mark.parametrize("budget", [1e9, 1])
+def test_extraction_keeps_order_mode_and_statistics(images, budget):
+    pixels = Pixels(images, ROWS, to_tensor, budget, quiet=True)
+    model = Mean().train()
+    found = extract(Accelerator(cpu=True), model, pixels, 4, ("features", "embedding"), batch=2)
+    expected = centre(pixels.take(np.arange(5)), 4).float().div(255).mean((2, 3))
+    np.testing.assert_allclose(found["features"], expected, rtol=1e-6)
+    assert found["embedding"].shape == (5, 3)
+    assert model.training
+    assert (model.norm.running_mean == 0).all()
