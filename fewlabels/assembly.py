@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from fewlabels.checkpoint import checkpoints
 from fewlabels.contracts import Records, ViewFunction
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Selection, Split, split_rows
@@ -24,11 +26,13 @@ from fewlabels.evaluation.embedding import extract
 from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
 from fewlabels.metrics import Metrics
 from fewlabels.models.embedder import Embedder
+from fewlabels.models.images import canvas
 from fewlabels.models.optimise import make_optimizer, make_scheduler
 from fewlabels.models.running import Running
+from fewlabels.plan import Plan
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
-from fewlabels.rounds import Loop, Plan
+from fewlabels.rounds import Loop
 from fewlabels.sections import Subset
 from fewlabels.seeds import derive
 
@@ -157,11 +161,17 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
 
     quiet = not accelerator.is_main_process
     budget = recipe.data.memory * 2**30
-    pixels = Pixels(records.images, train, embedder.canvas, budget, quiet)
+    prepare = partial(
+        canvas,
+        resize_size=embedder.resize_size,
+        image_size=embedder.image_size,
+        interpolation=embedder.interpolation,
+    )
+    pixels = Pixels(records.images, train, prepare, budget, quiet)
     if np.array_equal(train, test.rows):
         searched = pixels
     else:
-        searched = Pixels(records.images, test.rows, embedder.canvas, budget - pixels.nbytes, quiet)
+        searched = Pixels(records.images, test.rows, prepare, budget - pixels.nbytes, quiet)
 
     running = Running(strategy.modules(builder), accelerator)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
@@ -182,18 +192,22 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     def evaluate(when: str) -> list[dict[str, Any]]:
         if not test.searches:
             return []
+        features = {}
         if when == "trained":
-            return test.score("trained", embed(strategy.deploys, "embedding", searched))
-        scores = []
-        if recipe.evaluation.pixels:
-            scores += test.score("pixels", raw_pixels(searched, builder.image_size))
-        if recipe.evaluation.before:
-            scores += test.score("frozen", embed(strategy.deploys, "features", searched))
-            scores += test.score("untrained", embed(strategy.deploys, "embedding", searched))
-        return scores
+            features["trained"] = embed(strategy.deploys, "embedding", searched)
+        elif recipe.evaluation.before:
+            features["frozen"] = embed(strategy.deploys, "features", searched)
+            features["untrained"] = embed(strategy.deploys, "embedding", searched)
+        if not accelerator.is_main_process:
+            return []
+        if when == "before" and recipe.evaluation.pixels:
+            features = {"pixels": raw_pixels(searched, builder.image_size), **features}
+        return [row for name, rows in features.items() for row in test.score(name, rows)]
 
     folder = resume if resume is not None else run_folder(out, recipe.name, accelerator)
     metrics = Metrics(folder / "metrics.jsonl" if accelerator.is_main_process else None)
+    if not checkpoints(folder / "checkpoints"):
+        metrics.cut(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
@@ -227,6 +241,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         folder=folder,
         metrics=metrics,
         workers=recipe.data.workers,
+        say=say,
     )
     loop.run()
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
@@ -238,6 +253,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     say(table(scores[0]))
     say(f"run folder: {folder}")
     accelerator.end_training()
+    AcceleratorState._reset_state()  # or a next run in this process could not change precision
     return folder, scores[0]
 
 

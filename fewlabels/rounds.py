@@ -6,73 +6,30 @@ A method that would need an ``if`` here needs another interface instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fewlabels.batches import Batches
 from fewlabels.checkpoint import checkpoints, load_modules, read_checkpoint, save_checkpoint
-from fewlabels.contracts import Clock, Discovery, Found, Part, Phase, Pool, Records, Round, Stream
+from fewlabels.contracts import Clock, Discovery, Found, Phase, Pool, Records, Round
 from fewlabels.contracts import Strategy as StrategyContract
-from fewlabels.data.order import class_balanced, shuffled
-from fewlabels.data.pixels import Pixels
-from fewlabels.errors import FewLabelsError
+from fewlabels.data.pixels import Pixels, Selected
+from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.ledger import write_ledger
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
 from fewlabels.models.running import Running, freeze_norms, set_training
+from fewlabels.plan import Plan, Position
 from fewlabels.ramps import Ramp
 from fewlabels.seeds import derive, generator
-
-
-@dataclass(frozen=True)
-class Plan:
-    """When discovery happens, how much it may label, and how steps are carried out."""
-
-    rounds: int = 1
-    epochs_per_round: int = 1
-    steps_per_epoch: int | None = None
-    discover_every: int = 1
-    growth: Literal["all", "double", "fixed"] = "all"
-    limit: float | None = None
-    accumulate: int = 1
-    clip: float | None = None
-    channels_last: bool = True
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 2
-    log_every: int = 10
-    evaluate_every: int = 1
-    batch_norm: str = "train"
-
-    def budget(self, labels: np.ndarray, given: np.ndarray) -> int:
-        """How many samples a discovery may label now (Eq. 2.1 for ``double``)."""
-        labelled, start = int((labels >= 0).sum()), int(given.sum())
-        room = len(labels) - labelled
-        if self.limit is not None:
-            room = min(room, int(self.limit * start) - labelled)
-        wanted = {"all": len(labels), "double": labelled, "fixed": start}[self.growth]
-        return max(
-            0, len(labels) if self.growth == "all" and self.limit is None else min(wanted, room)
-        )
-
-
-@dataclass
-class Position:
-    """What the loop does next; saved with every checkpoint."""
-
-    round: int = 0
-    phase: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0  # optimiser steps so far
-    discoveries: int = 0
 
 
 class Loop:
@@ -109,15 +66,17 @@ class Loop:
         folder: Path,
         metrics: Metrics,
         workers: int = 0,
+        say: Callable[[str], None] = print,
     ) -> None:
         self.accelerator, self.strategy, self.running = accelerator, strategy, running
-        self.pixels, self.records, self.rows, self.workers = pixels, records, rows, workers
+        self.records, self.rows = records, rows
+        self.batches = Batches(accelerator, pixels, plan, workers)
         self.given, self.labels = labels >= 0, labels.copy()
         self.found = Found(self.labels, self.given, None, None, fresh=False)
         self.discovery, self.plan, self.seed, self.weights = discovery, plan, seed, weights
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.evaluate, self.embed = evaluate, embed
-        self.folder, self.metrics = folder, metrics
+        self.folder, self.metrics, self.say = folder, metrics, say
         self.at = Position()
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
@@ -134,6 +93,7 @@ class Loop:
             self.strategy.start(self.running, self._extract)
             self.metrics.write(self.evaluate("before"))
         for index in range(self.at.round, self.plan.rounds):
+            begin = time.monotonic()
             begun = self.at.phase or self.at.epoch or self.at.batch
             if not begun and index % self.plan.discover_every == 0:
                 self._discover(index)
@@ -145,8 +105,15 @@ class Loop:
             last = index + 1 == self.plan.rounds
             every = self.plan.evaluate_every
             self.running.average_buffers()
+            scores: list[dict[str, Any]] = []
             if last or (every and (index + 1) % every == 0):
-                self.metrics.write(self.evaluate("trained"), round=index, step=self.at.step)
+                scores = self.evaluate("trained")
+                self.metrics.write(scores, round=index, step=self.at.step)
+            seconds = round(time.monotonic() - begin, 1)
+            self.metrics.write([{"kind": "round", "seconds": seconds}], round=index)
+            told = [f"{row['search']} recall@1 {100 * row['recall@1']:.1f}" for row in scores]
+            said = "; ".join([f"round {index + 1}/{self.plan.rounds}", *told, f"{seconds:.0f} s"])
+            self.say(said)
             self.at.round, self.at.phase = index + 1, 0
             self._checkpoint()
 
@@ -173,7 +140,19 @@ class Loop:
         labels, found, count = self.labels.copy(), None, 0
         for name, component in self.discovery:
             need = component.needs()
-            pool = Pool(self.rows, features[need.model], labels.copy(), self.given, found=found)
+            if need.history or need.probabilities:
+                raise ComponentError(
+                    f"discovery {name!r} needs the history or the probabilities of a classifier, "
+                    "which this strategy does not keep"
+                )
+            pool = Pool(
+                self.rows,
+                features[need.model],
+                labels.copy(),
+                self.given,
+                images=Selected(self.records.images, self.rows) if need.images else None,
+                found=found,
+            )
             budget = self.plan.budget(labels, self.given)
             rng = generator(self.seed, "discovery", name, index)
             found = component.discover(pool, budget, rng)
@@ -196,11 +175,11 @@ class Loop:
         if resumed:  # begin() has set what no module holds; the modules stand further on
             load_modules(checkpoints(self.folder / "checkpoints")[-1], self.running.modules)
         self.found = self.found._replace(fresh=False)
-        steps, epochs = self._length(phase)
+        steps, epochs = self.batches.length(phase, self.labels)
         for epoch in range(self.at.epoch, epochs):
             self.at.epoch = epoch
             bar = tqdm(
-                self._batches(phase, epoch, steps, self.at.batch),
+                self.batches(phase, self.labels, self._derive, epoch, self.at.batch),
                 f"round {self.at.round + 1}/{self.plan.rounds} epoch {epoch + 1}/{epochs}",
                 total=steps * self.plan.accumulate,
                 initial=self.at.batch,
@@ -277,23 +256,9 @@ class Loop:
             else:
                 module.eval()
 
-    def _members(self, stream: Stream) -> np.ndarray:
-        """Positions of a stream's samples among the training images."""
-        labelled = self.labels >= 0
-        chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
-        return np.arange(len(self.labels)) if chosen is None else np.flatnonzero(chosen)
-
-    def _length(self, phase: Phase) -> tuple[int, int]:
-        """Optimiser steps of an epoch, and epochs."""
-        if phase.steps is not None:
-            return phase.steps, 1
-        stream = next(iter(phase.streams.values()))
-        whole = len(self._members(stream)) // (stream.batch * self.plan.accumulate)
-        return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
-
     def _phase_step(self, phase: Phase) -> int:
         """Optimiser steps of this phase so far, over all rounds."""
-        steps, epochs = self._length(phase)
+        steps, epochs = self.batches.length(phase, self.labels)
         done = self.at.batch // self.plan.accumulate
         return (self.at.round * epochs + self.at.epoch) * steps + done
 
@@ -301,13 +266,7 @@ class Loop:
         """Wrap what a phase trains and make its optimiser, at its first use."""
         if phase.name in self.optimizers:
             return
-        processes = self.accelerator.num_processes
-        for name, stream in phase.streams.items():
-            if stream.batch % processes:
-                raise FewLabelsError(
-                    f"strategy: stream {name!r} has {stream.batch} images a step, which "
-                    f"{processes} processes cannot share equally; change batch"
-                )
+        self.batches.check(phase)
         named = [
             (f"{name}.{path}", parameter)
             for name in phase.trains
@@ -317,57 +276,11 @@ class Loop:
         for name in phase.trains:
             self.running.wrap(name)
         optimizer = self.make_optimizer(named)
-        steps, epochs = self._length(phase)
+        steps, epochs = self.batches.length(phase, self.labels)
         self.schedulers[phase.name] = self.make_scheduler(
             optimizer, epochs=epochs * self.plan.rounds, steps_per_epoch=steps
         )
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
-
-    def _batches(
-        self, phase: Phase, epoch: int, steps: int, start: int
-    ) -> Iterator[tuple[int, dict[str, Part]]]:
-        """The parts of each batch from number ``start`` on: this process's rows of the order."""
-        batches = steps * self.plan.accumulate
-        loaders = {}
-        for name, stream in phase.streams.items():
-            rng = np.random.default_rng(self._derive(f"order {name}", epoch))
-            if stream.per_class:
-                order = class_balanced(self.labels, stream.batch, stream.per_class, batches, rng)
-            else:
-                order = shuffled(self._members(stream), stream.batch, batches, rng)
-            loaders[name] = DataLoader(
-                self.pixels,
-                batch_sampler=order[start:, self._mine(stream)].tolist(),
-                num_workers=0 if self.pixels.kept is not None else self.workers,
-                collate_fn=None if self.pixels.kept is None else _take,
-            )
-        for number, parts in enumerate(zip(*loaders.values(), strict=True), start):
-            batch = {}
-            for (name, stream), (indices, images) in zip(phase.streams.items(), parts, strict=True):
-                batch[name] = self._part(name, stream, epoch, number, indices, images)
-            yield number, batch
-
-    def _mine(self, stream: Stream) -> slice:
-        share = stream.batch // self.accelerator.num_processes
-        first = self.accelerator.process_index * share
-        return slice(first, first + share)
-
-    def _part(
-        self, name: str, stream: Stream, epoch: int, number: int, indices: Any, images: Any
-    ) -> Part:
-        device = self.accelerator.device
-        images = images.to(device, non_blocking=True)
-        views = []
-        for i, view in enumerate(stream.views):
-            rng = torch.Generator().manual_seed(self._derive(f"view {name} {i}", epoch, number))
-            made = view(images, rng, self._mine(stream), stream.batch)
-            if self.plan.channels_last:
-                made = made._replace(
-                    images=made.images.contiguous(memory_format=torch.channels_last)
-                )
-            views.append(made)
-        labels = torch.from_numpy(self.labels)[indices]
-        return Part(indices.to(device), labels.to(device), views)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -421,7 +334,3 @@ class Loop:
         if "scaler" in optimizers and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(optimizers["scaler"])
         return True
-
-
-def _take(items: list[tuple[int, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor([i for i, _ in items]), torch.stack([image for _, image in items])

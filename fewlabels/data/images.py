@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from fewlabels.errors import DataError
@@ -56,20 +57,41 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+# Functions of a module and partial(), not lambdas: processes that read lazily must pickle them.
+
+
 def from_files(files: Sequence[Path]) -> LazyImages:
     """Images in files."""
-
-    def read(i: int) -> Image.Image:
-        with Image.open(files[i]) as image:
-            image.load()
-            return image
-
-    return LazyImages(len(files), read, lambda i: str(files[i]))
+    return LazyImages(len(files), partial(_open, files), partial(_called, "", files))
 
 
-def from_bytes(encoded: Sequence[bytes], name: Callable[[int], str]) -> LazyImages:
-    """Encoded images in memory."""
-    return LazyImages(len(encoded), lambda i: Image.open(io.BytesIO(encoded[i])), name)
+def _open(files: Sequence[Path], i: int) -> Image.Image:
+    with Image.open(files[i]) as image:
+        image.load()
+        return image
+
+
+def from_arrays(images: np.ndarray) -> LazyImages:
+    """Images of a uint8 array (N, H, W, 3)."""
+    return LazyImages(len(images), partial(_picture, images), partial(_called, "image ", None))
+
+
+def _picture(images: np.ndarray, i: int) -> Image.Image:
+    return Image.fromarray(images[i])
+
+
+def from_rows(rows: Any, column: str) -> LazyImages:
+    """Images of a column of a datasets.Dataset."""
+    return LazyImages(len(rows), partial(_cell, rows, column), partial(_called, "row ", None))
+
+
+def _cell(rows: Any, column: str, i: int) -> Image.Image:
+    image: Image.Image = rows[i][column]
+    return image
+
+
+def _called(before: str, names: Sequence[Any] | None, i: int) -> str:
+    return f"{before}{i if names is None else names[i]}"
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fewlabels.contracts import Records
-from fewlabels.data.images import LazyImages, from_files, image_files
+from fewlabels.data.images import from_arrays, from_files, image_files
 from fewlabels.data.table import from_dataset, open_dataset
 from fewlabels.errors import DataError
 
@@ -38,9 +37,8 @@ def of_arrays(parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence
     images = np.concatenate([pixels for pixels, _ in parts.values()])
     truth = np.concatenate([labels for _, labels in parts.values()]).astype(np.int64)
     split = np.repeat(list(parts), [len(labels) for _, labels in parts.values()])
-    lazy = LazyImages(len(images), lambda i: Image.fromarray(images[i]), lambda i: f"image {i}")
     names = [f"{part} {i}" for part, (_, labels) in parts.items() for i in range(len(labels))]
-    return Records(lazy, truth, tuple(classes), {"split": split}, names)
+    return Records(from_arrays(images), truth, tuple(classes), {"split": split}, names)
 
 
 def needed(root: Path, *names: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import overload
 
 import numpy as np
 import torch
@@ -12,6 +13,25 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
+
+
+class Selected(Sequence[Image]):
+    """Some rows of a sequence of images, still decoded only when looked at."""
+
+    def __init__(self, images: Sequence[Image], rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, i: int) -> Image: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Image]: ...
+    def __getitem__(self, i: int | slice) -> Image | Sequence[Image]:
+        if isinstance(i, slice):
+            return Selected(self.images, self.rows[i])
+        return self.images[int(self.rows[i])]
 
 
 class Pixels(Dataset[tuple[int, Tensor]]):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewlabels.contracts import Records
-from fewlabels.data.images import LazyImages
+from fewlabels.data.images import from_rows
 from fewlabels.errors import DataError, nearest
 
 LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
@@ -76,8 +76,7 @@ def from_dataset(
     }
     if keep_split:
         columns["split"] = np.repeat(list(parts), [len(part) for part in parts.values()])
-    column, rows = image, data.select_columns([image])
-    images = LazyImages(len(data), lambda i: rows[i][column], lambda i: f"row {i}")
+    images = from_rows(data.select_columns([image]), image)
     return Records(images, truth, classes, columns, [f"row {i}" for i in range(len(data))])
 
 

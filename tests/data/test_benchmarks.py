@@ -29,7 +29,12 @@ def splits(records):
 
 
 def test_cub_by_its_text_files_and_by_its_folders_alike(tmp_path):
-    names = ["001.Albatross/a.jpg", "100.Pelican/b.jpg", "101.Pelican/c.jpg", "200.Yellowthroat/d.jpg"]
+    names = [
+        "001.Albatross/a.jpg",
+        "100.Pelican/b.jpg",
+        "101.Pelican/c.jpg",
+        "200.Yellowthroat/d.jpg",
+    ]
     for name in names:
         jpeg(tmp_path / "images" / name)
     folders = load(CUB200, tmp_path)
@@ -130,7 +135,9 @@ def test_cifar_in_all_its_forms_is_the_same_images(tmp_path):
         (python / name).write_bytes(pickle.dumps(batch, protocol=2))
         rows = np.concatenate([np.array(labels[part], np.uint8)[:, None], pixels[part]], 1)
         (binary / f"{name}.bin").write_bytes(rows.tobytes())
-    (python / "batches.meta").write_bytes(pickle.dumps({b"label_names": [n.encode() for n in names]}))
+    (python / "batches.meta").write_bytes(
+        pickle.dumps({b"label_names": [n.encode() for n in names]})
+    )
     (binary / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
     images = [Image.fromarray(p.reshape(3, 32, 32).transpose(1, 2, 0)) for p in pixels]
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
@@ -202,7 +209,11 @@ def test_wrong_counts_are_an_error_with_both_numbers(tmp_path):
 
 def test_a_folder_of_another_data_set_is_recognised(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    for kind, missing in ((SOP, "Ebay_train.txt"), (InShop, "list_eval_partition"), (SVHN, "train_32x32")):
+    for kind, missing in (
+        (SOP, "Ebay_train.txt"),
+        (InShop, "list_eval_partition"),
+        (SVHN, "train_32x32"),
+    ):
         with pytest.raises(DataError, match=missing):
             load(kind, tmp_path)
 

@@ -27,7 +27,9 @@ class Counting(list):
 @pytest.fixture
 def images():
     rng = np.random.default_rng(0)
-    return Counting(Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(10))
+    return Counting(
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(10)
+    )
 
 
 ROWS = np.array([7, 2, 9, 0, 5])

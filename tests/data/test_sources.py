@@ -193,7 +193,10 @@ def test_parquet_gives_images_class_names_and_columns_to_select_by(table):
     ("options", "sentence"),
     [
         ({"files": "gone.parquet"}, "no file at gone.parquet"),
-        ({"label": "labl"}, r"no column 'labl'; did you mean 'label'\? \(all: image, label, shop\)"),
+        (
+            {"label": "labl"},
+            r"no column 'labl'; did you mean 'label'\? \(all: image, label, shop\)",
+        ),
         ({"image": "picture"}, "no column 'picture'"),
     ],
 )

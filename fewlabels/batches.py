@@ -1,0 +1,121 @@
+"""The batches of a phase: an order for all processes, of which each takes its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fewlabels.contracts import Part, Phase, Stream
+from fewlabels.data.order import class_balanced, shuffled
+from fewlabels.data.pixels import Pixels
+from fewlabels.errors import ComponentError, FewLabelsError
+from fewlabels.plan import Plan
+
+Derive = Callable[..., int]
+
+
+class Batches:
+    """Makes the parts of each batch; knows nothing of models.
+
+    Loaders are not prepared by accelerate: it would share batches out again, by rules that do not
+    keep a custom order the same for any number of processes.
+    """
+
+    def __init__(self, accelerator: Accelerator, pixels: Pixels, plan: Plan, workers: int) -> None:
+        self.processes, self.rank = accelerator.num_processes, accelerator.process_index
+        self.device, self.pixels, self.plan, self.workers = (
+            accelerator.device,
+            pixels,
+            plan,
+            workers,
+        )
+
+    def check(self, phase: Phase) -> None:
+        """Refuse a phase whose streams cannot be made.
+
+        Raises:
+            ComponentError: a stream that this loop does not know.
+            FewLabelsError: a batch that the processes cannot share equally.
+        """
+        for name, stream in phase.streams.items():
+            if stream.of == "pairs" or stream.lag:
+                raise ComponentError(
+                    f"stream {name!r} of phase {phase.name!r} asks for pairs or for the labels of "
+                    "an earlier discovery, which this version's loop does not keep"
+                )
+            if stream.batch % self.processes:
+                raise FewLabelsError(
+                    f"strategy: stream {name!r} has {stream.batch} images a step, which "
+                    f"{self.processes} processes cannot share equally; change batch"
+                )
+
+    def length(self, phase: Phase, labels: np.ndarray) -> tuple[int, int]:
+        """Optimiser steps of an epoch, and epochs."""
+        if phase.steps is not None:
+            return phase.steps, 1
+        stream = next(iter(phase.streams.values()))
+        whole = len(self._members(stream, labels)) // (stream.batch * self.plan.accumulate)
+        return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
+
+    def __call__(
+        self, phase: Phase, labels: np.ndarray, derive: Derive, epoch: int, start: int
+    ) -> Iterator[tuple[int, dict[str, Part]]]:
+        """Number and parts of each batch of an epoch, from number ``start`` on.
+
+        Args:
+            labels: (N,) present labels of the training images, -1 = unlabelled.
+            derive: a seed from what it is for, the epoch and the number of the batch.
+        """
+        batches = self.length(phase, labels)[0] * self.plan.accumulate
+        loaders = []
+        for name, stream in phase.streams.items():
+            rng = np.random.default_rng(derive(f"order {name}", epoch))
+            if stream.per_class:
+                order = class_balanced(labels, stream.batch, stream.per_class, batches, rng)
+            else:
+                order = shuffled(self._members(stream, labels), stream.batch, batches, rng)
+            loader: DataLoader[Any] = DataLoader(
+                self.pixels,
+                batch_sampler=order[start:, self._mine(stream)].tolist(),
+                num_workers=0 if self.pixels.kept is not None else self.workers,
+            )
+            loaders.append(loader)
+        for number, drawn in enumerate(zip(*loaders, strict=True), start):
+            batch = {}
+            for (name, stream), (indices, images) in zip(phase.streams.items(), drawn, strict=True):
+                seeds = [
+                    derive(f"view {name} {i}", epoch, number) for i in range(len(stream.views))
+                ]
+                batch[name] = self._part(stream, labels, seeds, indices, images)
+            yield number, batch
+
+    def _members(self, stream: Stream, labels: np.ndarray) -> np.ndarray:
+        """Positions of a stream's samples among the training images."""
+        labelled = labels >= 0
+        chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
+        return np.arange(len(labels)) if chosen is None else np.flatnonzero(chosen)
+
+    def _mine(self, stream: Stream) -> slice:
+        share = stream.batch // self.processes
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def _part(
+        self, stream: Stream, labels: np.ndarray, seeds: list[int], indices: Tensor, images: Tensor
+    ) -> Part:
+        images = images.to(self.device, non_blocking=True)
+        views = []
+        for view, seed in zip(stream.views, seeds, strict=True):
+            rng = torch.Generator().manual_seed(seed)
+            made = view(images, rng, self._mine(stream), stream.batch)
+            if self.plan.channels_last:
+                pixels = made.images.contiguous(memory_format=torch.channels_last)
+                made = made._replace(images=pixels)
+            views.append(made)
+        own = torch.from_numpy(labels)[indices]
+        return Part(indices.to(self.device), own.to(self.device), views)
