@@ -241,11 +241,12 @@ def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
 
 def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
     terms = check.schemas.get(("strategy",), ("", {}))[1].get("x-terms", [])
-    known = [*terms, *(v.get("name") for v in data["losses"] if isinstance(v, dict))]
+    names = [v.get("name") for v in data["losses"] if isinstance(v, dict)]
+    known = [*terms, *(name for name in names if isinstance(name, str))]
     for name in _section(data, "weights"):
         if name not in known:
             check.add(
                 ("weights", name),
-                f"no loss of this recipe is called so{nearest(name, filter(None, known))} "
-                f"(all: {', '.join(filter(None, known))})",
+                f"no loss of this recipe is called so{nearest(name, known)} "
+                f"(all: {', '.join(known)})",
             )

@@ -1,5 +1,6 @@
 """What a person reads when a recipe is wrong, and that a good one survives a round trip."""
 
+import json
 import subprocess
 import sys
 import time
@@ -214,3 +215,55 @@ def test_no_source_has_an_option_that_data_itself_has():
     for name in REGISTRIES["sources"].names():
         fresh = component_schema(REGISTRIES["sources"].get(name))
         assert not set(fresh["properties"]) & {*Data.model_fields, "source"}
+
+
+def places(data, path=()):
+    """Every key path of nested data."""
+    yield path
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+JUNK = [
+    None,
+    3,
+    -1.5,
+    True,
+    "x",
+    [],
+    [1, [2]],
+    {},
+    {"a": {"b": 1}},
+    {"name": 3},
+    {"name": "x"},
+    [None],
+]
+
+
+def test_junk_at_any_place_is_a_sentence_and_never_a_traceback():
+    whole = yaml.safe_load(
+        GOOD + "weights: {multi_similarity: {end: 1, steps: 5, shape: linear}}\n"
+        "views: [{name: homography, crop: [0.5, 1.0]}]\n"
+        "optimizer: {lr: 0.1, factors: {student: 1}}\nschedule: {decay_epochs: [1, 2]}\n"
+        "evaluation: {ks: [1, 2]}\nrounds: {limit: 2.0}\nmodel: {backbone: convnet3}\n"
+    )
+    whole["data"] |= {"train": {"classes": "0-4"}, "query": {"where": {"split": "test"}}}
+    recipe_from(whole)
+    for path in list(places(whole))[1:]:
+        for junk in JUNK:
+            data = json.loads(json.dumps(whole))
+            inner = data
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = junk
+            try:
+                recipe_from(data)
+            except RecipeError as error:
+                assert all(m.startswith("recipe: ") for m in error.mistakes), error
