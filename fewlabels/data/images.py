@@ -14,6 +14,9 @@ from fewlabels.errors import DataError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
+DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""PIL's ways of saying that a file is damaged, or larger than any photograph."""
+
 
 class LazyImages(Sequence[Image.Image]):
     """N images, each read by ``read(i)`` when it is asked for.
@@ -41,7 +44,7 @@ class LazyImages(Sequence[Image.Image]):
             raise IndexError(i)
         try:
             return as_rgb(self.read(i % self.size))
-        except (OSError, ValueError, SyntaxError) as error:  # PIL's ways of saying "damaged"
+        except DAMAGED as error:
             raise DataError(
                 f"{self.name(i)}: not readable as an image ({error}); repair or remove it"
             ) from error
@@ -86,7 +89,9 @@ def from_rows(rows: Any, column: str) -> LazyImages:
 
 
 def _cell(rows: Any, column: str, i: int) -> Image.Image:
-    image: Image.Image = rows[i][column]
+    image: Image.Image | None = rows[i][column]
+    if image is None:
+        raise ValueError("the cell is empty")
     return image
 
 

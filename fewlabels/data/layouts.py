@@ -62,7 +62,11 @@ def cub(root: Path) -> Records:
     """CUB-200-2011; without its text files the folders of ``images/`` say the class."""
     if (root / "images.txt").is_file():
         label = {i: int(n) - 1 for i, n in words(needed(root, "image_class_labels.txt"))}
-        listing = [(f"images/{name}", label[i], "") for i, name in words(root / "images.txt")]
+        lines = words(root / "images.txt")
+        lost = [name for i, name in lines if i not in label]
+        if lost:
+            raise DataError(f"{root}/image_class_labels.txt leaves out {lost[0]}; unpack it again")
+        listing = [(f"images/{name}", label[i], "") for i, name in lines]
     else:
         folder = root / "images" if (root / "images").is_dir() else root
         found = [path.relative_to(root).as_posix() for path in image_files(folder)]
@@ -94,13 +98,14 @@ def cars(root: Path) -> Records:
                 listing.append((f"cars_{part}/{row['fname']}", int(row["class"]) - 1, part))
     else:
         needed(root, "anno_train.csv", "cars_annos.mat", "devkit/cars_train_annos.mat")
-        names = [line for line in (root / "names.csv").read_text("utf-8").splitlines() if line]
+        lines = needed(root, "names.csv").read_text("utf-8").splitlines()
+        names = [line for line in lines if line]
         for part in ("train", "test"):
             # A file name is another car in train/ than in test/.
             place = {
                 path.name: path.relative_to(root).as_posix()
                 for path in image_files(root / "car_data")
-                if part in path.parts
+                if part in path.relative_to(root).parts  # root itself may lie below a "test"
             }
             with needed(root, f"anno_{part}.csv").open(newline="") as file:
                 for row in csv.reader(file):
@@ -122,14 +127,21 @@ def inshop(root: Path) -> Records:
     """In-Shop: a count, a header, then ``image item status`` a line."""
     path = needed(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
     rows = words(path)
+    if len(rows) < 3:
+        raise DataError(f"{path} lists no image; download it again")
     stated, listed = rows[0], rows[2:]
     if stated != [str(len(listed))]:
         raise DataError(f"{path}: says {' '.join(stated)} images and lists {len(listed)}")
     items = sorted({item for _, item, _ in listed})
     number = {item: i for i, item in enumerate(items)}
-    bases = [base for base in ("Img", "") if (root / base / listed[0][0]).is_file()]
-    base = f"{bases[0]}/" if bases and bases[0] else ""
-    return of_files(root, [(base + name, number[i], part) for name, i, part in listed], items)
+    # What the list calls img/ is here, in Img/, or (from img_highres.zip) called img_highres/.
+    moves = [("img/", "Img/img/"), ("img/", "Img/img_highres/"), ("img/", "img_highres/")]
+    first = listed[0][0]
+    old, new = next(
+        (move for move in moves if (root / first.replace(*move, 1)).is_file()), ("img/", "img/")
+    )
+    listing = [(name.replace(old, new, 1), number[i], part) for name, i, part in listed]
+    return of_files(root, listing, items)
 
 
 def cifar(root: Path, label: str) -> Records:
@@ -144,8 +156,11 @@ def cifar(root: Path, label: str) -> Records:
         skip = 2 if fine else 1  # a coarse label stands before the fine one
         parts = {}
         for part, names in files.items():
-            raw = np.concatenate([np.fromfile(needed(root, n), np.uint8) for n in names])
-            rows = raw.reshape(-1, skip + 3072)
+            raw = [np.fromfile(needed(root, n), np.uint8) for n in names]
+            short = [n for n, batch in zip(names, raw, strict=True) if batch.size % (skip + 3072)]
+            if short:
+                raise DataError(f"{root / short[0]}: is cut short; download it again")
+            rows = np.concatenate(raw).reshape(-1, skip + 3072)
             parts[part] = (_planes(rows[:, skip:]), rows[:, skip - 1])
         meta = needed(root, "fine_label_names.txt" if fine else "batches.meta.txt")
         return of_arrays(parts, [line for line in meta.read_text().splitlines() if line.strip()])
@@ -193,22 +208,12 @@ def unpickle(path: Path) -> Any:
         DataError: the file holds more than arrays.
     """
     try:
-        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
+        batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        if not isinstance(batch, dict):
+            raise ValueError(f"it holds a {type(batch).__name__}")
+        return batch
+    except Exception as error:  # a damaged pickle fails in any way, as its bytes are instructions
         raise DataError(f"{path}: not a CIFAR batch ({error}); it is not read further") from error
-
-
-def svhn(root: Path) -> Records:
-    """SVHN's cropped digits: MATLAB files whose label 10 is the digit 0, or parquet."""
-    if (root / "train.parquet").is_file():
-        return parquet(root, "label")
-    from scipy.io import loadmat
-
-    parts = {}
-    for part in ("train", "test"):
-        mat = loadmat(needed(root, f"{part}_32x32.mat"))
-        parts[part] = (mat["X"].transpose(3, 0, 1, 2), mat["y"].ravel() % 10)
-    return of_arrays(parts, [str(n) for n in range(10)])
 
 
 def parquet(root: Path, label: str) -> Records:

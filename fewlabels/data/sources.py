@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +82,8 @@ def draw_digit(pixels: np.ndarray, number: int | None, side: int = 24) -> Image.
 class Folder:
     """A folder of images: one folder a class, or flat with an optional labels.csv.
 
-    ``path/train`` and ``path/test`` (or ``val``), with a folder a class each, are a split.
+    ``path/train`` and ``path/test`` (or ``val``, or both), with a folder a class each, are a split;
+    ``val`` counts as the test where there is no ``test``.
 
     Args:
         path: the folder.
@@ -99,10 +101,12 @@ class Folder:
         Raises:
             DataError: no folder, no images, or a labels.csv that does not fit them.
         """
-        root = locate(self.path) if self.path else None
+        if not self.path:
+            raise DataError("data.path is empty; name the folder that holds your images")
+        root = locate(self.path)
         if root is None or not root.is_dir():
             raise DataError(
-                f"data.path: no folder at {looked_for(self.path) if self.path else 'no path'}; "
+                f"data.path: no folder at {looked_for(self.path)}; "
                 "name the folder that holds your images"
             )
         files = image_files(root)
@@ -118,8 +122,10 @@ class Folder:
         if all(len(part) == 1 for part in parts):
             return Records(from_files(files), np.full(len(files), -1), (), {}, names)
         columns = {}
-        if {part[0] for part in parts} in ({"train", "test"}, {"train", "val"}):
-            columns["split"] = np.array(["train" if p[0] == "train" else "test" for p in parts])
+        tops = {part[0] for part in parts}
+        if "train" in tops and {"train"} < tops <= {"train", "val", "test"}:
+            rename = {} if "test" in tops else {"val": "test"}
+            columns["split"] = np.array([rename.get(part[0], part[0]) for part in parts])
             parts = [part[1:] for part in parts]
         loose = [name for name, part in zip(names, parts, strict=True) if len(part) == 1]
         if loose:
@@ -132,22 +138,36 @@ class Folder:
 
 def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
     """The label of each named image, None for those that a CSV (file, label) leaves out."""
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"file", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"{table}: its first line must name the columns file and label, and is "
-                f"{','.join(reader.fieldnames or ()) or 'empty'}"
-            )
-        rows = [(row["file"], row["label"]) for row in reader]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or ())
+            rows = [(row.get("file"), row.get("label")) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: is not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
+    if not {"file", "label"} <= set(header):
+        raise DataError(
+            f"{table}: its first line must name the columns file and label, and is "
+            f"{','.join(header) or 'empty'}"
+        )
     found = dict(rows)
-    missing = sorted(set(found) - set(names))
+    missing = sorted(str(name) for name in set(found) - set(names))
     if missing:
-        raise DataError(f"{table}: {len(missing)} files are not in the folder, as {missing[0]}")
-    if len(found) < len(rows):
-        twice = next(name for name, _ in rows if sum(name == other for other, _ in rows) > 1)
-        raise DataError(f"{table}: {twice} is listed twice; keep one row")
+        raise DataError(
+            f"{table}: {len(missing)} files are not in the folder ({some(missing)}); "
+            "remove their rows, or add the files"
+        )
+    twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
+    if twice:
+        raise DataError(
+            f"{table}: {len(twice)} files are listed twice ({some(twice)}); keep one row of each"
+        )
     return [found.get(name) or None for name in names]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def labelled(
@@ -187,16 +207,25 @@ class Parquet:
         Raises:
             DataError: no such file or column.
         """
-        found = [locate(file) if file else None for file in self.files]
-        for file, place in zip(self.files, found, strict=True):
-            if place is None:
+        if not self.files or "" in self.files:
+            raise DataError("data.files is empty; name one or more parquet files")
+        paths = []
+        for file in self.files:
+            place = locate(file)
+            if place is None or not place.is_file():
                 raise DataError(
                     f"data.files: no file at {looked_for(file)}; put it there, or set "
                     "FEWLABELS_DATA to the folder that holds your data"
                 )
-        paths = [str(place) for place in found]
+            paths.append(str(place))
         data = open_dataset("parquet", data_files={"train": paths}, split="train")
         return from_dataset({"train": data}, self.image, self.label, keep_split=False)
+
+
+def local_copy(id: str) -> str:
+    """The folder that an id of the Hub means here, where there is one; else the id."""
+    place = locate(id)
+    return str(place) if place is not None and place.is_dir() else id
 
 
 @sources.register("hub")
@@ -233,7 +262,9 @@ class Hub:
         Raises:
             DataError: no such data set or column, or no network and no copy in the cache.
         """
-        data = open_dataset(self.id, self.config, revision=self.revision)
+        if not self.id:
+            raise DataError("data.id is empty; name a data set of the Hub, as uoft-cs/cifar10")
+        data = open_dataset(local_copy(self.id), self.config, revision=self.revision)
         wanted: Any = self.splits or list(data)
         for name in wanted:
             if name not in data:

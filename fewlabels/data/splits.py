@@ -79,7 +79,7 @@ def split_rows(
             raise DataError("data: this source has no official split; set split: zero_shot or all")
         official = np.asarray(records.columns["split"])
         parts["train"] = official == "train"
-        parts["test"] = ~parts["train"]
+        parts["test"] = np.isin(official, ["test", "query", "gallery"])
         for name in ("query", "gallery"):
             if (official == name).any():
                 parts[name] = official == name

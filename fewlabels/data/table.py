@@ -90,6 +90,9 @@ def numbered(values: list[Any], names: list[str] | None) -> tuple[np.ndarray, tu
     """Class numbers and names; None and -1 are unknown."""
     known = [v for v in values if v is not None and v != -1]
     whole = all(isinstance(v, int) for v in known)
+    # Larger numbers are a shop's ids: a class for each number below would fill the memory.
+    if names is None and whole and max(known, default=0) >= 1_000_000:
+        whole, names = False, [str(v) for v in sorted(set(known))]
     if names is None and whole:
         names = [str(n) for n in range(max(known, default=-1) + 1)]
     if names is None:

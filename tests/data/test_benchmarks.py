@@ -76,8 +76,8 @@ def test_cars_as_one_file_as_devkit_and_as_kaggle_gives_it(tmp_path):
     assert splits(records) == {"cars_train/00001.jpg": "train", "cars_test/00001.jpg": "test"}
     assert records.truth.tolist() == [4, 119]
 
-    kaggle = tmp_path / "three"
-    (kaggle / "x").mkdir(parents=True)
+    kaggle = tmp_path / "test" / "three"  # a name on the way that is also that of a part
+    kaggle.mkdir(parents=True)
     (kaggle / "names.csv").write_text("Acura\nAudi\n")
     for part, number in (("train", 1), ("test", 2)):
         jpeg(kaggle / "car_data" / "car_data" / part / "Acura" / "00001.jpg")
@@ -97,6 +97,56 @@ def test_sop_by_its_ebay_files(tmp_path):
     records = load(SOP, tmp_path)
     assert splits(records) == {"bicycle_final/1_0.jpg": "train", "chair_final/2_0.jpg": "test"}
     assert records.truth.tolist() == [0, 11318]
+
+
+@pytest.mark.parametrize("place", ["img_highres", "Img/img_highres"])
+def test_inshop_with_the_larger_images(tmp_path, place):
+    jpeg(tmp_path / place / "a.jpg")
+    text = "1\nimage_name item_id evaluation_status\nimg/a.jpg id_1 train\n"
+    (tmp_path / "list_eval_partition.txt").write_text(text)
+    assert load(InShop, tmp_path).names == [f"{place}/a.jpg"]
+
+
+def no_pickle(root):
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (root / name).write_bytes(pickle.dumps([1]))
+
+
+def short_binary(root):
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (root / f"{name}.bin").write_bytes(b"0" * 100)
+
+
+DAMAGED = {
+    "a batch that is no dict": (CIFAR10, no_pickle, "not a CIFAR batch \\(it holds a list"),
+    "a binary batch cut short": (CIFAR10, short_binary, r"data_batch_1\.bin: is cut short"),
+    "an empty partition": (
+        InShop,
+        lambda root: (root / "list_eval_partition.txt").write_text(""),
+        "lists no image",
+    ),
+    "a label that is not there": (
+        CUB200,
+        lambda root: [
+            (root / "images.txt").write_text("1 001.A/a.jpg\n2 001.A/b.jpg\n"),
+            (root / "image_class_labels.txt").write_text("1 1\n"),
+        ],
+        r"leaves out 001\.A/b\.jpg",
+    ),
+    "no class names": (
+        Cars196,
+        lambda root: (root / "anno_train.csv").write_text("1.jpg,1,1,2,2,1\n"),
+        "has no names.csv",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_download_is_named_instead_of_a_traceback(case, tmp_path):
+    kind, damage, sentence = DAMAGED[case]
+    damage(tmp_path)
+    with pytest.raises(DataError, match=sentence):
+        load(kind, tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["Eval", "."])
@@ -179,6 +229,43 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_cifar100_in_binary_form_has_its_fine_label_second(tmp_path):
+    for name, count in (("train", 4), ("test", 2)):
+        labels = np.stack([np.full(count, 7), 99 - np.arange(count)], 1).astype(np.uint8)
+        rows = np.concatenate([labels, cifar_rows(count)], 1)
+        (tmp_path / f"{name}.bin").write_bytes(rows.tobytes())
+    (tmp_path / "fine_label_names.txt").write_text("\n".join(f"fine{i}" for i in range(100)))
+    records = load(CIFAR100, tmp_path)
+    assert records.truth.tolist() == [99, 98, 97, 96, 99, 98]
+    first = cifar_rows(4)[0].reshape(3, 32, 32).transpose(1, 2, 0)
+    assert np.array_equal(np.asarray(records.images[0]), first)
+
+
+def test_svhn_reads_extra_images_only_when_asked_and_then_trains_on_them(tmp_path):
+    import datasets
+
+    mat, parquet = tmp_path / "mat", tmp_path / "parquet"
+    for number, part in enumerate(("train", "test", "extra"), 1):
+        mat.mkdir(exist_ok=True)
+        pixels = np.zeros((32, 32, 3, 1), np.uint8)
+        savemat(mat / f"{part}_32x32.mat", {"X": pixels, "y": np.array([[number]])})
+        jpeg(tmp_path / f"{part}.png", size=(32, 32))
+        rows = {"image": [str(tmp_path / f"{part}.png")], "label": [number]}
+        data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        parquet.mkdir(exist_ok=True)
+        data.to_parquet(parquet / f"{part}.parquet")
+    for root in (mat, parquet):
+        assert load(SVHN, root).truth.tolist() == [1, 2]
+        records = load(SVHN, root, extra=True)
+        assert records.truth.tolist() == [1, 2, 3]
+        assert records.columns["split"].tolist() == ["train", "test", "train"]
+    with pytest.raises(DataError, match="train has 2 images of 2 classes, not 604,388 of 10"):
+        SVHN(root=str(mat), extra=True).load()
+    (mat / "test_32x32.mat").write_bytes(b"junk" * 50)
+    with pytest.raises(DataError, match=r"test_32x32\.mat: not SVHN's"):
+        load(SVHN, mat)
+
+
 def test_svhn_calls_its_tenth_label_zero(tmp_path):
     for part, labels in (("train", [1, 10, 3]), ("test", [10])):
         pixels = np.zeros((32, 32, 3, len(labels)), np.uint8)
@@ -199,6 +286,15 @@ def test_a_missing_data_set_says_what_to_download_and_where_to_put_it(kind, tmp_
     assert kind.home in sentence
     assert str(tmp_path) in sentence
     assert kind.hub in sentence
+    # In-Shop's copy on the Hub is refused, so nobody is sent there.
+    assert ("data.id: default" in sentence) == (kind is not InShop)
+
+
+def test_two_copies_or_a_revision_of_none_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"data\.root and data\.id name two copies"):
+        CUB200(root=str(tmp_path), id="default").load()
+    with pytest.raises(DataError, match=r"set data\.id: default with it"):
+        CUB200(root=str(tmp_path), revision="main").load()
 
 
 def test_wrong_counts_are_an_error_with_both_numbers(tmp_path):
@@ -243,6 +339,20 @@ def test_a_hub_copy_is_split_by_class_not_by_its_own_parts(hub_copy):
     assert records.columns["split"].tolist() == ["train", "test", "train", "test"]
 
 
+def test_a_hub_copy_with_other_column_names_is_read(tmp_path):
+    import datasets
+
+    for part in ("train", "test"):
+        jpeg(tmp_path / "x" / f"{part}.png", 0, (32, 32))
+        rows = {"picture": [str(tmp_path / "x" / f"{part}.png")], "labels": [3]}
+        data = datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
+        (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        data.to_parquet(tmp_path / "hub" / "data" / f"{part}.parquet")
+    records = CIFAR10(id=str(tmp_path / "hub"), check_counts=False).load()
+    assert records.truth.tolist() == [3, 3]
+    assert sorted(records.columns["split"].tolist()) == ["test", "train"]
+
+
 def test_a_hub_copy_of_resized_pixels_is_warned_of(tmp_path):
     import datasets
 
@@ -260,3 +370,5 @@ def test_a_hub_copy_of_resized_pixels_is_warned_of(tmp_path):
 def test_inshop_is_not_read_from_copies_without_a_partition():
     with pytest.raises(DataError, match="lacks 121 images"):
         InShop(id="default").load()
+    with pytest.raises(DataError, match="me/mine is not read"):
+        InShop(id="me/mine").load()

@@ -97,6 +97,21 @@ def test_train_and_test_folders_are_an_official_split(tmp_path):
     assert records.truth.tolist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val"), ["train", "test"]),
+        (("test", "train", "val"), ["test", "train", "val"]),
+    ],
+)
+def test_a_validation_folder_is_never_taken_for_a_class(folders, splits, tmp_path):
+    for folder in folders:
+        write(tmp_path / folder / "a" / "1.png")
+    records = Folder(path=str(tmp_path)).load()
+    assert records.columns["split"].tolist() == splits
+    assert records.classes == ("a",)
+
+
 def test_turned_and_transparent_images_look_as_a_person_sees_them(tmp_path):
     picture = Image.new("RGB", (6, 4))
     exif = picture.getexif()
@@ -114,11 +129,15 @@ FOLDER_MISTAKES = {
     "loose images": ({"a/1.png": None, "2.png": None}, "1 images lie outside the class folders"),
     "a table of other files": (
         {"1.png": None, "labels.csv": b"file,label\n9.png,x\n"},
-        "1 files are not in the folder, as 9.png",
+        r"1 files are not in the folder \(9.png\)",
     ),
     "a table that lists twice": (
         {"1.png": None, "labels.csv": b"file,label\n1.png,x\n1.png,y\n"},
-        "1.png is listed twice",
+        r"1 files are listed twice \(1.png\)",
+    ),
+    "a table in another encoding": (
+        {"1.png": None, "labels.csv": "file,label\n1.png,café\n".encode("latin-1")},
+        "is not UTF-8",
     ),
     "a table without header": (
         {"1.png": None, "labels.csv": b"1.png,x\n"},
@@ -138,6 +157,11 @@ def test_a_folder_that_is_wrong_says_how(case, tmp_path):
     path = tmp_path if files else tmp_path / "gone"
     with pytest.raises(DataError, match=sentence):
         Folder(path=str(path)).load()
+
+
+def test_no_folder_named_is_not_taken_for_the_current_one():
+    with pytest.raises(DataError, match=r"data\.path is empty"):
+        Folder().load()
 
 
 def test_a_damaged_image_is_named_when_it_is_looked_at(tmp_path):
@@ -193,6 +217,8 @@ def test_parquet_gives_images_class_names_and_columns_to_select_by(table):
     ("options", "sentence"),
     [
         ({"files": "gone.parquet"}, "no file at gone.parquet"),
+        ({"files": ""}, r"data\.files is empty"),
+        ({"files": []}, r"data\.files is empty"),
         (
             {"label": "labl"},
             r"no column 'labl'; did you mean 'label'\? \(all: image, label, shop\)",
@@ -203,6 +229,53 @@ def test_parquet_gives_images_class_names_and_columns_to_select_by(table):
 def test_parquet_mistakes_name_the_nearest_column(table, options, sentence):
     with pytest.raises(DataError, match=sentence):
         Parquet(**{"files": str(table), **options}).load()
+
+
+def test_parquet_of_other_programs_has_raw_bytes_and_gaps(tmp_path):
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    digit(3).save(file, "png")
+    table = {
+        "image": [file.getvalue(), b"junk", None],
+        "label": ["three", None, "three"],
+        "split": ["train", "test", "test"],
+        "official_split": ["test", "train", "test"],
+        "box": [[1, 2], [3, 4], [5, 6]],
+        "item": [111085122871, 7, 111085122871],
+    }
+    pq.write_table(pa.table(table), tmp_path / "raw.parquet")
+    records = Parquet(files=str(tmp_path / "raw.parquet")).load()
+    assert np.array_equal(np.asarray(records.images[0]), np.asarray(digit(3)))
+    assert records.truth.tolist() == [0, -1, 0]
+    assert records.columns["split"].tolist() == ["train", "test", "test"]
+    assert set(records.columns) == {"split", "official_split", "item"}
+    for row in (1, 2):
+        with pytest.raises(DataError, match=f"row {row}: not readable as an image"):
+            records.images[row]
+    items = Parquet(files=str(tmp_path / "raw.parquet"), label="item").load()
+    assert items.truth.tolist() == [1, 0, 1]
+    assert items.classes == ("7", "111085122871")
+
+
+def test_an_image_too_large_to_be_one_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "1.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"1\.png: not readable as an image"):
+        Folder(path=str(tmp_path)).load().images[0]
+
+
+def test_a_hub_data_set_is_found_under_the_data_roots(table, monkeypatch):
+    monkeypatch.setenv("FEWLABELS_DATA", str(table.parents[2]))
+    assert len(Hub(id="copy").load()) == 15
+
+
+def test_a_hub_data_set_without_a_name_says_so():
+    with pytest.raises(DataError, match=r"data\.id is empty"):
+        Hub().load()
 
 
 def test_a_hub_data_set_is_read_from_a_copy_with_its_splits(table):
