@@ -22,6 +22,7 @@ from fewlabels.contracts import Records, ViewFunction
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.data.views import Pipeline
+from fewlabels.discoveries import Discoveries
 from fewlabels.evaluation.embedding import extract
 from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
 from fewlabels.metrics import Metrics
@@ -216,22 +217,23 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         f"{recipe.name}: {len(train)} images train, {len(test.rows)} are retrieved; "
         f"{facts['processes']} process(es) on {facts['device']}; run folder {folder}"
     )
+    plan = Plan(
+        **recipe.rounds.model_dump(),
+        **recipe.train.model_dump(exclude={"precision"}),
+        evaluate_every=recipe.evaluation.every,
+        batch_norm=model.batch_norm,
+    )
     optimizer, schedule = recipe.optimizer, recipe.schedule
     loop = Loop(
         accelerator=accelerator,
         strategy=strategy,
         running=running,
         pixels=pixels,
-        records=records,
-        rows=train,
         labels=labels,
-        discovery=discovery,
-        plan=Plan(
-            **recipe.rounds.model_dump(),
-            **recipe.train.model_dump(exclude={"precision"}),
-            evaluate_every=recipe.evaluation.every,
-            batch_norm=model.batch_norm,
+        discoveries=Discoveries(
+            discovery, records, train, labels >= 0, plan, recipe.seed, folder, metrics
         ),
+        plan=plan,
         seed=recipe.seed,
         weights=recipe.weights,
         make_optimizer=partial(make_optimizer, **optimizer.model_dump()),

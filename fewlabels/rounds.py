@@ -7,7 +7,7 @@ A method that would need an ``if`` here needs another interface instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,25 @@ from tqdm import tqdm
 
 from fewlabels.batches import Batches
 from fewlabels.checkpoint import checkpoints, load_modules, read_checkpoint, save_checkpoint
-from fewlabels.contracts import Clock, Discovery, Found, Phase, Pool, Records, Round
+from fewlabels.contracts import Clock, Found, Phase, Round
 from fewlabels.contracts import Strategy as StrategyContract
-from fewlabels.data.pixels import Pixels, Selected
-from fewlabels.errors import ComponentError, FewLabelsError
-from fewlabels.ledger import write_ledger
+from fewlabels.data.pixels import Pixels
+from fewlabels.discoveries import Discoveries
+from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
 from fewlabels.models.running import Running, freeze_norms, set_training
 from fewlabels.plan import Plan, Position
 from fewlabels.ramps import Ramp
-from fewlabels.seeds import derive, generator
+from fewlabels.seeds import derive
 
 
 class Loop:
     """One run.
 
     Args:
-        pixels: the training images; ``rows`` are their data-set rows.
+        pixels: the training images.
         labels: (N,) the labels that a person has given, -1 for none.
-        discovery: by the names of the recipe, run in order.
         weights: of losses; one without a weight counts 1.
         make_optimizer: from named parameters.
         make_scheduler: from an optimiser, the run's epochs and the steps of one.
@@ -52,10 +51,8 @@ class Loop:
         strategy: StrategyContract,
         running: Running,
         pixels: Pixels,
-        records: Records,
-        rows: np.ndarray,
         labels: np.ndarray,
-        discovery: Sequence[tuple[str, Discovery]],
+        discoveries: Discoveries,
         plan: Plan,
         seed: int,
         weights: Mapping[str, Ramp],
@@ -69,11 +66,10 @@ class Loop:
         say: Callable[[str], None] = print,
     ) -> None:
         self.accelerator, self.strategy, self.running = accelerator, strategy, running
-        self.records, self.rows = records, rows
         self.batches = Batches(accelerator, pixels, plan, workers)
         self.given, self.labels = labels >= 0, labels.copy()
         self.found = Found(self.labels, self.given, None, None, fresh=False)
-        self.discovery, self.plan, self.seed, self.weights = discovery, plan, seed, weights
+        self.discoveries, self.plan, self.seed, self.weights = discoveries, plan, seed, weights
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.evaluate, self.embed = evaluate, embed
         self.folder, self.metrics, self.say = folder, metrics, say
@@ -95,7 +91,8 @@ class Loop:
         for index in range(self.at.round, self.plan.rounds):
             begin = time.monotonic()
             begun = self.at.phase or self.at.epoch or self.at.batch
-            if not begun and index % self.plan.discover_every == 0:
+            due = self.discoveries.components and index % self.plan.discover_every == 0
+            if due and not begun:
                 self._discover(index)
             here = Round(index, 0, self.plan.epochs_per_round, self.at.discoveries)
             phases = self.strategy.phases(here)
@@ -119,52 +116,20 @@ class Loop:
 
     def _discover(self, index: int) -> None:
         """Ask each discovery in turn, in the main process, and tell all processes."""
-        needs = [component.needs() for _, component in self.discovery]
-        features = {n.model: self.embed(n.model, "embedding") for n in needs}
+        features = {name: self.embed(name, "embedding") for name in self.discoveries.models()}
         result: list[Any] = [None]
-        if self.accelerator.is_main_process and self.discovery:
+        if self.accelerator.is_main_process:
             try:
-                result = [self._found(index, features)]
+                result = [self.discoveries(index, self.labels, features)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         if isinstance(result[0], FewLabelsError):
             raise result[0]
-        if result[0] is not None:
-            self.labels, centres, pairs, count = result[0]
-            self.found = Found(self.labels, self.given, centres, pairs, fresh=True)
-            self.at.discoveries += int(count > 0)
-
-    def _found(self, index: int, features: dict[str, np.ndarray]) -> tuple[Any, ...]:
-        labels, found, count = self.labels.copy(), None, 0
-        for name, component in self.discovery:
-            need = component.needs()
-            if need.history or need.probabilities:
-                raise ComponentError(
-                    f"discovery {name!r} needs the history or the probabilities of a classifier, "
-                    "which this strategy does not keep"
-                )
-            pool = Pool(
-                self.rows,
-                features[need.model],
-                labels.copy(),
-                self.given,
-                images=Selected(self.records.images, self.rows) if need.images else None,
-                found=found,
-            )
-            budget = self.plan.budget(labels, self.given)
-            rng = generator(self.seed, "discovery", name, index)
-            found = component.discover(pool, budget, rng)
-            if found.merge == "replace":
-                labels = np.where(self.given, labels, -1)
-            labels[found.indices] = found.labels
-            count += len(found.indices)
-            path = self.folder / "ledger" / f"round-{index:03d}-{name}.parquet"
-            summary = write_ledger(path, found, pool, self.records, index, name)
-            self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=index)
-        assert found is not None
-        return labels, found.centres, found.pairs, count
+        self.found, count = result[0]
+        self.labels = self.found.labels
+        self.at.discoveries += int(count > 0)
 
     def _train(self, phase: Phase) -> None:
         """Train one phase to its end."""
@@ -293,9 +258,7 @@ class Loop:
         arrays = {"labels": self.labels}
         if self.found.centres is not None:
             arrays["centres"] = self.found.centres
-        for name, component in self.discovery:
-            if hasattr(component, "state_dict"):
-                arrays |= {f"discovery.{name}.{k}": v for k, v in component.state_dict().items()}
+        arrays |= {f"discovery.{k}": v for k, v in self.discoveries.state_dict().items()}
         optimizers = {name: o.state_dict() for name, o in self.optimizers.items()}
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler.state_dict()
@@ -320,11 +283,9 @@ class Loop:
         self.metrics.cut(state["metrics"])
         self.labels = arrays["labels"]
         self.found = Found(self.labels, self.given, arrays.get("centres"), None, fresh=True)
-        for name, component in self.discovery:
-            prefix = f"discovery.{name}."
-            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            if hasattr(component, "load_state_dict"):
-                component.load_state_dict(own)
+        start = "discovery."
+        kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+        self.discoveries.load_state_dict(kept)
         load_modules(places[-1], self.running.modules)
         here = Round(self.at.round, 0, self.plan.epochs_per_round, self.at.discoveries)
         for phase in self.strategy.phases(here):

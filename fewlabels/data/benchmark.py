@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,7 +19,7 @@ from fewlabels.paths import locate, looked_for
 Counts = Mapping[str, tuple[int, int]]  # images and classes of each part
 
 
-class Benchmark:
+class Benchmark(ABC):
     """What all benchmarks share; each names its folders, its Hub id, its layout and its counts.
 
     Args:
@@ -90,9 +91,9 @@ class Benchmark:
         """What else a person can do who has no local copy."""
         return f"or set data.id: default to read {self.hub} from the Hub"
 
+    @abstractmethod
     def read(self, root: Path) -> Records:
         """Records of a local copy."""
-        raise NotImplementedError
 
     def official(self, records: Records) -> Sequence[str] | np.ndarray:
         """The part of each image."""

@@ -16,8 +16,9 @@ from torch.nn.functional import normalize
 from fewlabels.contracts import write_side
 from fewlabels.errors import ModelError
 from fewlabels.models.embedder import Embedder
+from fewlabels.paths import locate
 
-LITE0 = Path("/work/shared/data/weights/tf_efficientnet_lite0.safetensors")
+LITE0 = locate("weights/tf_efficientnet_lite0.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_features_and_embeddings_are_those_of_timm(photo, name):
     np.testing.assert_allclose(model.encode(photo), normalize(expected).numpy(), atol=1e-5)
 
 
-@pytest.mark.skipif(not LITE0.exists(), reason="weights are not on this machine")
+@pytest.mark.skipif(LITE0 is None, reason="no weights/tf_efficientnet_lite0.safetensors")
 def test_local_weights_give_timms_features(photo):
     model = small(backbone="tf_efficientnet_lite0", weights=str(LITE0), embedding_size=0)
     reference = timm.create_model("tf_efficientnet_lite0", checkpoint_path=str(LITE0)).eval()
