@@ -136,6 +136,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     Returns:
         The run folder, and the scores in the order in which they were taken.
     """
+    AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=recipe.train.precision,
         gradient_accumulation_steps=recipe.train.accumulate,
@@ -255,7 +256,6 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     say(table(scores[0]))
     say(f"run folder: {folder}")
     accelerator.end_training()
-    AcceleratorState._reset_state()  # or a next run in this process could not change precision
     return folder, scores[0]
 
 

@@ -39,8 +39,7 @@ def save_checkpoint(
     """
     place = folder / f"step-{step:06d}"
     draft = folder / f".draft-{step:06d}"
-    for stale in (draft, place):
-        shutil.rmtree(stale, ignore_errors=True)
+    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     tensors = {
         f"{name}/{key}": value.detach().cpu().contiguous().clone()
@@ -51,10 +50,21 @@ def save_checkpoint(
     torch.save(dict(optimizers), draft / "optimizers.pt")
     np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
     (draft / "state.json").write_text(json.dumps(state, indent=1))
+    _retire(place)  # a step at a round's end may be saved twice
     os.replace(draft, place)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _retire(old)
+    for retired in folder.glob(".old-*"):
+        shutil.rmtree(retired)
     return place
+
+
+def _retire(place: Path) -> None:
+    """Rename a checkpoint out of sight, so that a kill never leaves half of one to resume from."""
+    if place.exists():
+        retired = place.with_name(f".old-{place.name}")
+        shutil.rmtree(retired, ignore_errors=True)
+        os.replace(place, retired)
 
 
 def checkpoints(folder: Path) -> list[Path]:

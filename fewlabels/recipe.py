@@ -215,6 +215,8 @@ def _some(numbers: list[int]) -> str:
 
 def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
     supplies = check.schemas.get(("strategy",), ("", {}))[1].get("x-supplies")
+    if not data["losses"] and not check.schemas.get(("strategy",), ("", {}))[1].get("x-terms"):
+        check.add(("losses",), "at least one is needed; add 'losses: multi_similarity'")
     names: list[Any] = []
     for i, loss in enumerate(data["losses"]):
         what, schema = check.schemas.get(("losses", i), ("", {}))

@@ -66,3 +66,18 @@ def test_metrics_after_a_checkpoint_are_forgotten_when_the_run_goes_back(tmp_pat
     metrics.cut(size)
     assert metrics.rows() == [{"loss": 1.0, "step": 1}]
     assert Metrics(None).rows() == []
+
+
+def test_saving_a_step_again_never_loses_the_one_that_is_there(tmp_path, monkeypatch):
+    save(tmp_path, 5, {"student": net()}, keep=1)
+    monkeypatch.setattr("fewlabels.checkpoint.save_file", full_disk)
+    with pytest.raises(OSError, match="full"):
+        save(tmp_path, 5, {"student": net()}, keep=1)
+    monkeypatch.undo()
+    assert read_checkpoint(checkpoints(tmp_path)[-1])[0] == {"at": {"step": 5}}
+    save(tmp_path, 5, {"student": net()}, keep=1)
+    assert [place.name for place in tmp_path.iterdir()] == ["step-000005"]
+
+
+def full_disk(*given):
+    raise OSError("the disk is full")

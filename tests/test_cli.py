@@ -54,8 +54,10 @@ def test_a_mistake_at_the_command_line_is_one_sentence_and_exit_code_2(capsys, a
 
 def test_check_tells_the_mistakes_of_every_recipe(capsys, tmp_path):
     for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text("data: {source: digits}\nsede: 1\n")
-    (tmp_path / "c.yaml").write_text("data: {source: digits}\n")
+        (tmp_path / f"{name}.yaml").write_text(
+            "data: {source: digits}\nlosses: multi_similarity\nsede: 1\n"
+        )
+    (tmp_path / "c.yaml").write_text("data: {source: digits}\nlosses: multi_similarity\n")
     assert main(["check", *(str(tmp_path / f"{n}.yaml") for n in "abc")]) == 2
     captured = capsys.readouterr()
     assert len(captured.err.strip().splitlines()) == 2

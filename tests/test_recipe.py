@@ -109,6 +109,7 @@ WRONG = {
         ),
         "wrong.yaml:4: losses: loss contrastive_clustering needs centres, and no discovery gives them",
     ),
+    "no loss": (GOOD.split("losses")[0], "wrong.yaml: losses: at least one is needed"),
     "a weight without its loss": (
         GOOD + "weights: {multi_similarity: 1, ccl: 2}\n",
         "wrong.yaml:6: weights.ccl: no loss of this recipe is called so",

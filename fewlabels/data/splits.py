@@ -101,6 +101,9 @@ def split_rows(
     if gallery is not None:
         parts["gallery"] = parts["test"] & select(records, gallery)
 
+    for name in ("query", "gallery"):
+        if name in parts:
+            parts[name] = parts[name] & parts["test"]
     rows = {name: np.flatnonzero(part) for name, part in parts.items()}
     for name, found in rows.items():
         if len(found) == 0 and (name != "test" or query or gallery):

@@ -56,3 +56,10 @@ def test_official_split_with_query_and_gallery():
 def test_a_selection_that_fits_nothing_says_why(kind, parts, sentence):
     with pytest.raises(DataError, match=sentence):
         split_rows(records(shop=["a", "b"] * 10), kind, **parts)
+
+
+def test_an_official_query_outside_the_test_images_is_left_out():
+    official = ["train"] * 4 + ["query", "gallery"] * 8
+    split = split_rows(records(split=official), "official", test=Selection(frozenset({3, 4})))
+    assert split.query.tolist() == [12, 14, 16, 18]
+    assert split.gallery.tolist() == [13, 15, 17, 19]
