@@ -32,8 +32,3 @@ class Ramp:
             "step": 0.0,
         }[self.shape]
         return self.start + (self.end - self.start) * rise
-
-
-def constant(value: float) -> Ramp:
-    """The ramp that does not move."""
-    return Ramp(end=value)

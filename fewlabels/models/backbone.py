@@ -95,13 +95,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
         raise ModelError(f"weights {file}: expected a .safetensors, .pth or .pt file")
     try:
         state = timm.models.load_state_dict(str(file), device="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        AttributeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise ModelError(
             f"weights {file}: not a file of plain tensors, which alone is read: {error}"
         ) from error
