@@ -23,6 +23,7 @@ from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.data.views import Pipeline
 from fewlabels.discoveries import Discoveries
+from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
 from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
 from fewlabels.metrics import Metrics
@@ -115,12 +116,16 @@ def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
 
 def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
     """A new folder ``out/name``, or ``out/name-2`` and so on: nothing is overwritten."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FewLabelsError(f"run folders cannot be made in {out}: {error}") from error
     folder = [out / name]
     if accelerator.is_main_process:
         number = 1
         while True:
             try:
-                folder[0].mkdir(parents=True)
+                folder[0].mkdir()
                 break
             except FileExistsError:
                 number += 1
@@ -153,8 +158,13 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
 
     train, model = split.train, recipe.model
     labels = np.where(recipe.data.labels == "all", records.truth[train], -1)
-    found = [component.classes for _, component in discovery if component.classes is not None]
-    classes = found[-1] if found else int(labels.max()) + 1 or None
+    found = [(name, d.classes) for name, d in discovery if d.classes is not None]
+    if found and labels.max() >= 0:
+        raise DataError(
+            f"discovery {found[0][0]!r} numbers its labels by itself, so they cannot stand beside "
+            "those that people gave; set data.labels: none, or take the discovery away"
+        )
+    classes = found[-1][1] if found else int(labels.max()) + 1 or None
     builder = Builder(recipe, len(train), classes)
     embedder = builder.embedder()
     test = RetrievalTest(
@@ -169,37 +179,30 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         image_size=embedder.image_size,
         interpolation=embedder.interpolation,
     )
-    pixels = Pixels(records.images, train, prepare, budget, quiet)
-    if np.array_equal(train, test.rows):
-        searched = pixels
-    else:
-        searched = Pixels(records.images, test.rows, prepare, budget - pixels.nbytes, quiet)
+    pixels = searched = Pixels(records.images, train, prepare)
+    if not np.array_equal(train, test.rows):
+        searched = Pixels(records.images, test.rows, prepare)
 
     running = Running(strategy.modules(builder), accelerator)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     for module in running.modules.values():
         module.to(accelerator.device).to(memory_format=memory_format)
 
-    def embed(name: str, what: str, images: Pixels = pixels) -> np.ndarray:
-        return extract(
-            accelerator,
-            running.plain(name),
-            images,
-            builder.image_size,
-            (what,),
-            recipe.evaluation.batch,
-            recipe.data.workers,
-        )[what]
+    def embed(name: str, *what: str, images: Pixels = pixels) -> list[np.ndarray]:
+        module, size = running.plain(name), builder.image_size
+        batch, workers = recipe.evaluation.batch, recipe.data.workers
+        return extract(accelerator, module, images, size, what, batch, workers)
 
     def evaluate(when: str) -> list[dict[str, Any]]:
         if not test.searches:
             return []
         features = {}
         if when == "trained":
-            features["trained"] = embed(strategy.deploys, "embedding", searched)
+            (features["trained"],) = embed(strategy.deploys, "embedding", images=searched)
         elif recipe.evaluation.before:
-            features["frozen"] = embed(strategy.deploys, "features", searched)
-            features["untrained"] = embed(strategy.deploys, "embedding", searched)
+            features["frozen"], features["untrained"] = embed(
+                strategy.deploys, "features", "embedding", images=searched
+            )
         if not accelerator.is_main_process:
             return []
         if when == "before" and recipe.evaluation.pixels:
@@ -240,12 +243,16 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
         make_scheduler=partial(make_scheduler, **schedule.model_dump()),
         evaluate=evaluate,
-        embed=embed,
+        embed=lambda name, what: embed(name, what)[0],
         folder=folder,
         metrics=metrics,
         workers=recipe.data.workers,
         say=say,
     )
+    loop.prepare()
+    pixels.keep(budget, quiet)
+    if searched is not pixels:
+        searched.keep(budget - pixels.nbytes, quiet)
     loop.run()
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
     if accelerator.is_main_process:
@@ -255,7 +262,6 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         broadcast_object_list(scores)
     say(table(scores[0]))
     say(f"run folder: {folder}")
-    accelerator.end_training()
     return folder, scores[0]
 
 

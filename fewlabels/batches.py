@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from fewlabels.contracts import Part, Phase, Stream
 from fewlabels.data.order import class_balanced, shuffled
@@ -80,12 +78,8 @@ class Batches:
                 order = class_balanced(labels, stream.batch, stream.per_class, batches, rng)
             else:
                 order = shuffled(self._members(stream, labels), stream.batch, batches, rng)
-            loader: DataLoader[Any] = DataLoader(
-                self.pixels,
-                batch_sampler=order[start:, self._mine(stream)].tolist(),
-                num_workers=0 if self.pixels.kept is not None else self.workers,
-            )
-            loaders.append(loader)
+            mine = order[start:, self._mine(stream)].tolist()
+            loaders.append(self.pixels.batches(mine, self.workers))
         for number, drawn in enumerate(zip(*loaders, strict=True), start):
             batch = {}
             for (name, stream), (indices, images) in zip(phase.streams.items(), drawn, strict=True):

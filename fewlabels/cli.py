@@ -57,7 +57,10 @@ def check_recipes(arguments: Sequence[str]) -> int:
 
     overrides = [a for a in arguments if "=" in a]
     mistakes = []
-    for path in [a for a in arguments if "=" not in a]:
+    paths = [a for a in arguments if "=" not in a]
+    if not paths:
+        raise RecipeError(["no recipe given; name a YAML file before key=value"])
+    for path in paths:
         try:
             recipe = load_recipe(path, overrides)
         except RecipeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from fewlabels.contracts import Discovered, Discovery, Found, Pool, Records
 from fewlabels.data.pixels import Selected
-from fewlabels.errors import ComponentError
+from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.ledger import write_ledger
 from fewlabels.metrics import Metrics
 from fewlabels.plan import Plan
@@ -60,7 +61,16 @@ class Discoveries:
             pool = self._pool(name, component, labels, features, found)
             budget = self.plan.budget(labels, self.given)
             rng = generator(self.seed, "discovery", name, round)
-            found = component.discover(pool, budget, rng)
+            try:
+                found = component.discover(pool, budget, rng)
+            except FewLabelsError:
+                raise
+            except Exception as error:
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                raise ComponentError(
+                    f"discovery {name!r} failed with {type(error).__name__}: {error} "
+                    f"({last.filename}:{last.lineno})"
+                ) from error
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
             labels[found.indices] = found.labels

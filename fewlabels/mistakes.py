@@ -106,6 +106,12 @@ class Mistakes:
         shown = json.dumps(value) if not isinstance(value, str) else repr(value)
         schema = self._schema(path)
         reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
+        if first["type"] in ("too_short", "too_long"):
+            bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))
+            least = "least" if first["type"] == "too_short" else "most"
+            reasons = {f"a list of at {least} {bound}"}
+        elif first["type"] == "string_pattern_mismatch":
+            reasons = {(schema or {}).get("description", f"text like {first['ctx']['pattern']}")}
         wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
         hint = ""
         if isinstance(value, str) and schema and "enum" in json.dumps(schema):
@@ -157,8 +163,6 @@ _BOUND = (
     "greater_than_equal",
     "less_than",
     "less_than_equal",
-    "too_short",
-    "too_long",
 )
 
 

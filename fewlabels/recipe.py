@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError, create_model
 
 from fewlabels import yaml_file
-from fewlabels.errors import RecipeError, nearest
+from fewlabels.errors import RecipeError, nearest, some
 from fewlabels.mistakes import LISTS, Mistakes
 from fewlabels.paths import locate, looked_for
 from fewlabels.ramps import Ramp
@@ -32,7 +32,7 @@ from fewlabels.sections import (
     Subset,
     Train,
 )
-from fewlabels.timm_names import timm_names
+from fewlabels.timm_names import timm_names, timm_optimizers
 from fewlabels.yaml_file import Origins
 
 
@@ -73,7 +73,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True)
+        return yaml_file.dump(self.resolved)
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -89,16 +89,34 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = Path(path)
     data, origins = yaml_file.read(path)
     yaml_file.override(data, origins, list(overrides))
-    data.setdefault("name", path.stem)
+    data.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem))
     return _check(data, origins, str(path))
 
 
 def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    """The checked recipe in a mapping, as :func:`load_recipe` does for a file."""
-    data, origins = json.loads(json.dumps(data)), Origins()
+    """The checked recipe in a mapping, as :func:`load_recipe` does for a file.
+
+    Raises:
+        RecipeError: as there; also a value that YAML could not hold, and ``extends``.
+    """
+    try:
+        data, origins = json.loads(json.dumps(data, default=_path)), Origins()
+    except TypeError as error:
+        raise RecipeError([f"recipe: {error}"]) from error
+    if "extends" in data:
+        raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
     yaml_file.override(data, origins, list(overrides))
     data.setdefault("name", "recipe")
     return _check(data, origins, "recipe")
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(
+        f"{value!r} is of type {type(value).__name__}; a recipe holds text, numbers, lists and "
+        "mappings"
+    )
 
 
 def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
@@ -126,11 +144,16 @@ def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
         checked = whole.model_validate_json(json.dumps(data))
     except ValidationError as error:
         check.say(error)
-    except TypeError as error:
-        raise RecipeError(
-            [f"{file}: {error}; a recipe holds text, numbers, lists and mappings"]
-        ) from error
-    for test in (_check_backbone, _check_files, _check_split, _check_losses, _check_weights):
+    for test in (
+        _check_backbone,
+        _check_files,
+        _check_split,
+        _check_strategy,
+        _check_discovery,
+        _check_losses,
+        _check_weights,
+        _check_optimizer,
+    ):
         test(check, data)
     if check.found:
         raise RecipeError(check.found.values())
@@ -202,15 +225,46 @@ def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
     if shared:
         check.add(
             ("data", "test", "classes"),
-            f"classes {_some(shared)} are in train too, which a "
+            f"classes {some(shared, 5)} are in train too, which a "
             "zero_shot split forbids; separate them or set split: all",
         )
 
 
-def _some(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (
-        f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
+    options = _section(data, "strategy")
+    known = check.schemas.get(("strategy",), ("", {}))[1].get("properties", {})
+    batch, per_class = (
+        options.get(key, known.get(key, {}).get("default")) for key in ("batch", "per_class")
     )
+    if type(batch) is int and type(per_class) is int and per_class > 0 and batch % per_class:
+        check.add(
+            ("strategy", "batch"), f"{batch} is no multiple of per_class, {per_class}; change one"
+        )
+
+
+def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
+    names = [v.get("name") for v in data["discovery"] if isinstance(v, dict)]
+    for i, name in enumerate(names):
+        if isinstance(name, str) and name in names[:i]:
+            check.add(("discovery", i, "name"), f"{name!r} is listed twice; keep one")
+
+
+def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
+    name, known = _section(data, "optimizer").get("name"), timm_optimizers()
+    if isinstance(name, str) and name.lower().removeprefix("lookahead_") not in known:
+        check.add(
+            ("optimizer", "name"), f"timm has no optimiser called {name!r}{nearest(name, known)}"
+        )
+    schedule = _section(data, "schedule")
+    kind, decay = schedule.get("name"), schedule.get("decay_epochs", 30)
+    if kind == "multistep" and not isinstance(decay, list):
+        check.add(
+            ("schedule", "decay_epochs"), f"multistep takes the list of epochs, got {decay!r}"
+        )
+    elif kind == "step" and isinstance(decay, list):
+        check.add(
+            ("schedule", "decay_epochs"), f"step takes one number, got {decay}; or use multistep"
+        )
 
 
 def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:

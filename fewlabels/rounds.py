@@ -26,6 +26,7 @@ from fewlabels.discoveries import Discoveries
 from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
+from fewlabels.models.optimise import TICKS
 from fewlabels.models.running import Running, freeze_norms, set_training
 from fewlabels.plan import Plan, Position
 from fewlabels.ramps import Ramp
@@ -40,7 +41,7 @@ class Loop:
         labels: (N,) the labels that a person has given, -1 for none.
         weights: of losses; one without a weight counts 1.
         make_optimizer: from named parameters.
-        make_scheduler: from an optimiser, the run's epochs and the steps of one.
+        make_scheduler: from an optimiser and the run's epochs.
         evaluate: called in every process; gives rows for the metrics.
         embed: Output fields of a plain module for all training images.
     """
@@ -83,6 +84,11 @@ class Loop:
 
     # ------------------------------------------------------------------ the loop
 
+    def prepare(self) -> None:
+        """Make the first optimisers, so that what they refuse is told before images are decoded."""
+        for phase in self.strategy.phases(Round(0, 0, self.plan.epochs_per_round, 0)):
+            self._start(phase)
+
     def run(self) -> None:
         """From where the run stands to its end."""
         if not self._resume():
@@ -123,6 +129,8 @@ class Loop:
                 result = [self.discoveries(index, self.labels, features)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
+            except Exception as error:
+                result = [FewLabelsError(f"discovery failed: {type(error).__name__}: {error}")]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(result)
         if isinstance(result[0], FewLabelsError):
@@ -139,7 +147,6 @@ class Loop:
         self.strategy.begin(phase, self.running, self.found, self._extract)
         if resumed:  # begin() has set what no module holds; the modules stand further on
             load_modules(checkpoints(self.folder / "checkpoints")[-1], self.running.modules)
-        self.found = self.found._replace(fresh=False)
         steps, epochs = self.batches.length(phase, self.labels)
         for epoch in range(self.at.epoch, epochs):
             self.at.epoch = epoch
@@ -173,6 +180,7 @@ class Loop:
                 if self.accelerator.sync_gradients:
                     self._stepped(phase, scheduler, losses, total)
             self.at.epoch, self.at.batch = epoch + 1, 0
+        self.found = self.found._replace(fresh=False)
 
     def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
         """After an optimiser step: averages, schedule, log, checkpoint."""
@@ -197,7 +205,9 @@ class Loop:
             self.metrics.write([row], round=self.at.round, step=self.at.step)
         self.at.step += 1
         if scheduler is not None:
-            scheduler.step_update(self._phase_step(phase))
+            steps, epochs = self.batches.length(phase, self.labels)
+            share = self.at.batch / (steps * self.plan.accumulate)
+            scheduler.step_update(round((self.at.round * epochs + self.at.epoch + share) * TICKS))
         every = self.plan.checkpoint_every
         if every and self.at.step % every == 0:
             self._checkpoint()
@@ -221,12 +231,6 @@ class Loop:
             else:
                 module.eval()
 
-    def _phase_step(self, phase: Phase) -> int:
-        """Optimiser steps of this phase so far, over all rounds."""
-        steps, epochs = self.batches.length(phase, self.labels)
-        done = self.at.batch // self.plan.accumulate
-        return (self.at.round * epochs + self.at.epoch) * steps + done
-
     def _start(self, phase: Phase) -> None:
         """Wrap what a phase trains and make its optimiser, at its first use."""
         if phase.name in self.optimizers:
@@ -238,13 +242,11 @@ class Loop:
             for path, parameter in self.running.plain(name).named_parameters()
             if parameter.requires_grad
         ]
+        optimizer = self.make_optimizer(named)
         for name in phase.trains:
             self.running.wrap(name)
-        optimizer = self.make_optimizer(named)
-        steps, epochs = self.batches.length(phase, self.labels)
-        self.schedulers[phase.name] = self.make_scheduler(
-            optimizer, epochs=epochs * self.plan.rounds, steps_per_epoch=steps
-        )
+        epochs = (phase.epochs or 1) * self.plan.rounds
+        self.schedulers[phase.name] = self.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
 
     # ------------------------------------------------------------------ checkpoints
@@ -262,7 +264,8 @@ class Loop:
         optimizers = {name: o.state_dict() for name, o in self.optimizers.items()}
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler.state_dict()
-        state = {"at": vars(self.at), "updates": self.updates, "metrics": self.metrics.size()}
+        state = {"at": vars(self.at), "updates": self.updates, "fresh": self.found.fresh}
+        state["metrics"] = self.metrics.size()
         save_checkpoint(
             self.folder / "checkpoints",
             self.at.step,
@@ -282,7 +285,7 @@ class Loop:
         self.at, self.updates = Position(**state["at"]), state["updates"]
         self.metrics.cut(state["metrics"])
         self.labels = arrays["labels"]
-        self.found = Found(self.labels, self.given, arrays.get("centres"), None, fresh=True)
+        self.found = Found(self.labels, self.given, arrays.get("centres"), None, state["fresh"])
         start = "discovery."
         kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
         self.discoveries.load_state_dict(kept)

@@ -89,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FewLabelsError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        if "torch" in sys.modules:  # a mistake in the recipe comes before it is imported
+            from torch import distributed
+
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
     return 0
 
 

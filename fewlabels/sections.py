@@ -16,7 +16,11 @@ Rate = Annotated[float, Field(ge=0)]
 class Subset(Section):
     """Some of a data set's images: by class numbers ("0-40,77") and by the values of columns."""
 
-    classes: str | None = Field(None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
+    classes: str | None = Field(
+        None,
+        pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$",
+        description="class numbers as text, such as '0-40,77'",
+    )
     where: dict[str, Any] = {}
 
     def numbers(self) -> set[int] | None:
@@ -68,7 +72,8 @@ class Optimizer(Section):
     decay: Literal["all", "kernels"] = Field("kernels", description="kernels: not biases and norms")
     factors: dict[str, Rate] = Field(
         {},
-        description="learning-rate factor by the start of a parameter's path, as in student.head",
+        description="learning-rate factor by the start of a parameter's path, as in student.head; "
+        "0 freezes",
     )
     options: dict[str, Any] = Field({}, description="passed on, as in {betas: [.9, .99]}")
 
@@ -79,7 +84,9 @@ class Schedule(Section):
     name: Literal["constant", "cosine", "step", "multistep", "poly"] = "constant"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     min_lr: Rate = 0.0
-    decay_epochs: Rate | list[Positive] = 30
+    decay_epochs: Annotated[float, Field(gt=0)] | list[Positive] = Field(
+        30, description="step: between two decays; multistep: the list of when"
+    )
     decay_rate: Rate = 0.1
 
 
@@ -91,7 +98,9 @@ class Rounds(Section):
     steps_per_epoch: Positive | None = None
     discover_every: Positive = 1
     growth: Literal["all", "double", "fixed"] = Field(
-        "all", description="a discovery's budget: all samples, as many as are labelled, or given"
+        "all",
+        description="a discovery's budget: all samples, as many as are labelled, or given; "
+        "kmeans labels all in any case",
     )
     limit: Annotated[float, Field(ge=1)] | None = Field(
         None, description="labelled samples at most, as a multiple of the given ones"
@@ -128,7 +137,9 @@ class Evaluation(Section):
 class Fixed(Section):
     """The keys of every recipe; those that name components are added for the recipe at hand."""
 
-    name: str = Field("", pattern=r"^[\w.-]*$")
+    name: str = Field(
+        "", pattern=r"^[\w.-]*$", description="letters, digits, dots, dashes and underscores alone"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
     model: Model = Model()
     weights: dict[str, Ramp | float] = {}

@@ -45,6 +45,20 @@ def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what :class:`_Loader` would not read back as text."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump(data: Any) -> str:
+    """Plain data as YAML that :func:`parse` reads back the same."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def key_path(path: KeyPath) -> str:
     """``("losses", 0, "beta")`` as ``losses[0].beta``."""
     text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path)
@@ -138,24 +152,32 @@ def merge(base: Any, over: Any) -> Any:
     """``over`` laid upon ``base``, the values of one key: mappings key by key, all else replaced.
 
     A mapping that names another component replaces the whole mapping, since options of one
-    component mean nothing to another.
+    component mean nothing to another; only what says nothing of a data source stays.
     """
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
     for naming in ("name", "source"):
         if naming in over and naming in base and over[naming] != base[naming]:
-            return over
+            return {**_survivors(base, naming), **over}
     return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
+
+
+def _survivors(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
+    """What still has a meaning once a mapping names another component."""
+    kept = ("labels", "memory", "workers") if naming == "source" else ()
+    return {key: mapping[key] for key in kept if key in mapping}
 
 
 def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> None:
     """Set ``a.b.0.c=value`` in place; the value is YAML, missing mappings are made.
 
+    Names of components are set first, so the order of the assignments means nothing.
+
     Raises:
         RecipeError: all assignments that cannot be carried out.
     """
     mistakes = []
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=_sets_no_name):
         key, equals, text = assignment.partition("=")
         path: KeyPath = tuple(
             int(k) if k.isdigit() else k for k in re.split(r"[.\[\]]+", key.rstrip("]")) if k
@@ -182,6 +204,11 @@ def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> 
         raise RecipeError(mistakes)
 
 
+def _sets_no_name(assignment: str) -> tuple[bool, int]:
+    key = assignment.partition("=")[0]
+    return key.rpartition(".")[2] not in ("name", "source"), key.count(".")
+
+
 def _set(data: Any, path: KeyPath, value: Any) -> None:
     for key in path[:-1]:
         if isinstance(data, dict) and data.get(key) is None:
@@ -195,7 +222,8 @@ def _set(data: Any, path: KeyPath, value: Any) -> None:
         and path[-1] in ("name", "source")
         and data.get(path[-1]) != value
     ):
-        data.clear()  # another component: the options of the old one mean nothing to it
-        data[path[-1]] = value
+        kept = _survivors(data, path[-1])
+        data.clear()
+        data.update({path[-1]: value, **kept})
     else:
         data[path[-1]] = value

@@ -40,6 +40,7 @@ def test_show_says_what_a_component_is_and_what_a_recipe_may_set(capsys):
         (["show", "loss", "tripplet"], "no loss is called 'tripplet'"),
         (["show", "loss", "pml:triplet_margn_loss"], "did you mean 'triplet_margin_loss'?"),
         (["check", "gone.yaml"], "gone.yaml: no such file"),
+        (["check", "seed=1"], "no recipe given; name a YAML file before key=value"),
         (["run", "gone.yaml"], "gone.yaml: no such file"),
         (["run"], "no recipe given; name a YAML file, or a run folder to resume"),
         (["run", "--resume", "gone"], "gone is no run folder"),

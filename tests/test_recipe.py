@@ -16,7 +16,7 @@ from fewlabels.recipe import load_recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.schema import component_schema, schema_of
 from fewlabels.sections import Data
-from fewlabels.timm_names import timm_names
+from fewlabels.timm_names import timm_names, timm_optimizers
 
 ROOT = Path(__file__).parents[1]
 GOOD = """\
@@ -118,6 +118,38 @@ WRONG = {
         GOOD + "rounds: [1, 2]\n",
         "wrong.yaml:6: rounds: expected a mapping, got [1, 2]",
     ),
+    "a batch that clusters cannot share": (
+        GOOD.replace("batch: 60", "batch: 62"),
+        "wrong.yaml:3: strategy.batch: 62 is no multiple of per_class, 5; change one",
+    ),
+    "a discovery twice": (
+        GOOD.replace("{name: kmeans, clusters: 30}", "[kmeans, kmeans]"),
+        "wrong.yaml:4: discovery[1].name: 'kmeans' is listed twice; keep one",
+    ),
+    "unknown optimiser": (
+        GOOD + "optimizer: {name: adamx}\n",
+        "wrong.yaml:6: optimizer.name: timm has no optimiser called 'adamx'; did you mean 'adam",
+    ),
+    "one number for several decays": (
+        GOOD + "schedule: {name: multistep, decay_epochs: 3}\n",
+        "wrong.yaml:6: schedule.decay_epochs: multistep takes the list of epochs, got 3",
+    ),
+    "several numbers for one decay": (
+        GOOD + "schedule: {name: step, decay_epochs: [3, 5]}\n",
+        "wrong.yaml:6: schedule.decay_epochs: step takes one number, got [3, 5]; or use multistep",
+    ),
+    "no epochs between decays": (
+        GOOD + "schedule: {name: step, decay_epochs: 0}\n",
+        "wrong.yaml:6: schedule.decay_epochs: expected greater than 0, got 0",
+    ),
+    "text that does not fit": (
+        GOOD + "name: my run\n",
+        "wrong.yaml:6: name: expected letters, digits, dots, dashes and underscores alone, got 'my run'",
+    ),
+    "an empty list": (
+        GOOD + "evaluation: {ks: []}\n",
+        "wrong.yaml:6: evaluation.ks: expected a list of at least 1, got []",
+    ),
     "not YAML": ("data: [1,\nmodel: }", "wrong.yaml:2: not readable as YAML"),
 }
 
@@ -168,6 +200,25 @@ def test_a_resolved_recipe_says_the_same_when_it_is_read_again(tmp_path):
 def test_a_recipe_may_come_as_a_mapping():
     recipe = recipe_from(yaml.safe_load(GOOD), ["seed=3"])
     assert (recipe.seed, recipe.source.name, recipe.source.options) == (3, "digits", {"warp": True})
+    folder = {"data": {"source": "folder", "path": Path("photos")}, "losses": "multi_similarity"}
+    assert recipe_from(folder).source.options["path"] == "photos"
+    for wrong, sentence in [
+        ({"seed": {1, 2}}, "{1, 2} is of type set; a recipe holds text, numbers"),
+        ({"extends": "a.yaml"}, "only a file can extend another"),
+    ]:
+        with pytest.raises(RecipeError, match=sentence):
+            recipe_from(folder | wrong)
+
+
+def test_a_file_name_becomes_a_run_name(tmp_path):
+    (tmp_path / "my first run.yaml").write_text(GOOD)
+    assert load_recipe(tmp_path / "my first run.yaml").name == "my-first-run"
+
+
+def test_optimisers_read_from_source_are_those_of_timm():
+    from timm.optim import list_optimizers
+
+    assert timm_optimizers() == set(list_optimizers())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)

@@ -1,8 +1,11 @@
 """Whole runs, as a person starts them: real data, real processes, real files."""
 
 import json
+import math
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import fewlabels
+from fewlabels import registry
+from fewlabels.contracts import Discovered, Needs
 from fewlabels.errors import FewLabelsError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -99,6 +104,104 @@ def test_supervised_metric_learning_is_the_same_strategy_with_labels(tmp_path):
         out=tmp_path,
     )  # fmt: skip
     assert result.score() > result.score("untrained")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.labels=all"], "numbers its labels by itself"),
+        (["optimizer.factors={student.haed: 3}"], "did you mean 'student.head'?"),
+        (["strategy.head=pca", "model.embedding_size=null"], "pca needs a head"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_images_are_decoded(
+    tmp_path, monkeypatch, overrides, sentence
+):
+    from fewlabels.data.pixels import Pixels
+
+    monkeypatch.setattr(Pixels, "keep", None)
+    with pytest.raises(FewLabelsError, match=re.escape(sentence)):
+        fewlabels.train(QUICK[0], overrides, out=tmp_path)
+
+
+def test_a_file_in_the_place_of_run_folders_is_refused(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(FewLabelsError, match="run folders cannot be made in"):
+        fewlabels.train(QUICK[0], SMALL, out=tmp_path / "runs")
+
+
+class Growing:
+    """Labels a few more samples a round, so that epochs grow longer."""
+
+    classes = 3
+
+    def __init__(self, *, fail: bool = False) -> None:
+        self.fail = fail
+
+    def needs(self):
+        return Needs("student")
+
+    def discover(self, pool, budget, rng):
+        if self.fail:
+            raise KeyError("inside a plugin")
+        free = np.flatnonzero(pool.labels < 0)[:180]
+        return Discovered(free, free % 3, np.ones(len(free), np.float32))
+
+
+def test_a_schedule_goes_on_exactly_when_epochs_grow(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.discovery._registered, "growing", Growing)
+    grows = ["discovery=growing", "rounds.rounds=3", "rounds.epochs_per_round=2"]
+    grows += ["schedule.name=cosine", "evaluation.before=false", "evaluation.pixels=false"]
+    grows += ["train.checkpoint_every=1", "train.keep_checkpoints=99", "train.log_every=1"]
+    whole = fewlabels.train(QUICK[0], grows, out=tmp_path / "whole").folder
+    trained = rows(whole, "train")
+    assert len(trained) == 2 * (3 + 6 + 9)
+    progress = [
+        (i // n + i % n / n + 2 * r) / 6 for r, n in enumerate((3, 6, 9)) for i in range(2 * n)
+    ]
+    expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * p)) for p in progress]
+    np.testing.assert_allclose([row["lr"] for row in trained], expected, rtol=1e-3, atol=1e-7)
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    for place in (stopped / "checkpoints").glob("step-*"):
+        if int(place.name[5:]) > 10:
+            shutil.rmtree(place)
+    again = fewlabels.train(resume=stopped).folder
+    one, two = (folder / "model/model.safetensors" for folder in (whole, again))
+    assert one.read_bytes() == two.read_bytes()
+    assert [row["lr"] for row in rows(again, "train")] == [row["lr"] for row in trained]
+
+
+def test_a_discovery_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.discovery._registered, "growing", Growing)
+    with pytest.raises(
+        FewLabelsError, match=r"discovery 'growing' failed with KeyError.*test_run.py"
+    ):
+        fewlabels.train(QUICK[0], ["discovery={name: growing, fail: true}"], out=tmp_path)
+
+
+def test_two_runs_in_one_process_of_many(tmp_path):
+    script = tmp_path / "twice.py"
+    script.write_text(
+        "import fewlabels, sys\n"
+        "for out in 'ab':\n"
+        f"    fewlabels.train({QUICK[0]!r}, {[*SMALL, 'evaluation.before=false']!r}, out=sys.argv[1] + out)\n"
+    )
+    launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 26500 + os.getpid() % 1000,
+           script, tmp_path / "out", ACCELERATE_USE_CPU="true")  # fmt: skip
+    one, two = (tmp_path / f"out{n}/quickstart/model/model.safetensors" for n in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_an_average_of_the_weights_is_what_is_saved(tmp_path):
+    result = fewlabels.train(QUICK[0], [*SMALL, "strategy.average=0.9"], out=tmp_path)
+    last = sorted((result.folder / "checkpoints").iterdir())[-1]
+    kept, saved = (
+        load_file(last / "modules.safetensors"),
+        load_file(result.folder / "model/model.safetensors"),
+    )
+    assert (saved["head.weight"] == kept["average/head.weight"]).all()
+    assert (saved["head.weight"] != kept["student/head.weight"]).any()
 
 
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):

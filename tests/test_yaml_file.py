@@ -1,7 +1,7 @@
 import pytest
 
 from fewlabels.errors import RecipeError
-from fewlabels.yaml_file import merge, override, parse, read
+from fewlabels.yaml_file import dump, merge, override, parse, read
 
 
 def test_numbers_and_words_read_as_people_mean_them():
@@ -50,6 +50,25 @@ def test_options_of_a_replaced_component_are_dropped():
     data = {"name": "run", "strategy": {"name": "x", "beta": 3}}
     override(data, {}, ["strategy.name=y", "name=other"])
     assert data == {"name": "other", "strategy": {"name": "y"}}
+
+
+def test_another_source_keeps_what_says_nothing_of_the_source(tmp_path):
+    base = "data: {source: parquet, files: a.parquet, workers: 0, split: zero_shot}\n"
+    (tmp_path / "base.yaml").write_text(base)
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\ndata: {source: digits}\n")
+    kept = {"source": "digits", "workers": 0}
+    assert read(child)[0]["data"] == kept
+    for order in (1, -1):
+        data, origins = read(tmp_path / "base.yaml")
+        override(data, origins, ["data.split=all", "data.source=digits"][::order])
+        assert data["data"] == {**kept, "split": "all"}
+
+
+def test_what_is_dumped_reads_back_the_same():
+    texts = ["08", "1e3", "1_000", "on", "2020-01-01", "true", "null", "~", ".5", "a: b", "", "é"]
+    data = {"texts": texts, "numbers": [8, 1e3, 1e-12, 0.5, True, None], "again": texts}
+    assert parse(dump(data), "test")[0] == data
 
 
 def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):

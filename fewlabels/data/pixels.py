@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from fewlabels.errors import DataError
 
 
 class Selected(Sequence[Image]):
@@ -41,8 +43,6 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         images: decoded on access.
         rows: (N,) which of them; item i of this is row ``rows[i]``.
         prepare: the same size for every image.
-        budget: bytes that may be kept; with more needed, images are read at each access.
-        quiet: no progress bar.
     """
 
     def __init__(
@@ -50,23 +50,46 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         images: Sequence[Image],
         rows: np.ndarray,
         prepare: Callable[[Image], Tensor],
-        budget: float,
-        quiet: bool = False,
     ) -> None:
         self.images, self.rows, self.prepare = images, rows, prepare
         self.kept: Tensor | None = None
-        if len(rows) == 0:
-            return
+
+    def keep(self, budget: float, quiet: bool = False) -> Pixels:
+        """Decode all images now if they fit.
+
+        Args:
+            budget: bytes that may be kept; with more needed, images are read at each access.
+            quiet: no progress bar.
+        """
+        if len(self.rows) == 0:
+            return self
         first = self.read(0)
-        if first.numel() * len(rows) <= budget:
-            self.kept = first.new_empty((len(rows), *first.shape))
+        if first.numel() * len(self.rows) <= budget:
+            self.kept = first.new_empty((len(self.rows), *first.shape))
             # Decoding and resizing release the interpreter's lock, so threads are enough.
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                done = pool.map(self.read, range(len(rows)))
+                done = pool.map(self.read, range(len(self.rows)))
                 for i, image in enumerate(
-                    tqdm(done, "decode", len(rows), disable=quiet or None, leave=False)
+                    tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
                 ):
                     self.kept[i] = image
+        return self
+
+    def batches(
+        self, positions: list[list[int]], workers: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions (B,) and images (B, 3, S, S) of each batch; ``workers`` read what is not kept.
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        loader = DataLoader(
+            self, batch_sampler=positions, num_workers=0 if self.kept is not None else workers
+        )
+        try:
+            yield from loader
+        except DataError as error:  # a worker's comes with its traceback as text
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
     @property
     def nbytes(self) -> int:

@@ -110,6 +110,7 @@ def split_rows(
             raise DataError(f"data.{name} has no image; widen its selection")
     if kind == "zero_shot":
         shared = np.intersect1d(records.truth[rows["train"]], records.truth[rows["test"]])
+        shared = shared[shared >= 0]
         if len(shared):
             some = ", ".join(records.classes[c] for c in shared[:5])
             raise DataError(

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fewlabels.data.pixels import Pixels, centre
@@ -21,7 +20,7 @@ def extract(
     what: tuple[str, ...] = ("embedding",),
     batch: int = 128,
     workers: int = 0,
-) -> dict[str, np.ndarray]:
+) -> list[np.ndarray]:
     """The named fields of a model's Output for every image.
 
     Returns:
@@ -33,14 +32,11 @@ def extract(
     share = -(-len(pixels) // processes)
     # Every process takes a stretch of equal length; the last image stands in past the end.
     mine = np.minimum(np.arange(rank * share, (rank + 1) * share), len(pixels) - 1)
-    loader = DataLoader(
-        pixels,
-        batch_sampler=[mine[i : i + batch].tolist() for i in range(0, share, batch)],
-        num_workers=0 if pixels.kept is not None else workers,
-    )
+    positions = [mine[i : i + batch].tolist() for i in range(0, share, batch)]
     rows: dict[str, list[Tensor]] = {name: [] for name in what}
     hidden = True if not accelerator.is_main_process else None
-    for _, images in tqdm(loader, "embed", disable=hidden, leave=False):
+    loader = pixels.batches(positions, workers)
+    for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
         images = centre(images, image_size).to(accelerator.device).float() / 255
         with accelerator.autocast():
             output = model(images)
@@ -48,5 +44,5 @@ def extract(
             rows[name].append(getattr(output, name).float())
     for module, mode in training.items():
         module.training = mode
-    gathered = {name: accelerator.gather(torch.cat(rows[name])) for name in what}
-    return {name: value[: len(pixels)].cpu().numpy() for name, value in gathered.items()}
+    gathered = [accelerator.gather(torch.cat(rows[name])) for name in what]
+    return [value[: len(pixels)].cpu().numpy() for value in gathered]

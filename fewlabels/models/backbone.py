@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fewlabels.errors import ModelError, nearest
+from fewlabels.errors import ModelError, nearest, some
 from fewlabels.paths import locate, looked_for
 from fewlabels.registry import backbones
 
@@ -128,13 +128,8 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
             if name in state and state[name].shape != known[name].shape
         ],
     }
-    said = [f"{_some(names)} {how}" for how, names in mistakes.items() if names]
+    said = [f"{some(names, 3)} {how}" for how, names in mistakes.items() if names]
     if said:
         raise ModelError(f"{what}: do not fit {type(module).__name__}: {'; '.join(said)}")
     with torch.no_grad():
         module.load_state_dict(dict(state), strict=True)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

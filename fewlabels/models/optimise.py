@@ -29,6 +29,7 @@ def make_optimizer(
         parameters: with their paths, as in ``student.head.weight``.
         decay: ``kernels`` takes no weight decay on parameters of one dimension (biases, norms).
         factors: learning-rate factor by the start of a path; the longest start that fits counts.
+            0 freezes: no gradient is computed.
         options: passed to the optimiser.
 
     Raises:
@@ -42,6 +43,9 @@ def make_optimizer(
         starts = [s for s in factors if path == s or path.startswith(s + ".")]
         used.update(starts)
         factor = factors[max(starts, key=len)] if starts else 1.0
+        if factor == 0:
+            parameter.requires_grad_(False)
+            continue
         decays = weight_decay if decay == "all" or parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decays), []).append(parameter)
     for start in factors:
@@ -51,6 +55,10 @@ def make_optimizer(
                 f"optimizer.factors: no trained parameter's path starts with {start!r}"
                 f"{nearest(start, known)} (they start with {', '.join(known[:20])})"
             )
+    if not groups:
+        raise FewLabelsError(
+            "optimizer.factors: 0 freezes every parameter of a phase; give one of them a factor"
+        )
     described = [
         {"params": group, "lr": lr * factor, "weight_decay": decays}
         for (factor, decays), group in groups.items()
@@ -63,35 +71,45 @@ def make_optimizer(
         raise FewLabelsError(f"optimizer: timm's {name!r} refuses this: {error}") from error
 
 
+TICKS = 10_000
+"""Ticks of a schedule in an epoch: it moves with the share of the epoch that is done, so it does
+not depend on how many steps an epoch has, which discoveries change."""
+
+
 def make_scheduler(
     optimizer: Optimizer,
     name: str,
-    epochs: float,
-    steps_per_epoch: int,
+    epochs: int,
     warmup_epochs: int = 0,
     min_lr: float = 0.0,
     decay_epochs: float | list[int] = 30,
     decay_rate: float = 0.1,
 ) -> Scheduler | None:
-    """A schedule of timm's that counts optimiser steps; None where the rate is constant."""
+    """A schedule of timm's that counts :data:`TICKS`; None where the rate is constant.
+
+    Args:
+        epochs: of the whole run.
+        decay_epochs: between two decays of ``step``; a list for ``multistep``: when it decays.
+    """
     if name == "constant" and not warmup_epochs:
         return None
-    milestones = decay_epochs if isinstance(decay_epochs, list) else [max(1, round(epochs * 2))]
-    if name == "constant":  # a step far behind the end: what is left is the warm-up
-        name, milestones = "multistep", [max(1, round(epochs * 2))]
+    milestones = decay_epochs if isinstance(decay_epochs, list) else []
+    if name == "constant":  # a decay far behind the end: what is left is the warm-up
+        name, milestones = "multistep", [2 * epochs + warmup_epochs]
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=name,
-        num_epochs=max(1, round(epochs)),
+        num_epochs=epochs,
         warmup_epochs=warmup_epochs,
+        warmup_lr=0.0,
         warmup_prefix=False,
         min_lr=min_lr,
-        decay_epochs=decay_epochs if not isinstance(decay_epochs, list) else 30,
+        decay_epochs=1 if isinstance(decay_epochs, list) else decay_epochs,
         decay_milestones=milestones,
         decay_rate=decay_rate,
         cooldown_epochs=0,
         step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        updates_per_epoch=TICKS,
     )
     scheduler.step_update(0)
     return scheduler

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from fewlabels.contracts import (
+    Average,
     Batch,
     Build,
     Clock,
@@ -24,6 +26,7 @@ from fewlabels.contracts import (
 )
 from fewlabels.errors import DataError
 from fewlabels.models.memory import CrossBatchMemory
+from fewlabels.ramps import Ramp
 from fewlabels.registry import strategies
 
 Count = Annotated[int, Ge(1)]
@@ -43,9 +46,10 @@ class Metric:
         one_slot_per_image: the memory holds each image's latest embedding; else it is a queue.
         memory_start: optimiser steps before losses see the memory (cross-batch memory warms up).
         head: ``pca`` starts the head from the principal components of the frozen features.
+        average: decay of a moving average of the student's weights, which is then what is
+            evaluated and saved; null: the student itself.
     """
 
-    deploys = "student"
     supplies = ("embeddings", "labels", "indices", "memory", "centres")
     terms = ()
 
@@ -59,6 +63,7 @@ class Metric:
         one_slot_per_image: bool = True,
         memory_start: Annotated[int, Ge(0)] = 0,
         head: Literal["random", "pca"] = "random",
+        average: Annotated[float, Interval(gt=0, lt=1)] | None = None,
     ) -> None:
         if batch % per_class:
             raise DataError(
@@ -72,18 +77,27 @@ class Metric:
         self.batch, self.per_class, self.views, self.head = batch, per_class, views, head
         self.memory, self.one_slot = memory, one_slot_per_image
         self.memory_start = memory_start
+        self.averages = (
+            {} if average is None else {"average": Average("student", Ramp(end=average))}
+        )
+        self.deploys = "average" if self.averages else "student"
         self.centres: Tensor | None = None
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
         """The student, its memory, and the losses as ``loss.NAME``."""
         self.view = build.view
-        modules: dict[str, nn.Module] = {"student": build.embedder()}
+        student = build.embedder()
+        modules: dict[str, nn.Module] = {"student": student}
+        if self.averages:
+            modules["average"] = copy.deepcopy(student).requires_grad_(False)
         if self.memory is not None:
             size = None if self.memory == "all" else self.memory
             modules["memory"] = CrossBatchMemory(
                 build.size, size, build.embedding_size, one_slot_per_image=self.one_slot
             )
         self.loss_inputs: dict[str, list[str]] = {}
+        if self.head == "pca" and not isinstance(student.head, nn.Linear):
+            raise DataError("strategy.head: pca needs a head; set model.embedding_size")
         for name, loss in build.losses().items():
             modules[f"loss.{name}"] = loss
             self.loss_inputs[name] = list(inspect.signature(loss.forward).parameters)
@@ -94,12 +108,15 @@ class Metric:
     def start(self, models: Models, extract: Extract) -> None:
         """Start the head from the data where the recipe says so."""
         if self.head == "pca":
-            start_from_principal_components(models.plain("student"), extract("student", "features"))
+            student: Any = models.plain("student")
+            start_from_principal_components(student, extract("student", "features"))
+            for name in self.averages:
+                models.plain(name).load_state_dict(student.state_dict())
 
     def phases(self, round: Round) -> list[Phase]:
         """One phase: all labelled images, class-balanced."""
         stream = Stream("labelled", self.batch, (self.view,) * self.views, self.per_class)
-        return [Phase("embed", self.trains, {"images": stream}, epochs=round.epochs)]
+        return [Phase("embed", self.trains, {"images": stream}, self.averages, epochs=round.epochs)]
 
     def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
         """Take over the new clusters: centres, and the labels of what the memory holds."""

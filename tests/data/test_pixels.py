@@ -7,6 +7,7 @@ from torch import nn
 
 from fewlabels.contracts import Output
 from fewlabels.data.pixels import Pixels, centre
+from fewlabels.errors import DataError
 from fewlabels.evaluation.embedding import extract
 
 
@@ -36,7 +37,7 @@ ROWS = np.array([7, 2, 9, 0, 5])
 
 
 def test_images_within_the_budget_are_decoded_once(images):
-    pixels = Pixels(images, ROWS, to_tensor, budget=5 * 108, quiet=True)
+    pixels = Pixels(images, ROWS, to_tensor).keep(5 * 108, quiet=True)
     first = images.asked
     assert first <= 6
     assert pixels.nbytes == 540
@@ -46,12 +47,28 @@ def test_images_within_the_budget_are_decoded_once(images):
 
 
 def test_images_beyond_the_budget_are_read_when_asked_for_and_are_the_same(images):
-    kept = Pixels(images, ROWS, to_tensor, budget=1e9, quiet=True)
-    lazy = Pixels(images, ROWS, to_tensor, budget=100, quiet=True)
+    kept = Pixels(images, ROWS, to_tensor).keep(1e9, quiet=True)
+    lazy = Pixels(images, ROWS, to_tensor).keep(100, quiet=True)
     assert lazy.nbytes == 0
     order = np.array([3, 3, 1])
     assert torch.equal(lazy.take(order), kept.take(order))
     assert all(torch.equal(lazy[i][1], kept[i][1]) for i in range(5))
+
+
+class Damaged(list):
+    """Images of which one cannot be read."""
+
+    def __getitem__(self, i):
+        if i == 9:
+            raise DataError("photos/9.jpg cannot be read; remove it")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_one_sentence_also_from_a_worker(images, workers):
+    pixels = Pixels(Damaged(images), ROWS, to_tensor)
+    with pytest.raises(DataError, match="^photos/9.jpg cannot be read; remove it$"):
+        list(pixels.batches([[0, 1], [2, 3]], workers))
 
 
 def test_the_centre_is_the_middle():
@@ -74,11 +91,13 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("budget", [1e9, 1])
 def test_extraction_keeps_order_mode_and_statistics(images, budget):
-    pixels = Pixels(images, ROWS, to_tensor, budget, quiet=True)
+    pixels = Pixels(images, ROWS, to_tensor).keep(budget, quiet=True)
     model = Mean().train()
-    found = extract(Accelerator(cpu=True), model, pixels, 4, ("features", "embedding"), batch=2)
+    features, embedding = extract(
+        Accelerator(cpu=True), model, pixels, 4, ("features", "embedding"), batch=2
+    )
     expected = centre(pixels.take(np.arange(5)), 4).float().div(255).mean((2, 3))
-    np.testing.assert_allclose(found["features"], expected, rtol=1e-6)
-    assert found["embedding"].shape == (5, 3)
+    np.testing.assert_allclose(features, expected, rtol=1e-6)
+    assert embedding.shape == (5, 3)
     assert model.training
     assert (model.norm.running_mean == 0).all()

@@ -26,6 +26,14 @@ def test_shared_classes_are_refused_under_zero_shot_but_not_under_all():
     assert len(split_rows(records(), "all", train, test).query) == 8
 
 
+def test_unknown_classes_are_not_shared_ones():
+    data = records(part=["train"] * 10 + ["test"] * 10)
+    data.truth[:] = np.repeat([-1, 0, 1, -1], 5)
+    train, test = Selection(where={"part": "train"}), Selection(where={"part": "test"})
+    split = split_rows(data, "zero_shot", train, test)
+    assert (len(split.train), len(split.test)) == (10, 10)
+
+
 def test_query_and_gallery_are_taken_from_the_test_images():
     shop = ["a", "b"] * 10
     split = split_rows(

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.models.optimise import make_optimizer, make_scheduler
+from fewlabels.models.optimise import TICKS, make_optimizer, make_scheduler
 
 
 def named():
@@ -36,25 +36,41 @@ def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
         make_optimizer(named(), "adamx", 0.1)
 
 
-def test_schedules_move_at_every_step_from_the_first():
-    def trace(name, **more):
-        optimizer = make_optimizer(named(), "sgd", 1.0)
-        scheduler = make_scheduler(optimizer, name, epochs=4, steps_per_epoch=10, **more)
-        seen = []
-        for step in range(1, 41):
-            seen.append(optimizer.param_groups[0]["lr"])
-            if scheduler is not None:
-                scheduler.step_update(step)
-        return torch.tensor(seen)
+def trace(name, **more):
+    """The rates of 40 steps in 4 epochs."""
+    optimizer = make_optimizer(named(), "sgd", 1.0)
+    scheduler = make_scheduler(optimizer, name, epochs=4, **more)
+    seen = []
+    for step in range(1, 41):
+        seen.append(optimizer.param_groups[0]["lr"])
+        if scheduler is not None:
+            scheduler.step_update(step * TICKS // 10)
+    return torch.tensor(seen)
 
+
+def test_schedules_move_at_every_step_from_the_first():
     assert (trace("constant") == 1).all()
     cosine = trace("cosine")
     expected = 0.5 * (1 + torch.cos(torch.pi * torch.arange(40) / 40))
     torch.testing.assert_close(cosine, expected)
     warm = trace("constant", warmup_epochs=1)
-    assert warm[0] < 0.01
+    assert warm[0] == 0
     assert (warm[:10].diff() > 0).all()
     assert (warm[11:] == 1).all()
     steps = trace("step", decay_epochs=2, decay_rate=0.5)
     assert steps[:20].unique().tolist() == [1.0]
     assert steps[20:].unique().tolist() == [0.5]
+    halves = trace("step", decay_epochs=0.5, decay_rate=0.5)
+    assert halves.unique().tolist() == [0.5**n for n in range(7, -1, -1)]
+    several = trace("multistep", decay_epochs=[1, 3], decay_rate=0.5)
+    assert several.tolist() == [1.0] * 10 + [0.5] * 20 + [0.25] * 10
+
+
+def test_factor_0_freezes_even_in_the_warm_up():
+    parameters = named()
+    optimizer = make_optimizer(parameters, "adam", 0.1, factors={"student.0": 0})
+    make_scheduler(optimizer, "cosine", epochs=4, warmup_epochs=1, min_lr=1e-3)
+    assert [p.requires_grad for _, p in parameters] == [False, False, True, True]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+    with pytest.raises(FewLabelsError, match="0 freezes every parameter"):
+        make_optimizer(named(), "adam", 0.1, factors={"student": 0})
