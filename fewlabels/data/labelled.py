@@ -1,0 +1,99 @@
+"""Which images a person has labelled: a function of the seed alone, on every machine.
+
+Images are ordered by a hash of seed and row. Each class takes its labelled images from the front of
+its order and its validation images from the back, so the split with 250 labels is part of that with
+500 (of the same seed), and neither moves when the other's size changes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fewlabels.errors import DataError
+
+Share = Literal["balanced", "proportional"]
+
+
+class Labelled(NamedTuple):
+    """Positions among the training images, sorted. ``validation`` ones leave the training set."""
+
+    labelled: np.ndarray
+    validation: np.ndarray
+
+
+def labelled_split(
+    truth: np.ndarray, rows: np.ndarray, count: int, seed: int, share: Share, validation: int = 0
+) -> Labelled:
+    """Draw the labelled and the validation images.
+
+    Args:
+        truth: (N,) classes of the training images; -1, unknown, is never drawn.
+        rows: (N,) their data-set rows, which decide the order together with the seed.
+        share: ``balanced``: the same number from each class; ``proportional``: as the classes are
+            in ``truth`` (the convention of SVHN's published tables), one at least.
+
+    Raises:
+        DataError: a count that the classes cannot share, or more than a class has.
+    """
+    classes = np.unique(truth[truth >= 0])
+    if len(classes) == 0:
+        raise DataError("data.labels: no training image has a known class to draw from")
+    orders = {c: _order(np.flatnonzero(truth == c), rows, seed) for c in classes}
+    sizes = np.array([len(orders[c]) for c in classes])
+    first, last = (
+        _shares(n, sizes, share, w) for n, w in ((count, "labels"), (validation, "validation"))
+    )
+    short = np.flatnonzero(first + last > sizes)
+    if len(short):
+        c = short[0]
+        raise DataError(
+            f"data: class {classes[c]} has {sizes[c]} training images, too few for {first[c]} "
+            f"labels and {last[c]} for validation; lower data.labels or data.validation"
+        )
+    front = [orders[c][:n] for c, n in zip(classes, first, strict=True)]
+    back = [orders[c][len(orders[c]) - n :] for c, n in zip(classes, last, strict=True)]
+    return Labelled(np.sort(np.concatenate(front)), np.sort(np.concatenate(back)))
+
+
+def _order(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Positions by the hash of their rows; numpy does not promise one order for all versions."""
+    keys = [hashlib.sha256(f"{seed}:{rows[p]}".encode()).digest() for p in positions]
+    return positions[sorted(range(len(keys)), key=keys.__getitem__)]
+
+
+def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
+    """How many each class gives; they sum to ``count``."""
+    if count == 0:
+        return np.zeros(len(sizes), np.int64)
+    if share == "balanced":
+        if count % len(sizes):
+            raise DataError(
+                f"data.{what}: {count} cannot be shared equally by {len(sizes)} classes; take a "
+                "multiple, or share: proportional"
+            )
+        return np.full(len(sizes), count // len(sizes))
+    if count < len(sizes):
+        raise DataError(f"data.{what}: {count} is less than one for each of {len(sizes)} classes")
+    exact = 1 + (count - len(sizes)) * sizes / sizes.sum()
+    floor = np.floor(exact).astype(np.int64)
+    most = np.argsort(floor - exact, kind="stable")[: count - floor.sum()]  # largest remainders
+    floor[most] += 1
+    return floor
+
+
+def write_labelled(
+    path: Path, split: Labelled, rows: np.ndarray, truth: np.ndarray, names: Sequence[str]
+) -> None:
+    """A CSV that any system can read: part, data-set row, class number, class name."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["part", "row", "class", "name"])
+        for part, positions in split._asdict().items():
+            for p in positions:
+                writer.writerow([part, rows[p], truth[p], names[truth[p]]])

@@ -1,0 +1,98 @@
+"""Confident: labels the unlabelled samples that lie nearest to a class centre."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge
+
+from fewlabels.contracts import Discovered, Needs, Pool
+from fewlabels.discovery.select import Select, pick
+from fewlabels.errors import DataError
+from fewlabels.registry import discovery
+
+
+@discovery.register("confident")
+class Confident:
+    """Labels the unlabelled samples nearest to a class centre (Snowball, Eq. 2.8).
+
+    A sample is labelled with its nearest centre, the mean feature of a class's labelled samples;
+    the score is minus that distance. Classes without a labelled sample are not given.
+
+    Args:
+        select: which samples of the confident pool: the nearest, the farthest, or any (Table 2.9).
+        pool_factor: the confident pool holds this many times the budget, the nearest first; null is
+            every unlabelled sample. Snowball with MixMatch takes 10 and ``select: max``.
+        balance: the same number from each class instead of the best of all together.
+        by: the model whose features are compared.
+        fusion: of the models of the last three rounds (Table 2.10): mean ``distance``, the
+            ``cascade`` (concatenation) of their features, or the mean position in their three
+            orders (``rank``, with the newest model's labels).
+    """
+
+    classes: int | None = None
+
+    def __init__(
+        self,
+        *,
+        select: Select = "min",
+        pool_factor: Annotated[float, Ge(1)] | None = 1.0,
+        balance: bool = False,
+        by: Literal["student", "teacher", "master"] = "master",
+        fusion: Literal["none", "distance", "cascade", "rank"] = "none",
+    ) -> None:
+        self.select, self.pool_factor, self.balance = select, pool_factor, balance
+        self.by, self.fusion = by, fusion
+
+    def needs(self) -> Needs:
+        """One model's features, and those of the two rounds before where they are fused."""
+        return Needs(self.by, history=0 if self.fusion == "none" else 2)
+
+    def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
+        """At most ``budget`` samples with their labels.
+
+        Raises:
+            DataError: no sample is labelled, or features that are not finite.
+        """
+        if not (pool.labels >= 0).any():
+            raise DataError(
+                "discovery 'confident' needs labelled samples to start from; set data.labels"
+            )
+        sets = [pool.features, *(pool.history if self.fusion != "none" else ())]
+        if not all(np.isfinite(features).all() for features in sets):
+            raise DataError("discovery 'confident' got features that are not finite")
+        if self.fusion == "cascade":
+            sets = [np.concatenate(sets, axis=1)]
+        free = np.flatnonzero(pool.labels < 0)
+        known, centres = class_centres(sets[0], pool.labels)
+        all_distances = [
+            distances(features[free], class_centres(features, pool.labels)[1]) for features in sets
+        ]
+        mean = np.mean(all_distances, axis=0)  # (F, C)
+        nearest = all_distances[0] if self.fusion == "rank" else mean
+        labels, score = known[nearest.argmin(1)], -nearest.min(1)
+        if self.fusion == "rank":
+            orders = [d.min(1).argsort(kind="stable").argsort() for d in all_distances]
+            score = -np.mean(orders, axis=0)
+        chosen = pick(score, labels, budget, self.select, self.pool_factor, self.balance, rng)
+        return Discovered(
+            free[chosen],
+            labels[chosen],
+            score[chosen].astype(np.float32),
+            centres if self.fusion != "cascade" else None,
+        )
+
+
+def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes (C,) that ``labels`` (N,) hold, and their mean features (C, D) (Eq. 2.8)."""
+    known, where = np.unique(labels[labels >= 0], return_inverse=True)
+    sums = np.zeros((len(known), features.shape[1]))
+    np.add.at(sums, where, features[labels >= 0].astype(np.float64))
+    return known, (sums / np.bincount(where)[:, None]).astype(np.float32)
+
+
+def distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Euclidean distances (N, C); a column a centre, so that memory stays that of the answer."""
+    features = features.astype(np.float64)
+    return np.stack([np.linalg.norm(features - centre, axis=1) for centre in centres], axis=1)
