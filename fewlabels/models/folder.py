@@ -1,4 +1,4 @@
-"""The folder of a saved embedder: config.json and model.safetensors, neither of them trusted."""
+"""The folder of a saved model: config.json and model.safetensors, neither of them trusted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,27 +22,43 @@ Three = tuple[float, float, float]
 ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
 
 
-class EmbedderConfig(BaseModel):
-    """All that an embedder is made of, but its weights."""
+class ImageConfig(BaseModel):
+    """All that a model is made of, but its weights."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     format: Literal[1] = FORMAT
-    kind: Literal["embedder"] = "embedder"
+    kind: str
     # A bare name: with a colon it would mean a place that timm downloads or reads from.
     backbone: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    embedding_size: Annotated[int, Ge(1)] | None
     pooling: str | None
     image_size: Annotated[int, Ge(1)]
     crop_pct: Annotated[float, Gt(0), Le(1)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
     mean: Three
     std: ThreePositive
-    normalize: bool
     backbone_options: dict[str, Any]
 
 
-def write(folder: Path, config: EmbedderConfig, state: Mapping[str, Tensor]) -> None:
+class EmbedderConfig(ImageConfig):
+    """An embedder."""
+
+    kind: Literal["embedder"] = "embedder"
+    embedding_size: Annotated[int, Ge(1)] | None
+    normalize: bool
+
+
+class ClassifierConfig(ImageConfig):
+    """A classifier; ``classes`` are the names of its logits."""
+
+    kind: Literal["classifier"] = "classifier"
+    classes: Annotated[list[str], Len(2)]
+
+
+Config = TypeVar("Config", bound=ImageConfig)
+
+
+def write(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
     """Write both files, each whole or not at all.
 
     Raises:
@@ -61,7 +77,7 @@ def write(folder: Path, config: EmbedderConfig, state: Mapping[str, Tensor]) -> 
         os.replace(folder / f"{name}.part", folder / name)
 
 
-def read(folder: Path) -> tuple[EmbedderConfig, dict[str, Tensor]]:
+def read(folder: Path, kind: type[Config]) -> tuple[Config, dict[str, Tensor]]:
     """The checked config and the weights.
 
     Raises:
@@ -79,7 +95,7 @@ def read(folder: Path) -> tuple[EmbedderConfig, dict[str, Tensor]]:
             raise ModelError(
                 f"{folder}: no {name}{hint}; a model folder holds {CONFIG} and {WEIGHTS}"
             )
-    config = _config(folder / CONFIG)
+    config = _config(folder / CONFIG, kind)
     try:
         return config, load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
@@ -89,7 +105,7 @@ def read(folder: Path) -> tuple[EmbedderConfig, dict[str, Tensor]]:
 _PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
 
 
-def _config(file: Path) -> EmbedderConfig:
+def _config(file: Path, wanted: type[Config]) -> Config:
     try:
         text = file.read_text("utf-8")
         data = json.loads(text)
@@ -103,18 +119,21 @@ def _config(file: Path) -> EmbedderConfig:
             f"{file}: format {version} is newer than this fewlabels reads ({FORMAT}); "
             "pip install --upgrade fewlabels"
         )
-    if kind != "embedder":
-        raise ModelError(f"{file}: kind {kind!r} is not known; expected 'embedder'")
+    expected = wanted.model_fields["kind"].default
+    if kind != expected:
+        raise ModelError(f"{file}: this is of the kind {kind!r}; expected {expected!r}")
     try:
-        return EmbedderConfig.model_validate_json(text)
+        return wanted.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError("\n".join(_sentence(file, item) for item in error.errors())) from error
+        raise ModelError(
+            "\n".join(_sentence(file, item, wanted) for item in error.errors())
+        ) from error
 
 
-def _sentence(file: Path, item: Any) -> str:
+def _sentence(file: Path, item: Any, wanted: type[ImageConfig]) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        return f"{file}: {key}: unknown key{nearest(key, EmbedderConfig.model_fields)}"
+        return f"{file}: {key}: unknown key{nearest(key, wanted.model_fields)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing"
     return f"{file}: {key}: {item['msg']}, got {item['input']!r}"

@@ -318,7 +318,7 @@ def edit(saved, **changes):
     [
         ({"format": 2, "new": 1}, "format 2 is newer than this fewlabels reads"),
         ({"format": "1"}, "format: Input should be 1"),
-        ({"kind": "classifier"}, "kind 'classifier' is not known"),
+        ({"kind": "classifier"}, "of the kind 'classifier'; expected 'embedder'"),
         ({"colour": 1}, "colour: unknown key"),
         ({"image_sizes": 32}, "did you mean 'image_size'"),
         ({"image_size": "32"}, "image_size: .*valid integer"),

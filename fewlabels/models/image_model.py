@@ -1,0 +1,196 @@
+"""What embedders and classifiers share: a timm backbone with its preprocessing inside."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
+from typing_extensions import Self
+
+from fewlabels.data.pixels import centre
+from fewlabels.errors import ModelError
+from fewlabels.models import folder as folders
+from fewlabels.models import images as pixels
+from fewlabels.models.backbone import load_exactly, load_weights, make_backbone
+
+
+class ImageModel(nn.Module):
+    """A timm backbone without its classifier, and the pixels that it wants.
+
+    Args:
+        backbone: a name of timm, or of a plugin.
+        pretrained: download timm's weights.
+        weights: a local file of the backbone's weights instead.
+        pooling: timm's ``global_pool``; None is the backbone's own.
+        image_size, crop_pct, interpolation, mean, std: None is what the backbone was trained with.
+        backbone_options: passed on to the backbone's constructor.
+
+    Raises:
+        ModelError: an unknown backbone, options that it refuses, or weights that do not fit.
+    """
+
+    config: ClassVar[type[folders.ImageConfig]]
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        pretrained: bool = False,
+        weights: str | None = None,
+        pooling: str | None = None,
+        image_size: int | None = None,
+        crop_pct: float | None = None,
+        interpolation: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        backbone_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.pooling = backbone, pooling
+        self.backbone_options = dict(backbone_options or {})
+        self.backbone: Any = make_backbone(
+            backbone,
+            pretrained=pretrained,
+            pooling=pooling,
+            image_size=image_size,
+            options=self.backbone_options,
+        )
+        if weights is not None:
+            load_weights(self.backbone, weights)
+        if any(values is not None and len(values) != 3 for values in (mean, std)):
+            raise ModelError(f"mean {mean}, std {std}: expected three numbers each, for R, G and B")
+        given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
+        known = resolve_model_data_config(self.backbone, args=given)
+        self.image_size: int = image_size or known["input_size"][-1]
+        self.crop_pct, self.interpolation = float(known["crop_pct"]), str(known["interpolation"])
+        if not 0 < self.crop_pct <= 1:
+            raise ModelError(f"crop_pct {self.crop_pct}: expected a share of the image, in (0, 1]")
+        self.statistics = {n: tuple(float(v) for v in known[n]) for n in ("mean", "std")}
+        for name, values in self.statistics.items():
+            buffer = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+        self.feature_size = self._measure()
+
+    @torch.no_grad()
+    def _measure(self) -> int:
+        """The width of the features; what a backbone says of itself leaves its pooling out."""
+        training = self.backbone.training
+        self.backbone.eval()
+        try:
+            features = self._features(torch.zeros(1, 3, self.image_size, self.image_size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ModelError(
+                f"backbone {self.name!r} cannot see images of {self.image_size} pixels: {error}"
+            ) from error
+        self.backbone.train(training)
+        if features.ndim != 2:
+            raise ModelError(
+                f"backbone {self.name!r} with pooling {self.pooling!r} gives "
+                f"{tuple(features.shape[1:])} an image, not a vector; name a pooling, as in avg"
+            )
+        return features.shape[1]
+
+    def _features(self, images: Tensor) -> Tensor:
+        maps = self.backbone.forward_features((images - self.mean) / self.std)
+        pooled: Tensor = self.backbone.forward_head(maps, pre_logits=True)
+        return pooled
+
+    # ------------------------------------------------------------------------ images
+
+    @property
+    def resize_size(self) -> int:
+        """The shorter side of an image before the centre is cut out."""
+        return math.floor(self.image_size / self.crop_pct)
+
+    def canvas(self, image: Image.Image) -> Tensor:
+        """The middle square of an image at ``resize_size``: (3, R, R) uint8, to cut views from."""
+        return pixels.canvas(image, self.resize_size, self.image_size, self.interpolation)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """timm's evaluation transform before normalisation: (3, S, S) uint8.
+
+        An image is turned as its EXIF tag says. The crop is timm's "center" for every backbone, so
+        that what is trained on, evaluated and encoded are the same pixels.
+        """
+        return centre(self.canvas(image), self.image_size)
+
+    def _prepare(self, image: Image.Image | Tensor) -> Tensor:
+        """(3, S, S) floats in [0, 1]; a tensor of that size already is taken as it is."""
+        if isinstance(image, Tensor) and image.shape[1:] != (self.image_size,) * 2:
+            if image.is_floating_point():
+                square = pixels.canvas(image, self.resize_size, self.image_size, self.interpolation)
+                return centre(square, self.image_size).clamp(0, 1).cpu()
+            image = to_pil_image(image.cpu())
+        ready = image.cpu() if isinstance(image, Tensor) else self.preprocess(image)
+        return ready if ready.is_floating_point() else ready.float() / 255
+
+    def _map(
+        self,
+        images: pixels.Images,
+        function: Callable[[Tensor], Tensor],
+        width: int,
+        batch_size: int,
+        device: str | torch.device | None,
+    ) -> np.ndarray:
+        """``function`` of the prepared images, in batches and in evaluation mode: (N, width)."""
+        if device is not None:
+            self.to(device)
+        training = {module: module.training for module in self.modules()}
+        self.eval()
+        rows = [np.empty((0, width), np.float32)]
+        try:
+            prepared = pixels.each(images, self._prepare)
+            while batch := list(itertools.islice(prepared, batch_size)):
+                # Not inference_mode: what a backbone caches in it could never be trained with.
+                with torch.no_grad():
+                    rows.append(function(torch.stack(batch).to(self.mean.device)).cpu().numpy())
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        return np.concatenate(rows)
+
+    # ------------------------------------------------------------------------ saving
+
+    def _own_config(self) -> dict[str, Any]:
+        """What a kind of model has beside its backbone and preprocessing."""
+        return {}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder."""
+        # The architecture where the name is a place: what is loaded must not be fetched.
+        placed = ":" in self.name
+        config = self.config(
+            backbone=self.backbone.pretrained_cfg["architecture"] if placed else self.name,
+            pooling=self.pooling,
+            image_size=self.image_size,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,  # type: ignore[arg-type]
+            **self.statistics,  # type: ignore[arg-type]
+            backbone_options=self.backbone_options,
+            **self._own_config(),
+        )
+        folders.write(Path(folder), config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The model in a folder, in evaluation mode; downloads nothing and unpickles nothing.
+
+        Raises:
+            ModelError: no such folder, or one that does not hold a model of this kind.
+        """
+        folder = Path(folder)
+        config, state = folders.read(folder, cls.config)
+        model = cls(**config.model_dump(exclude={"format", "kind"}))
+        load_exactly(model, state, str(folder / folders.WEIGHTS))
+        return model.eval()
