@@ -1,0 +1,63 @@
+"""Classification: the error of a model on the test images, and by which rule a run reports it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fewlabels.errors import DataError
+
+Rule = Literal["last", "median", "best"]
+MEDIAN_OF = 20
+"""Checkpoints of the ``median`` rule (MixMatch)."""
+
+
+def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The share of samples whose true class does not score highest; equal scores share the credit.
+
+    Ties are scored by their expectation over a random choice among the highest, so a constant
+    model has the error of chance.
+
+    Args:
+        scores: (N, C) logits or probabilities.
+        truth: (N,) classes; -1, unknown, takes no part.
+
+    Raises:
+        DataError: scores that are not finite, or no known truth.
+    """
+    known = truth >= 0
+    if not known.any():
+        raise DataError("no test image has a known class, so no error can be given")
+    scores, truth = scores[known], truth[known]
+    if not np.isfinite(scores).all():
+        raise DataError("scores of the test images are not finite; lower optimizer.lr")
+    highest = scores == scores.max(1, keepdims=True)
+    right = highest[np.arange(len(truth)), truth] / highest.sum(1)
+    return float(1 - right.mean())
+
+
+def reported(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
+    """A run's number for one model: ``{"error", "rule", "step", "checkpoints"}``.
+
+    ``last``: of the last evaluation. ``median``: the median over the last 20, or over as many as
+    ``checkpoints`` says. ``best``: of the evaluation with the smallest validation error, the
+    earliest of equals; test errors are never looked at to choose.
+
+    Args:
+        rows: evaluations in order, each with model, step, error, and validation_error where images
+            were held out.
+    """
+    own = [row for row in rows if row["model"] == model]
+    if not own:
+        raise DataError(f"model {model!r} was never evaluated")
+    if rule == "best":
+        if any(row.get("validation_error") is None for row in own):
+            raise DataError("evaluation.report: best needs a validation split; set data.validation")
+        own = [min(own, key=lambda row: row["validation_error"])]
+    else:
+        own = own[-MEDIAN_OF:] if rule == "median" else own[-1:]
+    error = statistics.median(row["error"] for row in own)
+    return {"error": error, "rule": rule, "step": own[-1]["step"], "checkpoints": len(own)}
