@@ -19,14 +19,15 @@ from torch import nn
 
 from fewlabels.checkpoint import checkpoints
 from fewlabels.contracts import Records, ViewFunction
+from fewlabels.data.labelled import labelled_split, write_labelled
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.data.views import Pipeline
 from fewlabels.discoveries import Discoveries
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
-from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
 from fewlabels.metrics import Metrics
+from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.images import canvas
 from fewlabels.models.optimise import make_optimizer, make_scheduler
@@ -35,6 +36,7 @@ from fewlabels.plan import Plan
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
 from fewlabels.rounds import Loop
+from fewlabels.scoring import ClassificationScoring, RetrievalScoring, Scoring
 from fewlabels.sections import Subset
 from fewlabels.seeds import derive
 
@@ -69,29 +71,32 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 class Builder:
     """What a strategy may ask for (contracts.Build)."""
 
-    def __init__(self, recipe: Recipe, size: int, classes: int | None) -> None:
+    def __init__(
+        self, recipe: Recipe, task: str, size: int, classes: int | None, names: tuple[str, ...]
+    ) -> None:
         self.recipe, self.size, self.classes = recipe, size, classes
         model = recipe.model
         torch.manual_seed(derive(recipe.seed, "weights"))
-        self._embedder = Embedder(
-            model.backbone,
-            pretrained=model.pretrained,
-            weights=model.weights,
-            embedding_size=model.embedding_size,
-            pooling=model.pooling,
-            image_size=model.image_size,
-            crop_pct=model.crop_pct,
-            interpolation=model.interpolation,
-            backbone_options=model.backbone_options,
+        same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "batch_norm"})
+        self.model: Embedder | Classifier = (
+            Classifier(**same, classes=names)
+            if task == "classification"
+            else Embedder(**same, embedding_size=model.embedding_size)
         )
-        self.image_size = self._embedder.image_size
-        self.embedding_size = model.embedding_size or self._embedder.feature_size
+        self.image_size = self.model.image_size
+        self.embedding_size = model.embedding_size or self.model.feature_size
         views = [build("views", spec) for spec in recipe.views]
         self.view: ViewFunction = Pipeline(views, self.image_size)
 
     def embedder(self) -> Embedder:
-        """The recipe's model."""
-        return self._embedder
+        """The recipe's model, for a strategy whose task is retrieval."""
+        assert isinstance(self.model, Embedder)
+        return self.model
+
+    def classifier(self) -> Classifier:
+        """The recipe's model, for a strategy whose task is classification."""
+        assert isinstance(self.model, Classifier)
+        return self.model
 
     def losses(self) -> dict[str, nn.Module]:
         """The recipe's losses by name."""
@@ -112,6 +117,22 @@ def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
     data = recipe.data
     parts = {k: selection(getattr(data, k)) for k in ("train", "test", "query", "gallery")}
     return split_rows(records, data.split or default, **parts)
+
+
+def read_labels(
+    recipe: Recipe, train: np.ndarray, records: Records
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data-set rows that train, rows held out, and the labels (N,) of the former, -1 = none."""
+    data, truth = recipe.data, records.truth[train]
+    seed = recipe.seed if data.split_seed is None else data.split_seed
+    count = data.labels if isinstance(data.labels, int) else 0
+    held = np.empty(0, np.int64)
+    chosen = np.full(len(train), data.labels == "all")
+    if count or data.validation:
+        drawn = labelled_split(truth, train, count, seed, data.share, data.validation)
+        chosen[drawn.labelled], held = True, drawn.validation
+    kept = np.setdiff1d(np.arange(len(train)), held)
+    return train[kept], train[held], np.where(chosen, truth, -1)[kept]
 
 
 def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
@@ -156,76 +177,84 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     records = source.load()
     split = read_split(recipe, records, source.default_split)
 
-    train, model = split.train, recipe.model
-    labels = np.where(recipe.data.labels == "all", records.truth[train], -1)
+    train, validation, labels = read_labels(recipe, split.train, records)
     found = [(name, d.classes) for name, d in discovery if d.classes is not None]
     if found and labels.max() >= 0:
         raise DataError(
             f"discovery {found[0][0]!r} numbers its labels by itself, so they cannot stand beside "
             "those that people gave; set data.labels: none, or take the discovery away"
         )
+    classifies = strategy.task == "classification"
+    if classifies and labels.max() < 0:
+        raise DataError(
+            f"strategy {recipe.strategy.name!r} trains a classifier, which needs some labels; set "
+            "data.labels to a number, or to all"
+        )
     classes = found[-1][1] if found else int(labels.max()) + 1 or None
-    builder = Builder(recipe, len(train), classes)
-    embedder = builder.embedder()
-    test = RetrievalTest(
-        split, records.truth, recipe.evaluation.ks, recipe.evaluation.all_against_all
-    )
+    builder = Builder(recipe, strategy.task, len(train), classes, records.classes)
+    model, ask = builder.model, recipe.evaluation
 
     quiet = not accelerator.is_main_process
     budget = recipe.data.memory * 2**30
     prepare = partial(
         canvas,
-        resize_size=embedder.resize_size,
-        image_size=embedder.image_size,
-        interpolation=embedder.interpolation,
+        resize_size=model.resize_size,
+        image_size=model.image_size,
+        interpolation=model.interpolation,
     )
-    pixels = searched = Pixels(records.images, train, prepare)
-    if not np.array_equal(train, test.rows):
-        searched = Pixels(records.images, test.rows, prepare)
-
     running = Running(strategy.modules(builder), accelerator)
     memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     for module in running.modules.values():
         module.to(accelerator.device).to(memory_format=memory_format)
 
-    def embed(name: str, *what: str, images: Pixels = pixels) -> list[np.ndarray]:
-        module, size = running.plain(name), builder.image_size
-        batch, workers = recipe.evaluation.batch, recipe.data.workers
-        return extract(accelerator, module, images, size, what, batch, workers)
+    scoring: Scoring
+    if classifies:
+        models = [n for n, m in running.modules.items() if isinstance(m, Classifier)]
+        given = int((labels >= 0).sum())
+        scoring = ClassificationScoring(
+            strategy, models, split.test, validation, records.truth, given, ask.report
+        )
+    else:
+        raw = builder.image_size if ask.pixels else None
+        scoring = RetrievalScoring(
+            strategy, split, records.truth, ask.ks, ask.all_against_all, ask.before, raw
+        )
+    pixels = searched = Pixels(records.images, train, prepare)
+    if not np.array_equal(train, scoring.rows):
+        searched = Pixels(records.images, scoring.rows, prepare)
 
-    def evaluate(when: str) -> list[dict[str, Any]]:
-        if not test.searches:
-            return []
-        features = {}
-        if when == "trained":
-            (features["trained"],) = embed(strategy.deploys, "embedding", images=searched)
-        elif recipe.evaluation.before:
-            features["frozen"], features["untrained"] = embed(
-                strategy.deploys, "features", "embedding", images=searched
-            )
-        if not accelerator.is_main_process:
-            return []
-        if when == "before" and recipe.evaluation.pixels:
-            features = {"pixels": raw_pixels(searched, builder.image_size), **features}
-        return [row for name, rows in features.items() for row in test.score(name, rows)]
+    def see(images: Pixels, name: str, *what: str) -> list[np.ndarray]:
+        module, size = running.plain(name), builder.image_size
+        return extract(accelerator, module, images, size, what, ask.batch, recipe.data.workers)
+
+    def evaluate(when: str, discoveries: int) -> list[dict[str, Any]]:
+        given = scoring.ask(when, discoveries, partial(see, searched))
+        return scoring.rows_of(given, when, searched) if accelerator.is_main_process else []
 
     folder = resume if resume is not None else run_folder(out, recipe.name, accelerator)
     metrics = Metrics(folder / "metrics.jsonl" if accelerator.is_main_process else None)
     if not checkpoints(folder / "checkpoints"):
         metrics.cut(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
+    if recipe.rounds.oracle:
+        facts["ORACLE"] = "discovered samples got their true labels: no result, an analysis"
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         metrics.write([facts])
+        if isinstance(recipe.data.labels, int):
+            parts = {"labelled": train[labels >= 0], "validation": validation}
+            write_labelled(folder / "labelled.csv", parts, records.truth, records.classes)
     say(
-        f"{recipe.name}: {len(train)} images train, {len(test.rows)} are retrieved; "
+        f"{recipe.name}: {len(train)} images train, {len(scoring.rows)} are scored; "
         f"{facts['processes']} process(es) on {facts['device']}; run folder {folder}"
     )
     plan = Plan(
         **recipe.rounds.model_dump(),
         **recipe.train.model_dump(exclude={"precision"}),
-        evaluate_every=recipe.evaluation.every,
-        batch_norm=model.batch_norm,
+        first=int(bool(discovery) and labels.max() >= 0),
+        evaluate_every=ask.every,
+        evaluate_steps=ask.steps,
+        batch_norm=recipe.model.batch_norm,
     )
     optimizer, schedule = recipe.optimizer, recipe.schedule
     loop = Loop(
@@ -239,11 +268,11 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         ),
         plan=plan,
         seed=recipe.seed,
-        weights=recipe.weights,
+        weights={**strategy.weights, **recipe.weights},
         make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
         make_scheduler=partial(make_scheduler, **schedule.model_dump()),
         evaluate=evaluate,
-        embed=lambda name, what: embed(name, what)[0],
+        embed=lambda name, what: see(pixels, name, what)[0],
         folder=folder,
         metrics=metrics,
         workers=recipe.data.workers,
@@ -260,34 +289,6 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         deployed.save_pretrained(folder / "model")
     if accelerator.num_processes > 1:
         broadcast_object_list(scores)
-    say(table(scores[0]))
+    say(scoring.table(scores[0]))
     say(f"run folder: {folder}")
     return folder, scores[0]
-
-
-NAMES = {
-    "pixels": "raw pixels",
-    "frozen": "backbone before training",
-    "untrained": "embedder before training",
-    "trained": "embedder after training",
-}
-
-
-def table(scores: list[dict[str, Any]]) -> str:
-    """The last scores of each model as text, in percent."""
-    last = {(row["search"], row["model"]): row for row in scores}
-    if not last:
-        return "no two test images are known to be of one class, so nothing was scored"
-    measures = [
-        k for k in next(iter(last.values())) if k.startswith(("recall", "map", "r_prec", "nmi"))
-    ]
-    lines = []
-    for search in dict.fromkeys(search for search, _ in last):
-        lines.append(f"{search:26}" + "".join(f"{m:>13}" for m in measures))
-        for model, name in NAMES.items():
-            if (search, model) in last:
-                values = (last[search, model][m] for m in measures)
-                lines.append(f"  {name:24}" + "".join(f"{100 * v:13.1f}" for v in values))
-        row = last[search, "trained"]
-        lines.append(f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find")
-    return "\n".join(lines)

@@ -57,7 +57,7 @@ class Batches:
         """Optimiser steps of an epoch, and epochs."""
         if phase.steps is not None:
             return phase.steps, 1
-        stream = next(iter(phase.streams.values()))
+        stream = phase.epoch_of or next(iter(phase.streams.values()))
         whole = len(self._members(stream, labels)) // (stream.batch * self.plan.accumulate)
         return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
 

@@ -41,12 +41,7 @@ def save_checkpoint(
     draft = folder / f".draft-{step:06d}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone()
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    save_file(tensors, draft / "modules.safetensors")
+    save_modules(draft, modules)
     torch.save(dict(optimizers), draft / "optimizers.pt")
     np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
     (draft / "state.json").write_text(json.dumps(state, indent=1))
@@ -57,6 +52,17 @@ def save_checkpoint(
     for retired in folder.glob(".old-*"):
         shutil.rmtree(retired)
     return place
+
+
+def save_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write every module's tensors into a folder, for :func:`load_modules`."""
+    place.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{name}/{key}": value.detach().cpu().contiguous().clone()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    save_file(tensors, place / "modules.safetensors")
 
 
 def _retire(place: Path) -> None:

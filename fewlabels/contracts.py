@@ -258,7 +258,11 @@ class Average:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: ``epochs`` over its first stream, or ``steps``."""
+    """One stretch of training: ``epochs`` or ``steps``.
+
+    An epoch is one pass over ``epoch_of``, whose images need not be looked at; None is the first of
+    ``streams``.
+    """
 
     name: str
     trains: tuple[str, ...]
@@ -266,6 +270,7 @@ class Phase:
     averages: Mapping[str, Average] = field(default_factory=dict)
     epochs: int | None = None
     steps: int | None = None
+    epoch_of: Stream | None = None
 
 
 @dataclass(frozen=True)
@@ -287,6 +292,8 @@ class Build(Protocol):
     embedding_size: int
 
     def embedder(self) -> nn.Module: ...
+
+    def classifier(self) -> nn.Module: ...
 
     def losses(self) -> dict[str, nn.Module]: ...
 
@@ -310,16 +317,27 @@ class Extract(Protocol):
     """Evaluation-mode outputs of all training images, (N, D) float32, the same in every process."""
 
     def __call__(
-        self, model: str, what: Literal["embedding", "features"] = "embedding"
+        self, model: str, what: Literal["embedding", "features", "logits"] = "embedding"
     ) -> np.ndarray: ...
 
 
 class Strategy(Protocol):
-    """How a run trains. ``deploys`` names the module that is evaluated first and saved."""
+    """How a run trains.
+
+    Attributes:
+        deploys: the module that is evaluated first and saved.
+        task: what it makes of an image: an embedding to retrieve by, or scores of classes.
+        weights: of its loss terms where the recipe gives none; 1 where this has none either.
+    """
 
     deploys: str
+    task: Literal["retrieval", "classification"]
+    weights: Mapping[str, Ramp]
 
     def modules(self, build: Build) -> dict[str, nn.Module]: ...
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """The module that stands in for ``model`` after so many discoveries that found anything."""
 
     def start(self, models: Models, extract: Extract) -> None:
         """Called once, before the first discovery: starts that depend on the data."""

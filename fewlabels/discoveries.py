@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels.contracts import Discovered, Discovery, Found, Pool, Records
+from fewlabels.contracts import Discovered, Discovery, Found, Needs, Pool, Records, Strategy
 from fewlabels.data.pixels import Selected
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.ledger import write_ledger
 from fewlabels.metrics import Metrics
 from fewlabels.plan import Plan
 from fewlabels.seeds import generator
+
+
+class Seen(NamedTuple):
+    """What a model makes of the training images."""
+
+    features: np.ndarray  # (N, D)
+    probabilities: np.ndarray | None = None  # (N, C)
+    history: tuple[np.ndarray, ...] = ()  # (N, D) each, at the discoveries before, newest first
 
 
 class Discoveries:
@@ -40,25 +49,48 @@ class Discoveries:
         self.components, self.records, self.rows, self.given = components, records, rows, given
         self.plan, self.seed, self.folder, self.metrics = plan, seed, folder, metrics
 
-    def models(self) -> set[str]:
-        """The models whose features are looked at."""
-        return {component.needs().model for _, component in self.components}
+    def needs(self) -> dict[str, Needs]:
+        """What is looked at, by model: the most that any component asks for."""
+        result: dict[str, Needs] = {}
+        for _, component in self.components:
+            need = component.needs()
+            other = result.get(need.model, Needs(need.model))
+            result[need.model] = Needs(
+                need.model,
+                max(need.history, other.history),
+                need.probabilities or other.probabilities,
+            )
+        return result
+
+    def check(self, strategy: Strategy, models: Collection[str]) -> None:
+        """Refuse a discovery that looks through a model which the strategy does not have.
+
+        Raises:
+            ComponentError: naming the discovery, the model, and those that there are.
+        """
+        for name, component in self.components:
+            asked = component.needs().model
+            if strategy.seen_through(asked, 0) not in models or asked not in models:
+                raise ComponentError(
+                    f"discovery {name!r} looks through the {asked}, which this strategy does not "
+                    f"have; set by: to one of {', '.join(models)}"
+                )
 
     def __call__(
-        self, round: int, labels: np.ndarray, features: Mapping[str, np.ndarray]
+        self, round: int, labels: np.ndarray, seen: Mapping[str, Seen]
     ) -> tuple[Found, int]:
         """What is labelled now, and how many labels were found.
 
         Args:
             labels: (N,) labels so far, -1 = unlabelled.
-            features: (N, D) by model.
+            seen: by model.
 
         Raises:
-            ComponentError: a discovery that needs what this version's loop does not keep.
+            ComponentError: a discovery that fails, or that breaks its contract.
         """
         labels, found, count = labels.copy(), None, 0
         for name, component in self.components:
-            pool = self._pool(name, component, labels, features, found)
+            pool = self._pool(component, labels, seen[component.needs().model], found)
             budget = self.plan.budget(labels, self.given)
             rng = generator(self.seed, "discovery", name, round)
             try:
@@ -71,34 +103,60 @@ class Discoveries:
                     f"discovery {name!r} failed with {type(error).__name__}: {error} "
                     f"({last.filename}:{last.lineno})"
                 ) from error
+            self._check(name, found, pool, budget)
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
-            labels[found.indices] = found.labels
+            truth = self.records.truth[self.rows[found.indices]]
+            labels[found.indices] = truth if self.plan.oracle else found.labels
             count += len(found.indices)
             path = self.folder / "ledger" / f"round-{round:03d}-{name}.parquet"
-            summary = write_ledger(path, found, pool, self.records, round, name)
+            own = component.classes is not None
+            summary = write_ledger(path, found, pool, self.records, round, name, not own)
             self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=round)
         centres, pairs = (None, None) if found is None else (found.centres, found.pairs)
         return Found(labels, self.given, centres, pairs, fresh=True), count
 
     def _pool(
-        self,
-        name: str,
-        component: Discovery,
-        labels: np.ndarray,
-        features: Mapping[str, np.ndarray],
-        found: Discovered | None,
+        self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None
     ) -> Pool:
         need = component.needs()
-        if need.history or need.probabilities:
-            raise ComponentError(
-                f"discovery {name!r} needs the history or the probabilities of a classifier, "
-                "which this strategy does not keep"
-            )
-        images = Selected(self.records.images, self.rows) if need.images else None
         return Pool(
-            self.rows, features[need.model], labels.copy(), self.given, images=images, found=found
+            self.rows,
+            seen.features,
+            labels.copy(),
+            self.given,
+            classes=len(self.records.classes) or None,
+            probabilities=seen.probabilities if need.probabilities else None,
+            images=Selected(self.records.images, self.rows) if need.images else None,
+            history=seen.history[: need.history],
+            found=found,
         )
+
+    def _check(self, name: str, found: Discovered, pool: Pool, budget: int) -> None:
+        """Refuse what would spoil the labels.
+
+        Raises:
+            ComponentError: naming the discovery and the part of its contract that it broke.
+        """
+        count, indices = len(pool.rows), found.indices
+        free = pool.labels < 0 if found.merge == "add" else ~pool.given
+        broken = (
+            "indices, labels and scores differ in length"
+            if not len(indices) == len(found.labels) == len(found.scores)
+            else "an index is out of range"
+            if len(indices) and not 0 <= indices.min() <= indices.max() < count
+            else "an index comes twice"
+            if len(np.unique(indices)) < len(indices)
+            else "a sample was labelled already"
+            if not free[indices].all()
+            else "a label is negative"
+            if len(indices) and found.labels.min() < 0
+            else f"it labelled {len(indices)} samples of a budget of {budget}"
+            if found.merge == "add" and len(indices) > budget
+            else ""
+        )
+        if broken:
+            raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What the components keep between rounds."""

@@ -10,10 +10,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Plan:
-    """When discovery happens, how much it may label, and how steps are carried out."""
+    """When discovery happens, how much it may label, and how steps are carried out.
 
+    ``first`` is 1 where a round on the given labels alone comes before the first generation.
+    """
+
+    generations: int = 1
     rounds: int = 1
+    first: int = 0
     epochs_per_round: int = 1
+    first_epochs: int | None = None
+    restart: Literal["never", "generation", "round"] = "never"
+    stop: float | None = None
+    oracle: bool = False
     steps_per_epoch: int | None = None
     discover_every: int = 1
     growth: Literal["all", "double", "fixed"] = "all"
@@ -25,7 +34,44 @@ class Plan:
     keep_checkpoints: int = 2
     log_every: int = 10
     evaluate_every: int = 1
+    evaluate_steps: int = 0
     batch_norm: str = "train"
+
+    @property
+    def total(self) -> int:
+        """Rounds of the whole run."""
+        return self.first + self.generations * self.rounds
+
+    def generation(self, index: int) -> tuple[int, int]:
+        """The generation of a round, and the round's number in it; (0, -1) before the first."""
+        after = index - self.first
+        return divmod(after, self.rounds) if after >= 0 else (0, -1)
+
+    def epochs(self, index: int) -> int:
+        """Epochs of a round."""
+        given = index < self.first and self.first_epochs is not None
+        return self.first_epochs or 1 if given else self.epochs_per_round
+
+    def discovers(self, index: int) -> bool:
+        """Whether a discovery opens a round."""
+        return index >= self.first and (index - self.first) % self.discover_every == 0
+
+    def forgets(self, index: int) -> bool:
+        """Whether a round goes back to the given labels: the first of each later generation."""
+        generation, number = self.generation(index)
+        return generation > 0 and number == 0
+
+    def restarts(self, index: int) -> bool:
+        """Whether a round begins with the initial weights."""
+        return {"never": False, "generation": self.forgets(index), "round": index > 0}[self.restart]
+
+    def stretch(self, index: int) -> tuple[int, int]:
+        """The epochs between two restarts around a round: before it, and all."""
+        begins = [i for i in range(self.total) if i == 0 or self.restarts(i)]
+        begin = max(i for i in begins if i <= index)
+        end = min([i for i in begins if i > index], default=self.total)
+        before = sum(self.epochs(i) for i in range(begin, index))
+        return before, before + sum(self.epochs(i) for i in range(index, end))
 
     def budget(self, labels: np.ndarray, given: np.ndarray) -> int:
         """How many samples a discovery may label now (Eq. 2.1 for ``double``)."""
@@ -48,4 +94,5 @@ class Position:
     epoch: int = 0
     batch: int = 0
     step: int = 0  # optimiser steps so far
+    restarted: int = 0  # the step at which weights last began again
     discoveries: int = 0

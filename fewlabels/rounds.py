@@ -18,11 +18,17 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from fewlabels.batches import Batches
-from fewlabels.checkpoint import checkpoints, load_modules, read_checkpoint, save_checkpoint
-from fewlabels.contracts import Clock, Found, Phase, Round
+from fewlabels.checkpoint import (
+    checkpoints,
+    load_modules,
+    read_checkpoint,
+    save_checkpoint,
+    save_modules,
+)
+from fewlabels.contracts import Clock, Found, Needs, Phase, Round
 from fewlabels.contracts import Strategy as StrategyContract
 from fewlabels.data.pixels import Pixels
-from fewlabels.discoveries import Discoveries
+from fewlabels.discoveries import Discoveries, Seen
 from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
@@ -42,7 +48,8 @@ class Loop:
         weights: of losses; one without a weight counts 1.
         make_optimizer: from named parameters.
         make_scheduler: from an optimiser and the run's epochs.
-        evaluate: called in every process; gives rows for the metrics.
+        evaluate: called in every process with "before" or "trained" and the number of discoveries;
+            gives rows for the metrics.
         embed: Output fields of a plain module for all training images.
     """
 
@@ -59,7 +66,7 @@ class Loop:
         weights: Mapping[str, Ramp],
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[..., Any],
-        evaluate: Callable[[str], list[dict[str, Any]]],
+        evaluate: Callable[[str, int], list[dict[str, Any]]],
         embed: Callable[[str, str], np.ndarray],
         folder: Path,
         metrics: Metrics,
@@ -78,6 +85,9 @@ class Loop:
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
         self.updates: dict[str, int] = {}
+        self.scores: list[dict[str, Any]] = []
+        self.history: dict[str, tuple[np.ndarray, ...]] = {}
+        self.validation: float | None = None  # error of the deployed model after the round before
         if plan.batch_norm == "frozen":
             for module in running.modules.values():
                 freeze_norms(module)
@@ -86,47 +96,74 @@ class Loop:
 
     def prepare(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
-        for phase in self.strategy.phases(Round(0, 0, self.plan.epochs_per_round, 0)):
+        self.discoveries.check(self.strategy, self.running.modules)
+        for phase in self.strategy.phases(self._round(0)):
             self._start(phase)
 
     def run(self) -> None:
         """From where the run stands to its end."""
         if not self._resume():
             self.strategy.start(self.running, self._extract)
-            self.metrics.write(self.evaluate("before"))
-        for index in range(self.at.round, self.plan.rounds):
+            if self.plan.restart != "never":
+                self._write_initial()
+            self.metrics.write(self.evaluate("before", 0))
+        for index in range(self.at.round, self.plan.total):
             begin = time.monotonic()
             begun = self.at.phase or self.at.epoch or self.at.batch
-            due = self.discoveries.components and index % self.plan.discover_every == 0
-            if due and not begun:
-                self._discover(index)
-            here = Round(index, 0, self.plan.epochs_per_round, self.at.discoveries)
-            phases = self.strategy.phases(here)
+            if not begun:
+                self._open(index)
+            phases = self.strategy.phases(self._round(index))
             for number in range(self.at.phase, len(phases)):
                 self._train(phases[number])
                 self.at.phase, self.at.epoch, self.at.batch = number + 1, 0, 0
-            last = index + 1 == self.plan.rounds
+            last = index + 1 == self.plan.total
             every = self.plan.evaluate_every
-            self.running.average_buffers()
-            scores: list[dict[str, Any]] = []
-            if last or (every and (index + 1) % every == 0):
-                scores = self.evaluate("trained")
-                self.metrics.write(scores, round=index, step=self.at.step)
+            told = ""
+            if last or self.plan.stop or (every and (index + 1) % every == 0):
+                told = self._evaluate()
             seconds = round(time.monotonic() - begin, 1)
             self.metrics.write([{"kind": "round", "seconds": seconds}], round=index)
-            told = [f"{row['search']} recall@1 {100 * row['recall@1']:.1f}" for row in scores]
-            said = "; ".join([f"round {index + 1}/{self.plan.rounds}", *told, f"{seconds:.0f} s"])
-            self.say(said)
+            self.say(f"round {index + 1}/{self.plan.total}; {told}{seconds:.0f} s")
             self.at.round, self.at.phase = index + 1, 0
+            stops = self._settled()
+            if stops:
+                self.at.round = self.plan.total
             self._checkpoint()
+            if stops:
+                self.say(f"the validation error has settled to within {self.plan.stop}: the end")
+                break
+
+    def _round(self, index: int) -> Round:
+        generation = self.plan.generation(index)[0]
+        return Round(index, generation, self.plan.epochs(index), self.at.discoveries)
+
+    def _open(self, index: int) -> None:
+        """What comes before a round's training: discovery, and a new beginning where it is due."""
+        if self.plan.forgets(index):
+            self.labels = np.where(self.given, self.labels, -1)
+            self.found = self.found._replace(labels=self.labels, fresh=True)
+        if self.discoveries.components and self.plan.discovers(index):
+            self._discover(index)
+        if self.plan.restarts(index):
+            load_modules(self.folder / "initial", self.running.modules)
+            self.optimizers, self.schedulers, self.updates = {}, {}, {}
+            self.at.restarted = self.at.step
+
+    def _evaluate(self) -> str:
+        """Score the models, write it down, and give it in words."""
+        self.running.average_buffers()
+        scores = self.evaluate("trained", self.at.discoveries)
+        self.metrics.write(scores, round=self.at.round, step=self.at.step)
+        self.scores = scores
+        return "".join(f"{row['told']}; " for row in scores)
 
     def _discover(self, index: int) -> None:
         """Ask each discovery in turn, in the main process, and tell all processes."""
-        features = {name: self.embed(name, "embedding") for name in self.discoveries.models()}
+        seen = {name: self._see(need) for name, need in self.discoveries.needs().items()}
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                result = [self.discoveries(index, self.labels, features)]
+                result = [self.discoveries(index, self.labels, seen)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:
@@ -138,6 +175,29 @@ class Loop:
         self.found, count = result[0]
         self.labels = self.found.labels
         self.at.discoveries += int(count > 0)
+
+    def _see(self, need: Needs) -> Seen:
+        """The training images as a discovery asks to see them."""
+        model = self.strategy.seen_through(need.model, self.at.discoveries)
+        classifies = self.strategy.task == "classification"
+        features = self.embed(model, "features" if classifies else "embedding")
+        probabilities = None
+        if need.probabilities:
+            logits = torch.from_numpy(self.embed(model, "logits"))
+            probabilities = logits.softmax(1).numpy()
+        history = self.history.get(need.model, ())
+        if need.history:
+            self.history[need.model] = (features, *history)[: need.history]
+        return Seen(features, probabilities, history)
+
+    def _settled(self) -> bool:
+        """Whether the stop rule ends the run: the validation error no longer moves."""
+        own = [row for row in self.scores if row["model"] == self.strategy.deploys]
+        now = own[0].get("validation_error") if own else None
+        before, self.validation = self.validation, now
+        if self.plan.stop is None or now is None or before is None:
+            return False
+        return abs(now - before) < self.plan.stop
 
     def _train(self, phase: Phase) -> None:
         """Train one phase to its end."""
@@ -152,7 +212,7 @@ class Loop:
             self.at.epoch = epoch
             bar = tqdm(
                 self.batches(phase, self.labels, self._derive, epoch, self.at.batch),
-                f"round {self.at.round + 1}/{self.plan.rounds} epoch {epoch + 1}/{epochs}",
+                f"round {self.at.round + 1}/{self.plan.total} epoch {epoch + 1}/{epochs}",
                 total=steps * self.plan.accumulate,
                 initial=self.at.batch,
                 disable=None if self.accelerator.is_main_process else True,
@@ -165,7 +225,7 @@ class Loop:
                 )
                 trained = [self.running[name] for name in phase.trains]
                 with self.accelerator.accumulate(*trained):
-                    clock = Clock(self.at.round, epoch, self.at.step)
+                    clock = Clock(self.at.round, epoch, self.at.step - self.at.restarted)
                     with self.accelerator.autocast():
                         losses = self.strategy.losses(phase, self.running, batch, clock)
                         weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
@@ -184,12 +244,13 @@ class Loop:
 
     def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
         """After an optimiser step: averages, schedule, log, checkpoint."""
+        clock = self.at.step - self.at.restarted
         for name, average in phase.averages.items():
             if average.starts == "now" or self.at.discoveries:
                 done = self.updates.get(name, 0)
                 source = self.running.plain(average.of)
                 target = self.running.plain(name)
-                update_average(target, source, average.decay(self.at.step), done, average.buffers)
+                update_average(target, source, average.decay(clock), done, average.buffers)
                 self.updates[name] = done + 1
         rate = self.optimizers[phase.name].param_groups[0]["lr"]
         if self.at.step % self.plan.log_every == 0:
@@ -206,8 +267,14 @@ class Loop:
         self.at.step += 1
         if scheduler is not None:
             steps, epochs = self.batches.length(phase, self.labels)
-            share = self.at.batch / (steps * self.plan.accumulate)
-            scheduler.step_update(round((self.at.round * epochs + self.at.epoch + share) * TICKS))
+            share = (self.at.epoch + self.at.batch / (steps * self.plan.accumulate)) / epochs
+            before, _ = self.plan.stretch(self.at.round)
+            moved = before + share * self.plan.epochs(self.at.round)
+            scheduler.step_update(round(moved * TICKS))
+        steps = self.plan.evaluate_steps
+        if steps and self.at.step % steps == 0:
+            self._evaluate()
+            self._set_training(phase)
         every = self.plan.checkpoint_every
         if every and self.at.step % every == 0:
             self._checkpoint()
@@ -245,7 +312,7 @@ class Loop:
         optimizer = self.make_optimizer(named)
         for name in phase.trains:
             self.running.wrap(name)
-        epochs = (phase.epochs or 1) * self.plan.rounds
+        epochs = self.plan.stretch(self.at.round)[1]
         self.schedulers[phase.name] = self.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
 
@@ -261,11 +328,13 @@ class Loop:
         if self.found.centres is not None:
             arrays["centres"] = self.found.centres
         arrays |= {f"discovery.{k}": v for k, v in self.discoveries.state_dict().items()}
+        for name, past in self.history.items():
+            arrays |= {f"history.{name}.{i}": features for i, features in enumerate(past)}
         optimizers = {name: o.state_dict() for name, o in self.optimizers.items()}
         if self.accelerator.scaler is not None:
             optimizers["scaler"] = self.accelerator.scaler.state_dict()
         state = {"at": vars(self.at), "updates": self.updates, "fresh": self.found.fresh}
-        state["metrics"] = self.metrics.size()
+        state |= {"metrics": self.metrics.size(), "validation": self.validation}
         save_checkpoint(
             self.folder / "checkpoints",
             self.at.step,
@@ -275,6 +344,11 @@ class Loop:
             state,
             self.plan.keep_checkpoints,
         )
+
+    def _write_initial(self) -> None:
+        """Keep the weights that a restart goes back to."""
+        if self.accelerator.is_main_process:
+            save_modules(self.folder / "initial", self.running.modules)
 
     def _resume(self) -> bool:
         """Stand where the newest checkpoint stands, if there is one."""
@@ -289,9 +363,13 @@ class Loop:
         start = "discovery."
         kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
         self.discoveries.load_state_dict(kept)
+        self.validation = state["validation"]
+        for key in sorted(k for k in arrays if k.startswith("history.")):
+            name = key.split(".")[1]
+            self.history[name] = (*self.history.get(name, ()), arrays[key])
         load_modules(places[-1], self.running.modules)
-        here = Round(self.at.round, 0, self.plan.epochs_per_round, self.at.discoveries)
-        for phase in self.strategy.phases(here):
+        self.optimizers, self.schedulers = {}, {}  # prepare() made those of the first round
+        for phase in self.strategy.phases(self._round(self.at.round)):
             if phase.name in optimizers:
                 self._start(phase)
                 self.optimizers[phase.name].load_state_dict(optimizers[phase.name])

@@ -41,7 +41,19 @@ class Data(Section):
     test: Subset | None = None
     query: Subset | None = Field(None, description="of the test images; null: all against all")
     gallery: Subset | None = None
-    labels: Literal["none", "all"] = Field("none", description="what a person has given")
+    labels: Positive | Literal["none", "all"] = Field(
+        "none", description="what a person has given; a number is drawn by the seed"
+    )
+    share: Literal["balanced", "proportional"] = Field(
+        "balanced",
+        description="of a number of labels: the same of each class, or as the classes are",
+    )
+    split_seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="of which images are labelled; null: the recipe's seed"
+    )
+    validation: Annotated[int, Field(ge=0)] = Field(
+        0, description="training images held out with their labels, never test images"
+    )
     memory: Rate = Field(4.0, description="GiB of decoded images kept; more are read lazily")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read lazily")
 
@@ -93,8 +105,25 @@ class Schedule(Section):
 class Rounds(Section):
     """When discovery happens, how much it may label, and how long is trained in between."""
 
-    rounds: Positive = 1
+    generations: Positive = Field(
+        1, description="each begins again with the given labels and discovers anew"
+    )
+    rounds: Positive = Field(
+        1, description="of a generation; where labels are given, one on these alone comes first"
+    )
     epochs_per_round: Positive = 1
+    first_epochs: Positive | None = Field(
+        None, description="of the round on the given labels alone; null: as the others"
+    )
+    restart: Literal["never", "generation", "round"] = Field(
+        "never", description="when weights, optimiser, ramps and schedule begin again"
+    )
+    stop: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="end when the validation error changes by less between two rounds"
+    )
+    oracle: bool = Field(
+        False, description="give discovered samples their true labels: for analysis, never pushed"
+    )
     steps_per_epoch: Positive | None = None
     discover_every: Positive = 1
     growth: Literal["all", "double", "fixed"] = Field(
@@ -127,6 +156,14 @@ class Evaluation(Section):
     ks: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8]
     every: Annotated[int, Field(ge=0)] = Field(
         1, description="rounds between evaluations; 0: the end"
+    )
+    steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="optimiser steps between evaluations within a round; 0: none"
+    )
+    report: Literal["last", "median", "best"] = Field(
+        "last",
+        description="a classifier's number: its last, the median of its last 20, or that of "
+        "the smallest validation error",
     )
     before: bool = Field(True, description="the frozen backbone and the untrained head too")
     pixels: bool = Field(False, description="raw pixels too")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -88,12 +88,16 @@ def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarra
 
 
 def write_labelled(
-    path: Path, split: Labelled, rows: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    path: Path, parts: Mapping[str, np.ndarray], truth: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A CSV that any system can read: part, data-set row, class number, class name."""
+    """A CSV that any system can read: part, data-set row, class number, class name.
+
+    Args:
+        parts: data-set rows by name.
+        truth: classes by data-set row.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["part", "row", "class", "name"])
-        for part, positions in split._asdict().items():
-            for p in positions:
-                writer.writerow([part, rows[p], truth[p], names[truth[p]]])
+        for part, rows in parts.items():
+            writer.writerows([part, row, truth[row], names[truth[row]]] for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -50,8 +51,10 @@ class Metric:
             evaluated and saved; null: the student itself.
     """
 
+    task = "retrieval"
     supplies = ("embeddings", "labels", "indices", "memory", "centres")
     terms = ()
+    weights: Mapping[str, Ramp] = {}
 
     def __init__(
         self,
@@ -112,6 +115,10 @@ class Metric:
             start_from_principal_components(student, extract("student", "features"))
             for name in self.averages:
                 models.plain(name).load_state_dict(student.state_dict())
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """Every model by its own name."""
+        return model
 
     def phases(self, round: Round) -> list[Phase]:
         """One phase: all labelled images, class-balanced."""

@@ -54,10 +54,10 @@ def test_a_count_that_cannot_be_is_refused(arguments, sentence):
 
 
 def test_the_file_says_what_was_drawn(tmp_path):
-    split = draw(3, validation=3)
-    write_labelled(tmp_path / "labelled.csv", split, ROWS, TRUTH, ("a", "b", "c"))
+    parts = draw(3, validation=3)._asdict()
+    write_labelled(tmp_path / "labelled.csv", parts, TRUTH, ("a", "b", "c"))
     with (tmp_path / "labelled.csv").open() as file:
         found = list(csv.DictReader(file))
     assert [row["part"] for row in found] == ["labelled"] * 3 + ["validation"] * 3
-    assert [int(row["row"]) for row in found[:3]] == ROWS[split.labelled].tolist()
+    assert [int(row["row"]) for row in found[:3]] == parts["labelled"].tolist()
     assert [row["name"] for row in found[:3]] == ["a", "b", "c"]

@@ -1,0 +1,158 @@
+"""How a run's models are scored on the test images, by task; rows for metrics.jsonl and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fewlabels.contracts import Strategy
+from fewlabels.data.pixels import Pixels
+from fewlabels.data.splits import Split
+from fewlabels.evaluation.classification import Rule, error_rate, reported
+from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
+
+Row = dict[str, Any]
+See = Callable[..., list[np.ndarray]]
+"""``see(model, *fields)``: fields of its Output for the scored images; called in every process."""
+
+
+class Scoring(Protocol):
+    """One task's test. ``rows`` are the data-set rows of the images that it looks at.
+
+    ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
+    ``told``, the row in words; ``table`` sums a run's rows up.
+    """
+
+    rows: np.ndarray
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]: ...
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
+
+    def table(self, rows: Sequence[Row]) -> str: ...
+
+
+class RetrievalScoring:
+    """Recall and its kin, for the frozen backbone, the untrained and the trained embedder.
+
+    Args:
+        before: score the frozen backbone and the untrained embedder too.
+        raw: score raw pixels of this size too; None: do not.
+    """
+
+    NAMES = {
+        "pixels": "raw pixels",
+        "frozen": "backbone before training",
+        "untrained": "embedder before training",
+        "trained": "embedder after training",
+    }
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        split: Split,
+        truth: np.ndarray,
+        ks: Sequence[int],
+        all_against_all: bool,
+        before: bool,
+        raw: int | None,
+    ) -> None:
+        self.strategy, self.before, self.raw = strategy, before, raw
+        self.test = RetrievalTest(split, truth, ks, all_against_all)
+        self.rows = self.test.rows
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+        """Embeddings by the name under which they are scored."""
+        names: tuple[str, ...] = ("trained",) if when == "trained" else ("frozen", "untrained")
+        if not self.test.searches or (when == "before" and not self.before):
+            return {}
+        fields = ("embedding",) if when == "trained" else ("features", "embedding")
+        return dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+        """A row a model and search."""
+        if when == "before" and self.raw and self.test.searches:
+            given = {"pixels": raw_pixels(pixels, self.raw), **given}
+        rows = [row for name, features in given.items() for row in self.test.score(name, features)]
+        for row in rows:
+            row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
+        return rows
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """The last scores of each model, in percent."""
+        last = {(row["search"], row["model"]): row for row in rows}
+        if not last:
+            return "no two test images are known to be of one class, so nothing was scored"
+        first = next(iter(last.values()))
+        measures = [k for k in first if k.startswith(("recall", "map", "r_prec", "nmi"))]
+        lines = []
+        for search in dict.fromkeys(search for search, _ in last):
+            lines.append(f"{search:26}" + "".join(f"{m:>13}" for m in measures))
+            for model, name in self.NAMES.items():
+                if (search, model) in last:
+                    values = (last[search, model][m] for m in measures)
+                    lines.append(f"  {name:24}" + "".join(f"{100 * v:13.1f}" for v in values))
+            row = last[search, "trained"]
+            lines.append(
+                f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find"
+            )
+        return "\n".join(lines)
+
+
+class ClassificationScoring:
+    """The error of every model that exists by then, on test images and on those held out.
+
+    Args:
+        test, validation: data-set rows.
+        labels: how many labels people gave, said in the table.
+        rule: by which the run's number is reported.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        models: Iterable[str],
+        test: np.ndarray,
+        validation: np.ndarray,
+        truth: np.ndarray,
+        labels: int,
+        rule: Rule,
+    ) -> None:
+        self.strategy, self.rule, self.labels, self.held = strategy, rule, labels, len(validation)
+        self.models = sorted(models, key=lambda name: name != strategy.deploys)
+        self.rows = np.concatenate([test, validation])
+        self.truth, self.count = truth[self.rows], len(test)
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+        """Logits by model; nothing before training."""
+        if when == "before":
+            return {}
+        there = [m for m in self.models if self.strategy.seen_through(m, discoveries) == m]
+        return {model: see(model, "logits")[0] for model in there}
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+        """A row a model."""
+        rows = []
+        for model, logits in given.items():
+            error = error_rate(logits[: self.count], self.truth[: self.count])
+            row = {"kind": "evaluation", "model": model, "search": "test images", "error": error}
+            row["told"] = f"{model} error {100 * error:.2f}"
+            if self.held:
+                held = error_rate(logits[self.count :], self.truth[self.count :])
+                row["validation_error"] = held
+            rows.append(row)
+        return rows
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """The error of each model by the rule of the recipe, in percent."""
+        if not rows:
+            return "nothing was scored"
+        given = f"{self.labels} labels" + (f" and {self.held} for validation" if self.held else "")
+        lines = [f"test error of {self.count} images; {given}"]
+        for model in dict.fromkeys(row["model"] for row in rows):
+            found = reported(rows, model, self.rule)
+            how = {"last": "last", "median": f"median of {found['checkpoints']}", "best": "best"}
+            lines.append(f"  {model:24}{100 * found['error']:8.2f}  ({how[self.rule]})")
+        return "\n".join(lines)
