@@ -1,4 +1,4 @@
-"""When discovery happens and how steps are carried out; where a run stands."""
+"""When discovery happens and how steps are carried out."""
 
 from __future__ import annotations
 
@@ -83,16 +83,3 @@ class Plan:
         return max(
             0, len(labels) if self.growth == "all" and self.limit is None else min(wanted, room)
         )
-
-
-@dataclass
-class Position:
-    """What the loop does next; saved with every checkpoint."""
-
-    round: int = 0
-    phase: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0  # optimiser steps so far
-    restarted: int = 0  # the step at which weights last began again
-    discoveries: int = 0

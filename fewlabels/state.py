@@ -1,0 +1,64 @@
+"""What a run knows beside its weights: saved with every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fewlabels.contracts import Found
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what the loop does next."""
+
+    round: int = 0
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0  # optimiser steps so far
+    restarted: int = 0  # the step at which weights last began again
+    discoveries: int = 0  # that found anything
+    updates: dict[str, int] = field(default_factory=dict)  # of each average
+    validation: float | None = None  # error of the deployed model after the round before
+
+
+@dataclass
+class State:
+    """Progress, labels, and the features that discoveries remember.
+
+    ``history`` holds, by model, the features (N, D) at the discoveries before, newest first.
+    """
+
+    found: Found
+    at: Progress = field(default_factory=Progress)
+    history: dict[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) present labels, -1 = unlabelled."""
+        return self.found.labels
+
+    def save(self) -> tuple[Arrays, dict[str, Any]]:
+        """Arrays, and what JSON holds."""
+        arrays = {"labels": self.found.labels}
+        if self.found.centres is not None:
+            arrays["centres"] = self.found.centres
+        for model, past in self.history.items():
+            arrays |= {f"history.{i}.{model}": features for i, features in enumerate(past)}
+        return arrays, {"at": asdict(self.at), "fresh": self.found.fresh}
+
+    def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
+        """Stand where :meth:`save` stood; labels given by people are this state's."""
+        self.at = Progress(**values["at"])
+        self.found = Found(
+            arrays["labels"], self.found.given, arrays.get("centres"), None, values["fresh"]
+        )
+        self.history = {}
+        for key in sorted(k for k in arrays if k.startswith("history.")):
+            model = key.split(".", 2)[2]
+            self.history[model] = (*self.history.get(model, ()), arrays[key])

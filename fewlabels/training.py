@@ -1,0 +1,192 @@
+"""Training of one phase: what a strategy declares becomes optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from fewlabels.batches import Batches
+from fewlabels.contracts import Clock, Extract, Phase, Strategy
+from fewlabels.errors import FewLabelsError
+from fewlabels.metrics import Metrics
+from fewlabels.models.average import update_average
+from fewlabels.models.optimise import TICKS
+from fewlabels.models.running import Running, set_training
+from fewlabels.plan import Plan
+from fewlabels.ramps import Ramp
+from fewlabels.seeds import derive
+from fewlabels.state import Progress, State
+
+
+class Training:
+    """Owns optimisers and schedules, one a phase; moves the state on.
+
+    Args:
+        weights: of losses; one without a weight counts 1.
+        make_optimizer: from named parameters.
+        make_scheduler: from an optimiser and the epochs until weights begin again.
+        reload: puts back the modules of the checkpoint that the run resumed from.
+        stepped: called after each optimiser step, with the steps so far.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        strategy: Strategy,
+        running: Running,
+        batches: Batches,
+        state: State,
+        plan: Plan,
+        seed: int,
+        weights: Mapping[str, Ramp],
+        make_optimizer: Callable[..., Any],
+        make_scheduler: Callable[..., Any],
+        extract: Extract,
+        metrics: Metrics,
+        reload: Callable[[], None],
+        stepped: Callable[[int], None],
+    ) -> None:
+        self.accelerator, self.strategy, self.running = accelerator, strategy, running
+        self.batches, self.state, self.plan, self.seed = batches, state, plan, seed
+        self.weights, self.extract, self.metrics = weights, extract, metrics
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.reload, self.stepped = reload, stepped
+        self.restart()
+
+    @property
+    def at(self) -> Progress:
+        """Where the run stands."""
+        return self.state.at
+
+    def restart(self) -> None:
+        """Forget optimisers and schedules; the next phase makes new ones."""
+        self.optimizers: dict[str, Any] = {}
+        self.schedulers: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the optimisers, and of the scaler of mixed precision."""
+        state = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], phases: list[Phase]) -> None:
+        """Go on with the optimisers of a checkpoint."""
+        self.restart()
+        for phase in phases:
+            if phase.name in state:
+                self.start(phase)
+                self.optimizers[phase.name].load_state_dict(state[phase.name])
+        if "scaler" in state and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def __call__(self, phase: Phase) -> None:
+        """Train one phase to its end, from where the state stands."""
+        self.start(phase)
+        optimizer, scheduler = self.optimizers[phase.name], self.schedulers[phase.name]
+        resumed = self.at.epoch or self.at.batch
+        self.strategy.begin(phase, self.running, self.state.found, self.extract)
+        if resumed:  # begin() has set what no module holds; the modules stand further on
+            self.reload()
+        steps, epochs = self.batches.length(phase, self.state.labels)
+        for epoch in range(self.at.epoch, epochs):
+            self.at.epoch = epoch
+            bar = tqdm(
+                self.batches(phase, self.state.labels, self._derive, epoch, self.at.batch),
+                f"round {self.at.round + 1}/{self.plan.total} epoch {epoch + 1}/{epochs}",
+                total=steps * self.plan.accumulate,
+                initial=self.at.batch,
+                disable=None if self.accelerator.is_main_process else True,
+                leave=False,
+            )
+            self._set_training(phase)
+            for number, batch in bar:
+                torch.manual_seed(
+                    self._derive("step", epoch, number, self.accelerator.process_index)
+                )
+                trained = [self.running[name] for name in phase.trains]
+                with self.accelerator.accumulate(*trained):
+                    clock = Clock(self.at.round, epoch, self.at.step - self.at.restarted)
+                    with self.accelerator.autocast():
+                        losses = self.strategy.losses(phase, self.running, batch, clock)
+                        weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
+                        total = torch.stack(list(weighed.values())).sum()
+                    self.accelerator.backward(total)
+                    if self.accelerator.sync_gradients and self.plan.clip is not None:
+                        parameters = [p for module in trained for p in module.parameters()]
+                        self.accelerator.clip_grad_norm_(parameters, self.plan.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                self.at.batch = number + 1
+                if self.accelerator.sync_gradients:
+                    self._stepped(phase, scheduler, losses, total)
+            self.at.epoch, self.at.batch = epoch + 1, 0
+        self.state.found = self.state.found._replace(fresh=False)
+
+    def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
+        """After an optimiser step: averages, schedule, log, checkpoint."""
+        clock = self.at.step - self.at.restarted
+        for name, average in phase.averages.items():
+            if average.starts == "now" or self.at.discoveries:
+                done = self.at.updates.get(name, 0)
+                source = self.running.plain(average.of)
+                target = self.running.plain(name)
+                update_average(target, source, average.decay(clock), done, average.buffers)
+                self.at.updates[name] = done + 1
+        rate = self.optimizers[phase.name].param_groups[0]["lr"]
+        if self.at.step % self.plan.log_every == 0:
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            bad = [name for name, value in values.items() if not np.isfinite(value)]
+            if bad:
+                raise FewLabelsError(
+                    f"loss {bad[0]} is {values[bad[0]]} at step {self.at.step}; lower "
+                    "optimizer.lr, set train.clip, or use precision bf16 instead of fp16"
+                )
+            row = {"kind": "train", "phase": phase.name, "epoch": self.at.epoch, "lr": rate}
+            row |= {"loss": float(total.detach()), **values}
+            self.metrics.write([row], round=self.at.round, step=self.at.step)
+        self.at.step += 1
+        if scheduler is not None:
+            steps, epochs = self.batches.length(phase, self.state.labels)
+            share = (self.at.epoch + self.at.batch / (steps * self.plan.accumulate)) / epochs
+            before, _ = self.plan.stretch(self.at.round)
+            moved = before + share * self.plan.epochs(self.at.round)
+            scheduler.step_update(round(moved * TICKS))
+        self.stepped(self.at.step)
+
+    def _weight(self, name: str) -> Ramp:
+        return self.weights.get(name, Ramp(end=1.0))
+
+    def _derive(self, purpose: str, epoch: int, *more: int) -> int:
+        return derive(self.seed, purpose, self.at.round, self.at.phase, epoch, *more)
+
+    def _set_training(self, phase: Phase) -> None:
+        for name, module in self.running.modules.items():
+            own = name in phase.averages and phase.averages[name].buffers == "own"
+            if name in phase.trains or own:
+                set_training(module, self.plan.batch_norm)
+            else:
+                module.eval()
+
+    def start(self, phase: Phase) -> None:
+        """Wrap what a phase trains and make its optimiser, at its first use."""
+        if phase.name in self.optimizers:
+            return
+        self.batches.check(phase)
+        named = [
+            (f"{name}.{path}", parameter)
+            for name in phase.trains
+            for path, parameter in self.running.plain(name).named_parameters()
+            if parameter.requires_grad
+        ]
+        optimizer = self.make_optimizer(named)
+        for name in phase.trains:
+            self.running.wrap(name)
+        epochs = self.plan.stretch(self.at.round)[1]
+        self.schedulers[phase.name] = self.make_scheduler(optimizer, epochs=epochs)
+        self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
