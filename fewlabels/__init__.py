@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Classifier": "fewlabels.models.classifier",
     "Embedder": "fewlabels.models.embedder",
     "FewLabelsError": "fewlabels.errors",
     "load_recipe": "fewlabels.recipe",
     "train": "fewlabels.run",
 }
-__all__ = ["Embedder", "FewLabelsError", "load_recipe", "train"]
+__all__ = ["Classifier", "Embedder", "FewLabelsError", "load_recipe", "train"]
 
 if TYPE_CHECKING:
     from fewlabels.errors import FewLabelsError
+    from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
     from fewlabels.recipe import load_recipe
     from fewlabels.run import train

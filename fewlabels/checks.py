@@ -24,6 +24,7 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
         _check_discovery,
         _check_losses,
         _check_weights,
+        _check_validation,
         _check_optimizer,
     ):
         test(check, data)
@@ -87,6 +88,18 @@ def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
     for i, name in enumerate(names):
         if isinstance(name, str) and name in names[:i]:
             check.add(("discovery", i, "name"), f"{name!r} is listed twice; keep one")
+
+
+def _check_validation(check: Mistakes, data: dict[str, Any]) -> None:
+    if _section(data, "data").get("validation"):
+        return
+    for path, needs in [
+        (("rounds", "stop"), _section(data, "rounds").get("stop")),
+        (("evaluation", "report"), _section(data, "evaluation").get("report") == "best"),
+    ]:
+        if needs:
+            what = "best" if path[1] == "report" else "stop"
+            check.add(path, f"{what} needs a validation split; set data.validation")
 
 
 def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:

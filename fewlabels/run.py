@@ -13,6 +13,7 @@ from fewlabels.errors import FewLabelsError
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
 
 if TYPE_CHECKING:
+    from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
 
 
@@ -28,6 +29,12 @@ class Result:
         from fewlabels.models.embedder import Embedder
 
         return Embedder.from_pretrained(self.folder / "model")
+
+    def classifier(self) -> Classifier:
+        """The trained classifier, loaded from the run folder."""
+        from fewlabels.models.classifier import Classifier
+
+        return Classifier.from_pretrained(self.folder / "model")
 
     def score(self, model: str = "trained", metric: str = "recall@1") -> float:
         """The last value of a metric for ``pixels``, ``frozen``, ``untrained`` or ``trained``."""

@@ -73,9 +73,9 @@ class MeanTeacher(SemiSupervised):
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy, consistency with the teacher and, of two heads, their distance."""
-        return self.follow(models, batch)[0]
+        return self.answer(models, batch)[0]
 
-    def follow(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The losses, and the logits of the labelled images that answer to an average."""
         part, rest = batch["labelled"], batch["unlabelled"]
         whole = forward(models["student"], images_of(part), images_of(rest))

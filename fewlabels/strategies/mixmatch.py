@@ -6,7 +6,7 @@ import copy
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, Interval
+from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -57,7 +57,7 @@ class MixMatch(SemiSupervised):
         unlabelled: Unlabelled = "rest",
         temperature: Annotated[float, Gt(0)] = 0.5,
         alpha: Annotated[float, Gt(0)] = 0.75,
-        ema: Annotated[float, Interval(ge=0, lt=1)] = 0.999,
+        ema: Ramp = Ramp(end=0.999),  # noqa: B008
     ) -> None:
         if labelled != batch:
             raise DataError(
@@ -66,7 +66,7 @@ class MixMatch(SemiSupervised):
             )
         super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
         self.temperature, self.alpha = temperature, alpha
-        self.averages = {"teacher": Average("student", Ramp(end=ema))}
+        self.averages = {"teacher": Average("student", ema)}
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
         """The student and its average."""
@@ -82,6 +82,10 @@ class MixMatch(SemiSupervised):
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of the mixed labelled, squared error of the mixed unlabelled images."""
+        return self.answer(models, batch)[0]
+
+    def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], None]:
+        """The losses; the student is shown no unmixed image whose answer could be used."""
         part, rest = batch["labelled"], batch["unlabelled"]
         guessed = sharpen(self.guess(models, images_of(rest), images_of(rest, 1)), self.temperature)
         given = one_hot(part.labels, guessed.shape[1]).to(guessed.dtype)
@@ -94,7 +98,7 @@ class MixMatch(SemiSupervised):
         return {
             "supervised": soft_cross_entropy(known, targets[: len(known)]),
             "unlabelled": (others.softmax(1) - wanted).square().mean(),
-        }
+        }, None
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:

@@ -48,6 +48,7 @@ def setting(name, heads=1, labelled=4, batch=6, **options):
                 for p in module.parameters():
                     p.add_(0.1 * torch.randn_like(p))
     strategy.phases(Round(0, 0, 1, 0))
+    torch.manual_seed(1)
 
     def part(count, views, first):
         matrix = torch.eye(3).expand(count, 3, 3)
@@ -219,6 +220,28 @@ def test_snowball_adds_the_distance_to_the_master_where_labels_are():
     kept = copy.deepcopy(models.plain("master").state_dict())
     strategy.begin(phase, models, found_now(), None)  # the second discovery makes no new master
     assert all(torch.equal(kept[k], v) for k, v in models.plain("master").state_dict().items())
+
+
+def test_snowball_on_mixmatch_compares_the_unmixed_labelled_images():
+    strategy, models, batch = setting("snowball", labelled=6, batch=6, base="mixmatch")
+    assert strategy.weights["unlabelled"].end == 75
+    net = models.plain("student")
+    alone = losses(*setting("mixmatch", labelled=6, batch=6))
+    assert {n: float(v) for n, v in losses(strategy, models, batch).items()} == {
+        n: float(v) for n, v in alone.items()
+    }
+    strategy, models, batch = setting("snowball", labelled=6, batch=6, base="mixmatch")
+    net = models.plain("student")
+    (phase,) = strategy.phases(Round(1, 0, 1, 1))
+    assert list(phase.averages) == ["teacher", "master"]
+    models.plain("master").eval()
+    (student,), _ = together(net, view(batch, "labelled"))
+    target = numbers(models.plain("master")(view(batch, "labelled")).logits)
+    found = losses(strategy, models, batch)
+    assert float(found["master"]) == pytest.approx(
+        squared(softmax(student), softmax(target)), rel=1e-4
+    )
+    assert {n: float(found[n]) for n in alone} == {n: float(v) for n, v in alone.items()}
 
 
 def test_temporal_ensembling():

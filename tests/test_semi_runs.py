@@ -1,0 +1,216 @@
+"""Whole semi-supervised runs on real handwritten digits."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+import fewlabels
+from fewlabels.data.sources import Digits
+from fewlabels.errors import FewLabelsError
+from fewlabels.registry import strategies
+
+BASE = {
+    "data": {"source": "digits", "split": "official", "labels": 50},
+    "model": {"backbone": "convnet3", "image_size": 24, "backbone_options": {"width": 0.25}},
+    "views": [{"name": "homography", "crop": [0.8, 1.0], "rotation": 10}],
+    "optimizer": {"name": "adam", "lr": 2e-3},
+    "rounds": {"steps_per_epoch": 6},
+}
+SNOWBALL = {
+    "strategy": {"name": "snowball", "ema": {"end": 0.9}, "master_ema": 0.9},
+    "discovery": "confident",
+    "rounds": {"rounds": 2, "generations": 2, "steps_per_epoch": 6, "growth": "double"},
+}
+
+
+def train(tmp_path, *overrides, **changes):
+    return fewlabels.train({**BASE, **changes}, overrides, out=tmp_path)
+
+
+def rows(folder, kind):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def weights(folder):
+    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
+    return load_file(last / "modules.safetensors")
+
+
+@pytest.mark.parametrize("name", [n for n in strategies.names() if n != "metric"])
+def test_every_strategy_trains_a_classifier_that_can_be_loaded(tmp_path, name):
+    run = train(tmp_path, strategy={"name": name, "labelled": 20, "batch": 20})
+    found = rows(run.folder, "evaluation")
+    assert 0 <= found[-1]["error"] <= 1
+    model = run.classifier()
+    images = Digits(warp=False).load().images
+    assert model.predict([images[i] for i in range(3)]).shape == (3, 10)
+
+
+def test_snowball_doubles_its_labels_and_begins_again_each_generation(tmp_path):
+    run = train(tmp_path, **SNOWBALL)
+    found = rows(run.folder, "discovery")
+    assert [(r["round"], r["discovered"]) for r in found] == [(1, 50), (2, 100), (3, 50), (4, 100)]
+    assert all(0 <= r["wrong"] < 0.9 for r in found)
+    books = sorted((run.folder / "ledger").glob("*.parquet"))
+    first, second = (pq.read_table(path).to_pydict() for path in books[:2])
+    assert not set(first["row"]) & set(second["row"])
+    with (run.folder / "labelled.csv").open() as file:
+        given = {int(r["row"]) for r in csv.DictReader(file)}
+    assert len(given) == 50
+    assert not given & (set(first["row"]) | set(second["row"]))
+    models = [r["model"] for r in rows(run.folder, "evaluation")]
+    assert models == ["teacher", "student"] + ["teacher", "student", "master"] * 4
+
+
+def test_with_everything_labelled_snowball_is_mean_teacher(tmp_path):
+    same = {**SNOWBALL, "data": {**BASE["data"], "labels": "all"}}
+    ours = train(tmp_path / "a", **same)
+    teacher = {"name": "mean_teacher", "ema": {"end": 0.9}}
+    theirs = train(
+        tmp_path / "b",
+        **{**same, "strategy": teacher, "discovery": {"name": "confident", "by": "teacher"}},
+    )
+    one, two = weights(ours.folder), weights(theirs.folder)
+    assert {k for k in one if not k.startswith("master/")} == set(two)
+    assert all((one[k] == two[k]).all() for k in two)
+
+
+def test_true_labels_of_unlabelled_images_never_reach_training(tmp_path, monkeypatch):
+    plain = train(tmp_path / "plain", "data.split_seed=3", **SNOWBALL)
+    with (plain.folder / "labelled.csv").open() as file:
+        given = [int(r["row"]) for r in csv.DictReader(file)]
+    load = Digits.load
+
+    def shuffled(self):
+        records = load(self)
+        others = np.setdiff1d(np.arange(len(records)), given)
+        truth = records.truth.copy()
+        truth[others] = np.random.default_rng(0).permutation(truth[others])
+        return fewlabels.contracts.Records(
+            records.images, truth, records.classes, records.columns, records.names
+        )
+
+    from fewlabels import assembly
+
+    drawn = assembly.labelled_split
+    monkeypatch.setattr(Digits, "load", shuffled)
+
+    def same_rows(truth, rows, *more):  # the split is drawn from the truth: keep it
+        found = drawn(truth, rows, *more)
+        return found._replace(labelled=np.flatnonzero(np.isin(rows, given)))
+
+    monkeypatch.setattr(assembly, "labelled_split", same_rows)
+    other = train(tmp_path / "shuffled", "data.split_seed=3", **SNOWBALL)
+    one, two = weights(plain.folder), weights(other.folder)
+    assert all((one[k] == two[k]).all() for k in one)
+    assert (
+        rows(plain.folder, "evaluation")[-1]["error"]
+        != rows(other.folder, "evaluation")[-1]["error"]
+    )
+
+
+@pytest.mark.parametrize("restart", ["never", "generation", "round"])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, restart):
+    changes = {**SNOWBALL, "discovery": {"name": "confident", "fusion": "cascade"}}
+    whole = train(
+        tmp_path / "whole", f"rounds.restart={restart}", "train.checkpoint_every=1",
+        "train.keep_checkpoints=99", "schedule.name=cosine", "train.log_every=1", **changes,
+    ).folder  # fmt: skip
+    for stop in (9, 18, 21):
+        stopped = tmp_path / f"stopped-{stop}"
+        shutil.copytree(whole, stopped)
+        for place in (stopped / "checkpoints").iterdir():
+            if int(place.name[5:]) > stop:
+                shutil.rmtree(place)
+        again = fewlabels.train(resume=stopped).folder
+        one, two = weights(whole), weights(again)
+        assert all((one[k] == two[k]).all() for k in one)
+        assert rows(whole, "train") == rows(again, "train")
+
+
+def test_weights_and_schedule_begin_again_where_the_recipe_says(tmp_path):
+    run = train(
+        tmp_path,
+        "rounds.restart=generation",
+        "schedule.name=cosine",
+        "train.log_every=1",
+        **SNOWBALL,
+    )
+    rates = [r["lr"] for r in rows(run.folder, "train")]
+    assert len(rates) == 30
+    assert rates[0] == rates[18] == 2e-3
+    assert (np.diff(rates[:18]) < 0).all()
+    assert (run.folder / "initial" / "modules.safetensors").is_file()
+
+
+def test_oracle_labels_are_true_and_the_run_says_so(tmp_path):
+    run = train(tmp_path, "rounds.oracle=true", **SNOWBALL)
+    assert "ORACLE" in rows(run.folder, "run")[0]
+
+
+def test_the_stop_rule_looks_at_validation_alone(tmp_path):
+    run = train(tmp_path, "rounds.stop=0.99", "data.validation=50", **SNOWBALL)
+    found = rows(run.folder, "evaluation")
+    assert max(r["round"] for r in found) == 1  # the second round is within .99 of the first
+    assert all("validation_error" in r for r in found)
+    with (run.folder / "labelled.csv").open() as file:
+        parts = [r["part"] for r in csv.DictReader(file)]
+    assert (parts.count("labelled"), parts.count("validation")) == (50, 50)
+
+
+def test_the_median_is_over_evaluations_within_rounds(tmp_path):
+    run = train(
+        tmp_path, "evaluation.steps=2", "evaluation.report=median", "rounds.epochs_per_round=2",
+        strategy={"name": "supervised"},
+    )  # fmt: skip
+    assert [r["step"] for r in rows(run.folder, "evaluation")] == [2, 4, 6, 8, 10, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.labels=none"], "needs some labels; set data.labels to a number"),
+        (["data.labels=55"], "55 cannot be shared equally by 10 classes"),
+        (["discovery=confident"], "looks through the master, which this strategy does not have"),
+        (["discovery=kmeans"], "numbers its labels by itself"),
+        (["rounds.stop=0.01"], "stop needs a validation split; set data.validation"),
+        (["evaluation.report=best"], "best needs a validation split; set data.validation"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(tmp_path, overrides, sentence):
+    with pytest.raises(FewLabelsError, match=re.escape(sentence)):
+        train(tmp_path, *overrides, strategy={"name": "mean_teacher"})
+
+
+def test_two_processes_train_as_one(tmp_path):
+    recipe = fewlabels.recipe.recipe_from(
+        {**BASE, **SNOWBALL},
+        ["rounds.generations=1", "rounds.rounds=1", "train.log_every=1", "model.batch_norm=still"],
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    for name, start in [
+        ("one", ["fewlabels.run"]),
+        ("two", ["torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+                 str(25500 + os.getpid() % 1000), "-m", "fewlabels.run"]),
+    ]:  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", *start, str(path), "--out", str(tmp_path / name)],
+            capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / n / "recipe" for n in ("one", "two"))
+    assert rows(two, "run")[0]["processes"] == 2
+    losses = [[r["loss"] for r in rows(folder, "train")] for folder in (one, two)]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
