@@ -287,6 +287,10 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     if accelerator.is_main_process:
         deployed: Any = running.plain(strategy.deploys)
         deployed.save_pretrained(folder / "model")
+        seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
+        measure, score = scoring.final(scores[0]) or ("nothing scored", float("nan"))
+        end = {"kind": "end", "measure": measure, "score": score, "minutes": seconds / 60}
+        metrics.write([end | {"steps": loop.at.step, "images": loop.at.images}])
     if accelerator.num_processes > 1:
         broadcast_object_list(scores)
     say(scoring.table(scores[0]))

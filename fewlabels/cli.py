@@ -1,4 +1,4 @@
-"""The command line: run, check, list, show, schema."""
+"""The command line: run, study, check, list, show, schema."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="run a recipe: RECIPE [key=value ...], or --resume FOLDER")
+    compare = commands.add_parser("study", help="run recipes over seeds, and compare them")
+    compare.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
+    compare.add_argument("--seeds", default="0-2", help="as in 0-9 or 100-104,7")
+    compare.add_argument("--runs", default="runs/studies", help="where the run folders stand")
+    compare.add_argument("--out", type=Path, help="write OUT.md and OUT.csv")
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -34,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "check":
             return check_recipes(given.recipes)
-        if given.command == "list":
+        if given.command == "study":
+            run_study(given.recipes, given.seeds, given.runs, given.out)
+        elif given.command == "list":
             list_components(given.kind)
         elif given.command == "show":
             show_component(given.kind, given.name)
@@ -70,6 +77,19 @@ def check_recipes(arguments: Sequence[str]) -> int:
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
     return 2 if mistakes else 0
+
+
+def run_study(words: Sequence[str], seeds: str, runs: str, out: Path | None) -> None:
+    """Run a study and print its table; write it where ``out`` says."""
+    from fewlabels.study import markdown, seeds_of, study, write
+
+    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    if not paths:
+        raise RecipeError(["no recipe given; name YAML files before key=value"])
+    rows = study(paths, seeds_of(seeds), overrides, runs)
+    if out is not None:
+        write(rows, out)
+    print(markdown(rows), end="")
 
 
 def find_registry(kind: str) -> Registry:

@@ -22,7 +22,8 @@ class Scoring(Protocol):
     """One task's test. ``rows`` are the data-set rows of the images that it looks at.
 
     ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
-    ``told``, the row in words; ``table`` sums a run's rows up.
+    ``told``, the row in words; ``table`` sums a run's rows up; ``final`` is its one number and what
+    it measures.
     """
 
     rows: np.ndarray
@@ -32,6 +33,8 @@ class Scoring(Protocol):
     def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
 
     def table(self, rows: Sequence[Row]) -> str: ...
+
+    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None: ...
 
 
 class RetrievalScoring:
@@ -79,6 +82,12 @@ class RetrievalScoring:
         for row in rows:
             row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
         return rows
+
+    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None:
+        """Recall@1 of the trained embedder in the first search."""
+        own = [row for row in rows if row["model"] == "trained"]
+        last = [row for row in own if row["search"] == own[0]["search"]]
+        return ("recall@1", last[-1]["recall@1"]) if last else None
 
     def table(self, rows: Sequence[Row]) -> str:
         """The last scores of each model, in percent."""
@@ -144,6 +153,12 @@ class ClassificationScoring:
                 row["validation_error"] = held
             rows.append(row)
         return rows
+
+    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None:
+        """The error of the deployed model, by the rule of the recipe."""
+        if not rows:
+            return None
+        return "test error", reported(rows, self.strategy.deploys, self.rule)["error"]
 
     def table(self, rows: Sequence[Row]) -> str:
         """The error of each model by the rule of the recipe, in percent."""

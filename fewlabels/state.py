@@ -21,6 +21,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0  # optimiser steps so far
+    images: int = 0  # of unlabelled streams, that these steps have seen
     restarted: int = 0  # the step at which weights last began again
     discoveries: int = 0  # that found anything
     updates: dict[str, int] = field(default_factory=dict)  # of each average

@@ -140,7 +140,9 @@ class Training:
                 self.at.updates[name] = done + 1
         rate = self.optimizers[phase.name].param_groups[0]["lr"]
         if self.at.step % self.plan.log_every == 0:
-            values = {name: float(value.detach()) for name, value in losses.items()}
+            stacked = torch.stack([total.detach(), *(v.detach() for v in losses.values())])
+            whole, *each = self.accelerator.reduce(stacked, "mean").tolist()  # of all processes
+            values = dict(zip(losses, each, strict=True))
             bad = [name for name, value in values.items() if not np.isfinite(value)]
             if bad:
                 raise FewLabelsError(
@@ -148,9 +150,11 @@ class Training:
                     "optimizer.lr, set train.clip, or use precision bf16 instead of fp16"
                 )
             row = {"kind": "train", "phase": phase.name, "epoch": self.at.epoch, "lr": rate}
-            row |= {"loss": float(total.detach()), **values}
+            row |= {"loss": whole, **values}
             self.metrics.write([row], round=self.at.round, step=self.at.step)
         self.at.step += 1
+        seen = sum(s.batch for s in phase.streams.values() if s.of != "labelled")
+        self.at.images += seen * self.plan.accumulate
         if scheduler is not None:
             steps, epochs = self.batches.length(phase, self.state.labels)
             share = (self.at.epoch + self.at.batch / (steps * self.plan.accumulate)) / epochs

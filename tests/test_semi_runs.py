@@ -14,8 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import fewlabels
+from fewlabels.contracts import Records
 from fewlabels.data.sources import Digits
 from fewlabels.errors import FewLabelsError
+from fewlabels.recipe import recipe_from
 from fewlabels.registry import strategies
 
 BASE = {
@@ -96,9 +98,7 @@ def test_true_labels_of_unlabelled_images_never_reach_training(tmp_path, monkeyp
         others = np.setdiff1d(np.arange(len(records)), given)
         truth = records.truth.copy()
         truth[others] = np.random.default_rng(0).permutation(truth[others])
-        return fewlabels.contracts.Records(
-            records.images, truth, records.classes, records.columns, records.names
-        )
+        return Records(records.images, truth, records.classes, records.columns, records.names)
 
     from fewlabels import assembly
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_is_a_sentence(tmp_path, overrides, sentence):
 
 
 def test_two_processes_train_as_one(tmp_path):
-    recipe = fewlabels.recipe.recipe_from(
+    recipe = recipe_from(
         {**BASE, **SNOWBALL},
         ["rounds.generations=1", "rounds.rounds=1", "train.log_every=1", "model.batch_norm=still"],
     )
