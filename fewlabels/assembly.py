@@ -244,8 +244,9 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         if isinstance(recipe.data.labels, int):
             parts = {"labelled": train[labels >= 0], "validation": validation}
             write_labelled(folder / "labelled.csv", parts, records.truth, records.classes)
+    done = "classified" if classifies else "retrieved"
     say(
-        f"{recipe.name}: {len(train)} images train, {len(scoring.rows)} are scored; "
+        f"{recipe.name}: {len(train)} images train, {len(scoring.rows)} are {done}; "
         f"{facts['processes']} process(es) on {facts['device']}; run folder {folder}"
     )
     plan = Plan(
