@@ -114,7 +114,7 @@ class Discoveries:
             summary = write_ledger(path, found, pool, self.records, round, name, not own)
             self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=round)
         centres, pairs = (None, None) if found is None else (found.centres, found.pairs)
-        return Found(labels, self.given, centres, pairs, fresh=True), count
+        return Found(labels, self.given, centres, pairs, fresh=count > 0), count
 
     def _pool(
         self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None

@@ -181,7 +181,8 @@ class Loop:
             broadcast_object_list(result)
         if isinstance(result[0], FewLabelsError):
             raise result[0]
-        self.state.found, count = result[0]
+        found, count = result[0]
+        self.state.found = found._replace(fresh=found.fresh or self.state.found.fresh)
         self.at.discoveries += int(count > 0)
 
     def _see(self, need: Needs) -> Seen:
