@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,17 @@ def train(
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
     from fewlabels.assembly import assemble  # imports torch: only once the recipe stands
 
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     return Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
+
+
+def _leave() -> None:
+    """Part from the other processes at the end of this one, which its threads would abort."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,12 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FewLabelsError as error:
         print(error, file=sys.stderr)
         return 2
-    finally:
-        if "torch" in sys.modules:  # a mistake in the recipe comes before it is imported
-            from torch import distributed
-
-            if distributed.is_available() and distributed.is_initialized():
-                distributed.destroy_process_group()
     return 0
 
 
