@@ -81,9 +81,10 @@ def train(
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
     from fewlabels.assembly import assemble  # imports torch: only once the recipe stands
 
-    atexit.unregister(_leave)
+    atexit.unregister(_leave)  # after a mistake nobody waits for the others
+    result = Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
     atexit.register(_leave)
-    return Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
+    return result
 
 
 def _leave() -> None:
@@ -91,6 +92,7 @@ def _leave() -> None:
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()  # one that leaves early would abort the others
         distributed.destroy_process_group()
 
 
@@ -107,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FewLabelsError as error:
         print(error, file=sys.stderr)
         return 2
+    _leave()
     return 0
 
 
