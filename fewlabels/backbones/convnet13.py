@@ -96,19 +96,4 @@ def convnet13(
     noise: Annotated[float, Ge(0)] = 0.15,
 ) -> ConvNet13:
     """Thirteen-layer ConvNet of Mean Teacher; ``noise`` is of the normalised image."""
-    model: ConvNet13 = build_model_with_cfg(
-        ConvNet13,
-        "convnet13",
-        pretrained,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        cache_dir=cache_dir,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        global_pool=global_pool,
-        drop_rate=drop_rate,
-        width=width,
-        heads=heads,
-        noise=noise,
-    )
-    return model
+    return build_model_with_cfg(ConvNet13, "convnet13", **locals())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 
 def plain(linear: nn.Linear) -> nn.Linear:
@@ -20,16 +21,21 @@ class Heads(nn.Module):
         features: channels of the last feature map.
         heads: 1 or 2; Mean Teacher's second head answers the teacher, the first one the labels.
         wrap: changes each linear layer, as weight norm does.
+        drop_rate: of the pooled vector, while it trains.
     """
 
     def __init__(
-        self, features: int, heads: int, wrap: Callable[[nn.Linear], nn.Module] = plain
+        self,
+        features: int,
+        heads: int,
+        wrap: Callable[[nn.Linear], nn.Module] = plain,
+        drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if heads not in (1, 2):
             raise ValueError(f"heads is {heads}; expected 1 or 2")
         self.num_features = self.head_hidden_size = features
-        self.heads, self.wrap = heads, wrap
+        self.heads, self.wrap, self.drop_rate = heads, wrap, drop_rate
 
     def get_classifier(self) -> nn.Module:
         """The first head."""
@@ -58,7 +64,7 @@ class Heads(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The first head's logits of a feature map, or the pooled vector before them."""
-        x = self.global_pool(x)
+        x = dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
     def forward(self, images: Tensor) -> Tensor:

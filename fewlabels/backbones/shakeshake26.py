@@ -156,17 +156,4 @@ def shakeshake26_2x96d(
     heads: Literal[1, 2] = 1,
 ) -> ShakeShake26:
     """Shake-Shake ResNet-26 with two branches of 96 channels, times ``width``."""
-    model: ShakeShake26 = build_model_with_cfg(
-        ShakeShake26,
-        "shakeshake26_2x96d",
-        pretrained,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        cache_dir=cache_dir,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        global_pool=global_pool,
-        width=width,
-        heads=heads,
-    )
-    return model
+    return build_model_with_cfg(ShakeShake26, "shakeshake26_2x96d", **locals())

@@ -123,16 +123,4 @@ def wrn28_2(
     width: Annotated[float, Gt(0)] = 1.0,
 ) -> WideResNet28:
     """Wide ResNet of 28 layers and factor 2, times ``width``; 1.47 million weights."""
-    model: WideResNet28 = build_model_with_cfg(
-        WideResNet28,
-        "wrn28_2",
-        pretrained,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        cache_dir=cache_dir,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        global_pool=global_pool,
-        width=width,
-    )
-    return model
+    return build_model_with_cfg(WideResNet28, "wrn28_2", **locals())

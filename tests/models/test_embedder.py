@@ -325,7 +325,7 @@ def edit(saved, **changes):
         ({"mean": "drop"}, "mean: missing"),
         ({"std": [0.5, 0.5, 0]}, "std.2: "),
         ({"backbone": "hf-hub:somebody/something"}, "backbone: "),
-        ({"backbone": "convnet4"}, "did you mean 'convnet3'"),
+        ({"backbone": "convent3"}, "did you mean 'convnet3'"),
         ({"backbone_options": {"checkpoint_path": "x"}}, "cannot be set there"),
         ({"embedding_size": 8}, "head.weight .16, 128. for .8, 128."),
         ({"embedding_size": None}, "head.bias, head.weight not expected"),

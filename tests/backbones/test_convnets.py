@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from fewlabels.backbones.convnet3 import convnet3
+from fewlabels.backbones.convnets import convnet3
 from fewlabels.registry import backbones, options
 
 
@@ -63,3 +63,18 @@ def test_every_weight_learns_and_a_copy_is_equal():
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert torch.equal(twin(x), out)
+
+
+def test_five_convolutions_halve_twice_and_have_two_heads_if_asked():
+    model = timm.create_model("convnet5", num_classes=10, heads=2)
+    assert model.forward_features(torch.randn(2, 3, 24, 24)).shape == (2, 64, 6, 6)
+    assert [m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d)] == [
+        32, 32, 64, 64, 64,
+    ]  # fmt: skip
+    assert model.fc2 is not None
+
+
+def test_dropout_is_of_the_pooled_vector():
+    model = timm.create_model("convnet3", num_classes=0, drop_rate=0.9)
+    model.train()
+    assert (model(torch.randn(4, 3, 16, 16)) == 0).float().mean() > 0.7
