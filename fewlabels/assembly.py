@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from fewlabels.checkpoint import checkpoints
+from fewlabels.checkpoint import checkpoints, load_modules
 from fewlabels.contracts import Records, ViewFunction
 from fewlabels.data.labelled import labelled_split, write_labelled
 from fewlabels.data.pixels import Pixels
@@ -33,6 +34,7 @@ from fewlabels.models.images import canvas
 from fewlabels.models.optimise import make_optimizer, make_scheduler
 from fewlabels.models.running import Running
 from fewlabels.plan import Plan
+from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
 from fewlabels.rounds import Loop
@@ -156,8 +158,14 @@ def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
     return folder[0]
 
 
-def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list[dict[str, Any]]]:
+def assemble(
+    recipe: Recipe, out: Path, resume: Path | None, say: Callable[[str], None] | None = None
+) -> tuple[Path, list[dict[str, Any]]]:
     """Build everything that a recipe names, run it, and save what it deploys.
+
+    Args:
+        resume: a run folder that was stopped.
+        say: tells how the run goes; None prints in the main process.
 
     Returns:
         The run folder, and the scores in the order in which they were taken.
@@ -170,7 +178,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         # Running statistics are averaged before they are used; see Running.average_buffers.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    say: Callable[[str], None] = accelerator.print
+    say = accelerator.print if say is None else say
     strategy = build("strategies", recipe.strategy)
     discovery = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
     source = build("sources", recipe.source)
@@ -210,9 +218,10 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     scoring: Scoring
     if classifies:
         models = [n for n, m in running.modules.items() if isinstance(m, Classifier)]
-        given = int((labels >= 0).sum())
+        given = train[labels >= 0]
+        tested = np.setdiff1d(split.test, [*given, *validation])  # split: all tests on the others
         scoring = ClassificationScoring(
-            strategy, models, split.test, validation, records.truth, given, ask.report
+            strategy, models, tested, validation, records.truth, len(given), ask.report
         )
     else:
         raw = builder.image_size if ask.pixels else None
@@ -235,9 +244,10 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     metrics = Metrics(folder / "metrics.jsonl" if accelerator.is_main_process else None)
     if not checkpoints(folder / "checkpoints"):
         metrics.cut(0)  # of a run that was stopped before its first checkpoint
+    stamp = {"ORACLE": "discovered samples got their true labels: no result, an analysis"}
+    stamp = stamp if recipe.rounds.oracle else {}
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
-    if recipe.rounds.oracle:
-        facts["ORACLE"] = "discovered samples got their true labels: no result, an analysis"
+    facts |= stamp
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         metrics.write([facts])
@@ -255,9 +265,14 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         first=int(bool(discovery) and labels.max() >= 0),
         evaluate_every=ask.every,
         evaluate_steps=ask.steps,
+        keep_best=classifies and ask.report == "best",
         batch_norm=recipe.model.batch_norm,
     )
     optimizer, schedule = recipe.optimizer, recipe.schedule
+    weights = dict(strategy.weights)
+    for term, weight in recipe.weights.items():  # a number changes the height of a ramp alone
+        known = weights.get(term, Ramp(end=1.0))
+        weights[term] = weight if isinstance(weight, Ramp) else replace(known, end=weight)
     loop = Loop(
         accelerator=accelerator,
         strategy=strategy,
@@ -269,7 +284,7 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
         ),
         plan=plan,
         seed=recipe.seed,
-        weights={**strategy.weights, **recipe.weights},
+        weights=weights,
         make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
         make_scheduler=partial(make_scheduler, **schedule.model_dump()),
         evaluate=evaluate,
@@ -287,13 +302,14 @@ def assemble(recipe: Recipe, out: Path, resume: Path | None) -> tuple[Path, list
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
     if accelerator.is_main_process:
         deployed: Any = running.plain(strategy.deploys)
+        if plan.keep_best:
+            load_modules(folder / "best", {strategy.deploys: deployed})
         deployed.save_pretrained(folder / "model")
         seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
-        measure, score = scoring.final(scores[0]) or ("nothing scored", float("nan"))
-        end = {"kind": "end", "measure": measure, "score": score, "minutes": seconds / 60}
+        end = {"kind": "end", "minutes": seconds / 60, **scoring.final(scores[0]), **stamp}
         metrics.write([end | {"steps": loop.at.step, "images": loop.at.images}])
     if accelerator.num_processes > 1:
         broadcast_object_list(scores)
-    say(scoring.table(scores[0]))
+    say(scoring.table(scores[0]) + "".join(f"\n{word}: {why}" for word, why in stamp.items()))
     say(f"run folder: {folder}")
     return folder, scores[0]

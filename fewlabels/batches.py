@@ -77,7 +77,14 @@ class Batches:
             if stream.per_class:
                 order = class_balanced(labels, stream.batch, stream.per_class, batches, rng)
             else:
-                order = shuffled(self._members(stream, labels), stream.batch, batches, rng)
+                members = self._members(stream, labels)
+                if len(members) == 0 and stream.of == "unlabelled":
+                    raise FewLabelsError(
+                        f"no image is left for stream {name!r} of phase {phase.name!r}: every one "
+                        "has a label by now; set rounds.limit or fewer rounds.rounds, or "
+                        "strategy.unlabelled: all"
+                    )
+                order = shuffled(members, stream.batch, batches, rng)
             mine = order[start:, self._mine(stream)].tolist()
             loaders.append(self.pixels.batches(mine, self.workers))
         for number, drawn in enumerate(zip(*loaders, strict=True), start):

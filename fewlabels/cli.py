@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare.add_argument("--seeds", default="0-2", help="as in 0-9 or 100-104,7")
     compare.add_argument("--runs", default="runs/studies", help="where the run folders stand")
     compare.add_argument("--out", type=Path, help="write OUT.md and OUT.csv")
+    compare.add_argument(
+        "--validation", action="store_true", help="the error on data.validation, not on the test"
+    )
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -35,12 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fewlabels import run
 
         return run.main(words[1:])
-    given = parser.parse_args(words)
+    given, more = parser.parse_known_args(words)
+    if any(word.startswith("-") for word in more) or (more and not hasattr(given, "recipes")):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # recipes and overrides that stand behind an option
+        given.recipes += more
     try:
         if given.command == "check":
             return check_recipes(given.recipes)
         if given.command == "study":
-            run_study(given.recipes, given.seeds, given.runs, given.out)
+            run_study(given.recipes, given.seeds, given.runs, given.out, given.validation)
         elif given.command == "list":
             list_components(given.kind)
         elif given.command == "show":
@@ -79,14 +86,16 @@ def check_recipes(arguments: Sequence[str]) -> int:
     return 2 if mistakes else 0
 
 
-def run_study(words: Sequence[str], seeds: str, runs: str, out: Path | None) -> None:
+def run_study(
+    words: Sequence[str], seeds: str, runs: str, out: Path | None, validation: bool
+) -> None:
     """Run a study and print its table; write it where ``out`` says."""
     from fewlabels.study import markdown, seeds_of, study, write
 
     paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
     if not paths:
         raise RecipeError(["no recipe given; name YAML files before key=value"])
-    rows = study(paths, seeds_of(seeds), overrides, runs)
+    rows = study(paths, seeds_of(seeds), overrides, runs, validation=validation)
     if out is not None:
         write(rows, out)
     print(markdown(rows), end="")

@@ -139,7 +139,7 @@ class Pool:
     labels: np.ndarray  # (N,) int64, -1 = unlabelled
     given: np.ndarray  # (N,) bool, labelled by a person
     classes: int | None = None
-    probabilities: np.ndarray | None = None  # (N, C) float32
+    probabilities: np.ndarray | None = None  # (N, C) float64
     images: Sequence[Image] | None = None
     history: tuple[np.ndarray, ...] = ()  # (N, D) each, newest first
     found: Discovered | None = None  # by the discovery before this one in the recipe's list
@@ -248,7 +248,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Average:
-    """A moving average of a module, updated after each step in the order of declaration."""
+    """A moving average of a module, updated after each step in the order of declaration.
+
+    One that starts at the first discovery is a copy of its source then, and does not move before.
+    """
 
     of: str
     decay: Ramp

@@ -25,7 +25,7 @@ class Plan:
     oracle: bool = False
     steps_per_epoch: int | None = None
     discover_every: int = 1
-    growth: Literal["all", "double", "fixed"] = "all"
+    growth: Literal["double", "fixed", "all"] = "double"
     limit: float | None = None
     accumulate: int = 1
     clip: float | None = None
@@ -35,6 +35,7 @@ class Plan:
     log_every: int = 10
     evaluate_every: int = 1
     evaluate_steps: int = 0
+    keep_best: bool = False
     batch_norm: str = "train"
 
     @property
@@ -54,7 +55,7 @@ class Plan:
 
     def discovers(self, index: int) -> bool:
         """Whether a discovery opens a round."""
-        return index >= self.first and (index - self.first) % self.discover_every == 0
+        return index >= self.first and self.generation(index)[1] % self.discover_every == 0
 
     def forgets(self, index: int) -> bool:
         """Whether a round goes back to the given labels: the first of each later generation."""

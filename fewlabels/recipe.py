@@ -54,7 +54,7 @@ class Recipe:
     discovery: tuple[Spec, ...]
     losses: tuple[Spec, ...]
     views: tuple[Spec, ...]
-    weights: dict[str, Ramp]
+    weights: dict[str, Ramp | float]
     optimizer: Optimizer
     schedule: Schedule
     rounds: Rounds
@@ -152,12 +152,10 @@ def _recipe(checked: Any) -> Recipe:
         names = [k for k in type(value).model_fields if k != key and not fixed(k)]
         return Spec(getattr(value, key), {k: getattr(value, k) for k in names})
 
-    weights = {k: v if isinstance(v, Ramp) else Ramp(end=v) for k, v in checked.weights.items()}
-    parts: dict[str, Any] = {k: getattr(checked, k) for k in Fixed.model_fields if k != "weights"}
+    parts: dict[str, Any] = {k: getattr(checked, k) for k in Fixed.model_fields}
     parts |= {slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS}
     return Recipe(
         **parts,
-        weights=weights,
         data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
         source=spec(checked.data, "source", lambda k: k in Data.model_fields),
         strategy=spec(checked.strategy),

@@ -156,7 +156,7 @@ class Loop:
         if self.plan.restarts(index):
             load_modules(self.folder / "initial", self.running.modules)
             self.training.restart()
-            self.at.restarted, self.at.updates = self.at.step, {}
+            self.at.restarted, self.at.begun = self.at.step, []
 
     def _evaluate(self) -> str:
         """Score the models, write it down, and give it in words."""
@@ -164,6 +164,8 @@ class Loop:
         scores = self.evaluate("trained", self.at.discoveries)
         self.metrics.write(scores, round=self.at.round, step=self.at.step)
         self.scores = scores
+        if self.plan.keep_best and self.accelerator.is_main_process:
+            self._keep_best()
         return "".join(f"{row['told']}; " for row in scores)
 
     def _discover(self, index: int) -> None:
@@ -192,7 +194,7 @@ class Loop:
         features = self.embed(model, "features" if classifies else "embedding")
         probabilities = None
         if need.probabilities:
-            logits = torch.from_numpy(self.embed(model, "logits"))
+            logits = torch.from_numpy(self.embed(model, "logits")).double()  # so that few are 1
             probabilities = logits.softmax(1).numpy()
         history = self.state.history.get(need.model, ())
         if need.history:
@@ -207,6 +209,14 @@ class Loop:
         if self.plan.stop is None or now is None or before is None:
             return False
         return abs(now - before) < self.plan.stop
+
+    def _keep_best(self) -> None:
+        """Keep the deployed model of the smallest validation error, the earliest of equals."""
+        deploys = self.strategy.deploys
+        now = min(row["validation_error"] for row in self.scores if row["model"] == deploys)
+        if self.at.best is None or now < self.at.best:
+            self.at.best = now
+            save_modules(self.folder / "best", {deploys: self.running.plain(deploys)})
 
     def _extract(self, model: str, what: str = "embedding") -> np.ndarray:
         return self.embed(model, what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def _leave() -> None:
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # what holds the group would keep its threads until the interpreter is gone
         distributed.barrier()  # one that leaves early would abort the others
         distributed.destroy_process_group()
 

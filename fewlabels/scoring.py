@@ -14,6 +14,7 @@ from fewlabels.evaluation.classification import Rule, error_rate, reported
 from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
 
 Row = dict[str, Any]
+NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
 See = Callable[..., list[np.ndarray]]
 """``see(model, *fields)``: fields of its Output for the scored images; called in every process."""
 
@@ -22,8 +23,8 @@ class Scoring(Protocol):
     """One task's test. ``rows`` are the data-set rows of the images that it looks at.
 
     ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
-    ``told``, the row in words; ``table`` sums a run's rows up; ``final`` is its one number and what
-    it measures.
+    ``told``, the row in words; ``table`` sums a run's rows up; ``final`` has its one number
+    (``score``), what that measures, and the same on images held out (``validation``) if there are.
     """
 
     rows: np.ndarray
@@ -34,7 +35,7 @@ class Scoring(Protocol):
 
     def table(self, rows: Sequence[Row]) -> str: ...
 
-    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None: ...
+    def final(self, rows: Sequence[Row]) -> Row: ...
 
 
 class RetrievalScoring:
@@ -83,11 +84,11 @@ class RetrievalScoring:
             row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
         return rows
 
-    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None:
+    def final(self, rows: Sequence[Row]) -> Row:
         """Recall@1 of the trained embedder in the first search."""
         own = [row for row in rows if row["model"] == "trained"]
         last = [row for row in own if row["search"] == own[0]["search"]]
-        return ("recall@1", last[-1]["recall@1"]) if last else None
+        return {"measure": "recall@1", "score": last[-1]["recall@1"]} if last else dict(NOTHING)
 
     def table(self, rows: Sequence[Row]) -> str:
         """The last scores of each model, in percent."""
@@ -114,7 +115,7 @@ class ClassificationScoring:
     """The error of every model that exists by then, on test images and on those held out.
 
     Args:
-        test, validation: data-set rows.
+        test, validation: data-set rows; images of unknown class are not looked at.
         labels: how many labels people gave, said in the table.
         rule: by which the run's number is reported.
     """
@@ -131,12 +132,13 @@ class ClassificationScoring:
     ) -> None:
         self.strategy, self.rule, self.labels, self.held = strategy, rule, labels, len(validation)
         self.models = sorted(models, key=lambda name: name != strategy.deploys)
+        test = test[truth[test] >= 0]
         self.rows = np.concatenate([test, validation])
         self.truth, self.count = truth[self.rows], len(test)
 
     def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
         """Logits by model; nothing before training."""
-        if when == "before":
+        if when == "before" or not len(self.rows):
             return {}
         there = [m for m in self.models if self.strategy.seen_through(m, discoveries) == m]
         return {model: see(model, "logits")[0] for model in there}
@@ -145,29 +147,38 @@ class ClassificationScoring:
         """A row a model."""
         rows = []
         for model, logits in given.items():
-            error = error_rate(logits[: self.count], self.truth[: self.count])
-            row = {"kind": "evaluation", "model": model, "search": "test images", "error": error}
-            row["told"] = f"{model} error {100 * error:.2f}"
+            row: Row = {"kind": "evaluation", "model": model, "search": "test images"}
             if self.held:
                 held = error_rate(logits[self.count :], self.truth[self.count :])
                 row["validation_error"] = held
+                row["told"] = f"{model} validation error {100 * held:.2f}"
+            if self.count:
+                error = error_rate(logits[: self.count], self.truth[: self.count])
+                row |= {"error": error, "told": f"{model} error {100 * error:.2f}"}
             rows.append(row)
         return rows
 
-    def final(self, rows: Sequence[Row]) -> tuple[str, float] | None:
+    def final(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""
         if not rows:
-            return None
-        return "test error", reported(rows, self.strategy.deploys, self.rule)["error"]
+            return dict(NOTHING)
+        found = reported(rows, self.strategy.deploys, self.rule)
+        more = {"validation": found["validation"]} if "validation" in found else {}
+        if "error" not in found:
+            return {**NOTHING, **more}
+        return {"measure": "test error", "score": found["error"], **more}
 
     def table(self, rows: Sequence[Row]) -> str:
         """The error of each model by the rule of the recipe, in percent."""
         if not rows:
             return "nothing was scored"
         given = f"{self.labels} labels" + (f" and {self.held} for validation" if self.held else "")
+        what = "error" if self.count else "validation"
         lines = [f"test error of {self.count} images; {given}"]
+        if not self.count:
+            lines = [f"no test image is of a known class: error on validation images; {given}"]
         for model in dict.fromkeys(row["model"] for row in rows):
             found = reported(rows, model, self.rule)
             how = {"last": "last", "median": f"median of {found['checkpoints']}", "best": "best"}
-            lines.append(f"  {model:24}{100 * found['error']:8.2f}  ({how[self.rule]})")
+            lines.append(f"  {model:24}{100 * found[what]:8.2f}  ({how[self.rule]})")
         return "\n".join(lines)

@@ -44,9 +44,10 @@ class Data(Section):
     labels: Positive | Literal["none", "all"] = Field(
         "none", description="what a person has given; a number is drawn by the seed"
     )
-    share: Literal["balanced", "proportional"] = Field(
+    share: Literal["balanced", "proportional", "per_class"] = Field(
         "balanced",
-        description="of a number of labels: the same of each class, or as the classes are",
+        description="of a number of labels, and of validation: the same of each class, as the "
+        "classes are, or that many of every class",
     )
     split_seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="of which images are labelled; null: the recipe's seed"
@@ -126,9 +127,9 @@ class Rounds(Section):
     )
     steps_per_epoch: Positive | None = None
     discover_every: Positive = 1
-    growth: Literal["all", "double", "fixed"] = Field(
-        "all",
-        description="a discovery's budget: all samples, as many as are labelled, or given; "
+    growth: Literal["double", "fixed", "all"] = Field(
+        "double",
+        description="a discovery's budget: as many as are labelled now, as were given, or all; "
         "kmeans labels all in any case",
     )
     limit: Annotated[float, Field(ge=1)] | None = Field(
@@ -179,7 +180,9 @@ class Fixed(Section):
     )
     seed: Annotated[int, Field(ge=0)] = 0
     model: Model = Model()
-    weights: dict[str, Ramp | float] = {}
+    weights: dict[str, Ramp | float] = Field(
+        {}, description="of loss terms; a number is the height of the strategy's own ramp"
+    )
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     rounds: Rounds = Rounds()

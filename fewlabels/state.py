@@ -24,8 +24,9 @@ class Progress:
     images: int = 0  # of unlabelled streams, that these steps have seen
     restarted: int = 0  # the step at which weights last began again
     discoveries: int = 0  # that found anything
-    updates: dict[str, int] = field(default_factory=dict)  # of each average
+    begun: list[str] = field(default_factory=list)  # averages that started at a discovery
     validation: float | None = None  # error of the deployed model after the round before
+    best: float | None = None  # the smallest so far
 
 
 @dataclass

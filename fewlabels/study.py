@@ -7,39 +7,49 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe import Recipe, load_recipe
 
 CERTAIN = 0.95
-COLUMNS = (
-    "row",
-    "seeds",
-    "mean",
-    "sd",
-    "difference",
-    "low",
-    "high",
-    "steps",
-    "unlabelled images",
-    "minutes",
-)
 
 
 @dataclass
 class Row:
-    """One recipe's runs, by seed, in percent."""
+    """One recipe's runs, by seed, in percent.
+
+    ``wrong`` is the share of a run's discovered labels that are not the true class, where truth is
+    known; ``by_round`` the same of each round that discovered, in order, a number a seed.
+    """
 
     name: str
     measure: str
     scores: dict[int, float] = field(default_factory=dict)
-    steps: int = 0
-    images: int = 0
+    wrong: dict[int, float] = field(default_factory=dict)
+    by_round: dict[int, list[float]] = field(default_factory=dict)
+    steps: float = 0.0
+    images: float = 0.0
     minutes: float = 0.0
+    oracle: bool = False  # discovered samples got their true labels: no result
+
+    @property
+    def title(self) -> str:
+        """The name, and what a reader must not miss."""
+        return f"{self.name} (ORACLE)" if self.oracle else self.name
+
+
+class Comparison(NamedTuple):
+    """Mean and spread of a row, and its paired difference to the first row with an interval."""
+
+    mean: float
+    sd: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def seeds_of(text: str) -> list[int]:
@@ -51,6 +61,8 @@ def seeds_of(text: str) -> list[int]:
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
         raise FewLabelsError(f"--seeds {text!r}: expected numbers such as 0-9 or 100-104,7")
     spans = [[int(n) for n in span.split("-")] for span in text.split(",")]
+    if any(int(span[0]) > int(span[-1]) for span in spans):
+        raise FewLabelsError(f"--seeds {text!r}: write the smaller number of a range first")
     seeds = [n for span in spans for n in range(span[0], span[-1] + 1)]
     return list(dict.fromkeys(seeds))
 
@@ -61,6 +73,7 @@ def study(
     overrides: Sequence[str] = (),
     runs: str | Path = "runs/studies",
     say: Callable[[str], None] = print,
+    validation: bool = False,
 ) -> list[Row]:
     """Run every recipe with every seed, or take what is there already.
 
@@ -69,6 +82,8 @@ def study(
     Args:
         overrides: ``key=value`` for every recipe.
         runs: where the run folders stand, ``NAME-seed-S`` each.
+        validation: give the error on ``data.validation`` images and say nothing of the test: for
+            choices.
 
     Raises:
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
@@ -82,17 +97,37 @@ def study(
         if row.name in {other.name for other in rows}:
             raise FewLabelsError(f"two recipes are called {row.name!r}; give one another name")
         for recipe in own:
-            end = _run(recipe, Path(runs))
-            row.measure, row.scores[recipe.seed] = end["measure"], 100 * end["score"]
-            row.steps, row.images = end["steps"], end["images"]
+            lines = _run(recipe, Path(runs))
+            end = lines[-1]
+            row.measure, score = end["measure"], end["score"]
+            if validation:
+                row.measure, score = "validation error", end.get("validation")
+                if score is None:
+                    raise FewLabelsError(
+                        f"{row.name}: no validation error; set data.validation to a number"
+                    )
+            row.scores[recipe.seed] = 100 * score
+            row.steps += end["steps"] / len(own)
+            row.images += end["images"] / len(own)
             row.minutes += end["minutes"] / len(own)
+            row.oracle = "ORACLE" in end
+            _count_wrong(row, recipe.seed, lines)
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
     return rows
 
 
-def _run(recipe: Recipe, runs: Path) -> dict[str, Any]:
-    """The last row of a run's metrics, after it has ended."""
+def _count_wrong(row: Row, seed: int, lines: Sequence[dict[str, Any]]) -> None:
+    found = [line for line in lines if line["kind"] == "discovery" and "wrong" in line]
+    for line in found:
+        row.by_round.setdefault(line["round"], []).append(100 * line["wrong"])
+    total = sum(line["discovered"] for line in found)
+    if total:
+        row.wrong[seed] = 100 * sum(line["wrong"] * line["discovered"] for line in found) / total
+
+
+def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics, after it has ended."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
     if (folder / "recipe.yaml").is_file():
         before = load_recipe(folder / "recipe.yaml")
@@ -101,24 +136,27 @@ def _run(recipe: Recipe, runs: Path) -> dict[str, Any]:
                 f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
                 "choose another --runs"
             )
-        end = _end(folder)
-        if end is not None:
-            return end
+        if (lines := _lines(folder))[-1:] and lines[-1]["kind"] == "end":
+            return lines
     from fewlabels.assembly import assemble  # imports torch: only once the recipes stand
 
-    started = (folder / "recipe.yaml").is_file()
     named = {**recipe.resolved, "name": folder.name}
     recipe = replace(recipe, name=folder.name, resolved=named)
-    folder, _ = assemble(recipe, runs, folder if started else None)
-    end = _end(folder)
-    assert end is not None
-    return end
+    folder, _ = assemble(recipe, runs, folder if folder.is_dir() else None, say=_nothing)
+    return _lines(folder)
 
 
-def _end(folder: Path) -> dict[str, Any] | None:
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return last if last.get("kind") == "end" else None
+def _nothing(text: str) -> None:
+    """Of a study's runs only the results are told."""
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics; none where they are missing, or cut off in the middle of a line."""
+    try:
+        text = (folder / "metrics.jsonl").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return []
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -128,58 +166,73 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(spread)
 
 
-def paired(row: Row, first: Row) -> tuple[float, float, float] | None:
-    """Mean difference to the first row over their seeds, and its 95 % interval (Student's t)."""
+def compare(values: Mapping[int, float], first: Mapping[int, float]) -> Comparison:
+    """Values by seed against those of the first row, in pairs (95 % by Student's t)."""
     from scipy.stats import t
 
-    shared = sorted(set(row.scores) & set(first.scores))
-    if row is first or len(shared) < 2:
-        return None
-    mean, spread = mean_and_spread([row.scores[s] - first.scores[s] for s in shared])
+    whole = mean_and_spread(list(values.values()))
+    shared = sorted(set(values) & set(first))
+    if values is first or len(shared) < 2:
+        return Comparison(*whole)
+    mean, spread = mean_and_spread([values[s] - first[s] for s in shared])
     reach = float(t.ppf((1 + CERTAIN) / 2, len(shared) - 1)) * spread / math.sqrt(len(shared))
-    return mean, mean - reach, mean + reach
+    return Comparison(*whole, mean, mean - reach, mean + reach)
 
 
-def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One mapping a row, with the keys of :data:`COLUMNS`."""
-    result = []
-    for row in rows:
-        mean, spread = mean_and_spread(list(row.scores.values()))
-        difference, low, high = paired(row, rows[0]) or (None, None, None)
-        values = (
-            row.name, len(row.scores), mean, spread, difference, low, high, row.steps, row.images,
-            row.minutes,
-        )  # fmt: skip
-        result.append(dict(zip(COLUMNS, values, strict=True)))
-    return result
+def _told(found: Comparison) -> list[str]:
+    """Two cells: mean and spread, and the difference."""
+    difference = ""
+    if found.difference is not None:
+        difference = f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return [f"{found.mean:.2f} +- {found.sd:.2f}", difference]
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    rule = ["---"] * len(head)
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in (head, rule, *lines))
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table for people."""
-    lines = [
-        f"| {rows[0].measure}, % | seeds | mean +- sd | to the first row [95 %] | student steps | "
-        "unlabelled images | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in table(rows):
-        difference = ""
-        if row["difference"] is not None:
-            difference = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-        spread = f"{row['mean']:.2f} +- {row['sd']:.2f}"
-        cells = [row["row"], row["seeds"], spread, difference, row["steps"]]
-        cells += [row["unlabelled images"], f"{row['minutes']:.1f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+    """The table for people; a second one of the wrong labels where samples were discovered."""
+    against = ["seeds", "mean +- sd", "to the first row [95 %]"]
+    head = [f"{rows[0].measure}, %", *against, "student steps", "unlabelled images", "minutes"]
+    lines = []
+    for row in rows:
+        told = _told(compare(row.scores, rows[0].scores))
+        cost = [round(row.steps), round(row.images), f"{row.minutes:.1f}"]
+        lines.append([row.title, len(row.scores), *told, *cost])
+    tables = [_table(head, lines)]
+    if len({round(row.steps) for row in rows}) > 1:
+        tables.append("The rows took different numbers of student steps: no fair comparison.\n")
+    if found := [row for row in rows if row.wrong]:
+        head, lines = ["wrong among the discovered labels, %", *against, "each discovery"], []
+        for row in found:
+            told = _told(compare(row.wrong, found[0].wrong))
+            means = [mean_and_spread(row.by_round[r])[0] for r in sorted(row.by_round)]
+            each = " / ".join(f"{mean:.1f}" for mean in means)
+            lines.append([row.title, len(row.wrong), *told, each])
+        tables.append(_table(head, lines))
+    return "\n".join(tables)
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
-    """``out.md`` and ``out.csv``; the latter also has each seed's score."""
+    """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
-    seeds = sorted({seed for row in rows for seed in row.scores})
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *(f"seed {s}" for s in seeds)])
+    seeds = sorted({seed for row in rows for seed in row.scores})
+    cost = ["steps", "unlabelled images", "minutes"]
+    head = ["row", "measure", "seeds", *Comparison._fields, *cost, *(f"seed {s}" for s in seeds)]
+    writer = csv.DictWriter(text, head)
     writer.writeheader()
-    for row, values in zip(rows, table(rows), strict=True):
-        writer.writerow(values | {f"seed {s}": score for s, score in row.scores.items()})
+    found = [row for row in rows if row.wrong]
+    for row, measure, values, first in [
+        *((row, row.measure, row.scores, rows[0].scores) for row in rows),
+        *((row, "wrong labels", row.wrong, found[0].wrong) for row in found),
+    ]:
+        line = {"row": row.title, "measure": measure, "seeds": len(values)}
+        line |= compare(values, first)._asdict()
+        line |= dict(zip(cost, [round(row.steps), round(row.images), row.minutes], strict=True))
+        writer.writerow(line | {f"seed {s}": value for s, value in values.items()})
     out.with_suffix(".csv").write_text(text.getvalue(), encoding="utf-8")

@@ -90,6 +90,7 @@ class Training:
         self.start(phase)
         optimizer, scheduler = self.optimizers[phase.name], self.schedulers[phase.name]
         resumed = self.at.epoch or self.at.batch
+        self._begin_averages(phase)
         self.strategy.begin(phase, self.running, self.state.found, self.extract)
         if resumed:  # begin() has set what no module holds; the modules stand further on
             self.reload()
@@ -128,16 +129,22 @@ class Training:
             self.at.epoch, self.at.batch = epoch + 1, 0
         self.state.found = self.state.found._replace(fresh=False)
 
+    def _begin_averages(self, phase: Phase) -> None:
+        """Copy the source of each average that starts at the first discovery, once there is one."""
+        for name, average in phase.averages.items():
+            waits = average.starts == "first_discovery" and name not in self.at.begun
+            if waits and self.at.discoveries:
+                source = self.running.plain(average.of)
+                self.running.plain(name).load_state_dict(source.state_dict())
+                self.at.begun.append(name)
+
     def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
         """After an optimiser step: averages, schedule, log, checkpoint."""
         clock = self.at.step - self.at.restarted
         for name, average in phase.averages.items():
-            if average.starts == "now" or self.at.discoveries:
-                done = self.at.updates.get(name, 0)
-                source = self.running.plain(average.of)
-                target = self.running.plain(name)
-                update_average(target, source, average.decay(clock), done, average.buffers)
-                self.at.updates[name] = done + 1
+            if average.starts == "now" or name in self.at.begun:
+                source, target = self.running.plain(average.of), self.running.plain(name)
+                update_average(target, source, average.decay(clock), clock, average.buffers)
         rate = self.optimizers[phase.name].param_groups[0]["lr"]
         if self.at.step % self.plan.log_every == 0:
             stacked = torch.stack([total.detach(), *(v.detach() for v in losses.values())])

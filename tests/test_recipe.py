@@ -193,7 +193,7 @@ def test_a_resolved_recipe_says_the_same_when_it_is_read_again(tmp_path):
     assert again.hash == first.hash
     assert again == first
     assert first.losses[0].options["beta"] == 45
-    assert first.weights["multi_similarity"](0) == 2
+    assert first.weights["multi_similarity"] == 2
     assert first.strategy.options["per_class"] == 5  # a default, spelled out
 
 

@@ -153,9 +153,77 @@ def test_weights_and_schedule_begin_again_where_the_recipe_says(tmp_path):
     assert (run.folder / "initial" / "modules.safetensors").is_file()
 
 
-def test_oracle_labels_are_true_and_the_run_says_so(tmp_path):
-    run = train(tmp_path, "rounds.oracle=true", **SNOWBALL)
-    assert "ORACLE" in rows(run.folder, "run")[0]
+def arrays(folder):
+    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
+    return np.load(last / "arrays.npz")
+
+
+@pytest.mark.parametrize("oracle", ["true", "false"])
+def test_oracle_labels_are_true_and_the_run_says_so(tmp_path, oracle, capsys):
+    one = {**SNOWBALL["rounds"], "generations": 1, "rounds": 1}
+    folder = train(tmp_path, f"rounds.oracle={oracle}", **{**SNOWBALL, "rounds": one}).folder
+    (book,) = (folder / "ledger").glob("*.parquet")
+    table = pq.read_table(book).to_pydict()
+    assert table["truth"] != table["label"]
+    used = arrays(folder)["labels"][table["row"]].tolist()  # digits: train rows are the first ones
+    assert used == table["truth" if oracle == "true" else "label"]
+    stamped = [oracle == "true"] * 3
+    told = capsys.readouterr().out
+    facts = [rows(folder, "run")[0], rows(folder, "end")[0], told]
+    assert ["ORACLE" in fact for fact in facts] == stamped
+
+
+def test_the_master_is_the_teacher_of_the_first_discovery_and_its_average_from_then_on(tmp_path):
+    run = train(
+        tmp_path, "train.checkpoint_every=1", "train.keep_checkpoints=99", "strategy.ema.end=0.5",
+        "strategy.master_ema=0.75", **SNOWBALL,
+    )  # fmt: skip
+    places = [run.folder / f"checkpoints/step-{s:06d}" for s in range(6, 19)]
+    steps = [load_file(place / "modules.safetensors") for place in places]
+    weight = "{}/backbone.conv1.0.weight"
+    master = steps[0][weight.format("teacher")]  # step 6: the round before the first discovery
+    for state in steps[1:]:  # through the second discovery too, which makes no new one
+        master = 0.75 * master + 0.25 * state[weight.format("teacher")]
+        np.testing.assert_allclose(state[weight.format("master")], master, atol=1e-6)
+    assert np.abs(master - steps[-1][weight.format("teacher")]).max() > 1e-4
+
+
+def test_what_is_saved_is_the_model_of_the_smallest_validation_error(tmp_path):
+    run = train(
+        tmp_path, "evaluation.report=best", "data.validation=100", "evaluation.steps=1",
+        "train.checkpoint_every=1", "train.keep_checkpoints=99", "optimizer.lr=0.2",
+        strategy={"name": "supervised"},
+    )  # fmt: skip
+    found = rows(run.folder, "evaluation")
+    best = min(found, key=lambda r: r["validation_error"])
+    assert best["step"] < found[-1]["step"]  # so that the last weights would be wrong
+    kept = load_file(run.folder / f"checkpoints/step-{best['step']:06d}/modules.safetensors")
+    saved = load_file(run.folder / "model/model.safetensors")
+    assert all((saved[k] == kept[f"student/{k}"]).all() for k in saved)
+    assert rows(run.folder, "end")[0]["score"] == best["error"]
+
+
+def test_no_image_is_tested_that_a_person_has_labelled(tmp_path, capsys):
+    run = train(
+        tmp_path, "data.split=all", "data.labels=3", "data.share=per_class", "data.validation=2",
+        strategy={"name": "supervised"},
+    )  # fmt: skip
+    assert "test error of 1747 images; 30 labels and 20 for validation" in capsys.readouterr().out
+    assert len(rows(run.folder, "evaluation")) == 1
+
+
+def test_a_folder_with_a_few_labels_and_nothing_to_test_on_is_trained(tmp_path, capsys):
+    images = Digits(warp=False).load()
+    place = tmp_path / "photos"
+    place.mkdir()
+    for i in range(60):
+        images.images[i].save(place / f"{i}.png")
+    lines = [f"{i}.png,digit {images.truth[i] % 3}" for i in range(30)]
+    (place / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    data = {"source": "folder", "path": str(place), "labels": "all"}
+    run = train(tmp_path, data=data, strategy={"name": "mean_teacher", "labelled": 10, "batch": 10})
+    assert "nothing was scored" in capsys.readouterr().out
+    assert run.classifier().predict([place / "59.png"]).shape == (1, 3)
 
 
 def test_the_stop_rule_looks_at_validation_alone(tmp_path):
@@ -181,6 +249,14 @@ def test_the_median_is_over_evaluations_within_rounds(tmp_path):
     [
         (["data.labels=none"], "needs some labels; set data.labels to a number"),
         (["data.labels=55"], "55 cannot be shared equally by 10 classes"),
+        (
+            [
+                "strategy.unlabelled=rest",
+                "discovery={name: confident, by: teacher}",
+                "rounds.rounds=6",
+            ],
+            "no image is left for stream 'unlabelled'",
+        ),
         (["discovery=confident"], "looks through the master, which this strategy does not have"),
         (["discovery=kmeans"], "numbers its labels by itself"),
         (["rounds.stop=0.01"], "stop needs a validation split; set data.validation"),
@@ -214,3 +290,29 @@ def test_two_processes_train_as_one(tmp_path):
     assert rows(two, "run")[0]["processes"] == 2
     losses = [[r["loss"] for r in rows(folder, "train")] for folder in (one, two)]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
+
+
+def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
+    script = tmp_path / "norms.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from accelerate import Accelerator\n"
+        "from fewlabels.models.running import Running\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "modules = {n: torch.nn.Sequential(torch.nn.BatchNorm1d(2)) for n in ('student', 'teacher')}\n"
+        "running = Running(modules, accelerator)\n"
+        "running.wrap('student')\n"
+        "for module in modules.values():\n"
+        "    module(torch.full((4, 2), float(accelerator.process_index)))\n"
+        "running.average_buffers()\n"
+        "means = [float(m[0].running_mean[0]) for m in modules.values()]\n"
+        "assert accelerator.num_processes == 2 and means == [0.05, 0.05], means\n"
+        "accelerator.end_training()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+         str(24500 + os.getpid() % 1000), str(script)],
+        capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

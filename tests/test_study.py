@@ -8,7 +8,7 @@ from scipy import stats
 
 from fewlabels.cli import main
 from fewlabels.errors import FewLabelsError
-from fewlabels.study import Row, markdown, paired, seeds_of, study, table
+from fewlabels.study import Row, compare, markdown, seeds_of, study
 
 RECIPE = {
     "data": {"source": "digits", "split": "official", "labels": 50},
@@ -35,9 +35,8 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
     assert main(["study", *recipes, "--seeds", "0-1", "--runs", str(runs)]) == 0
     marks = {p: p.stat().st_mtime_ns for p in runs.glob("*/model/model.safetensors")}
     assert len(marks) == 4
-    (runs / "teacher-seed-1" / "metrics.jsonl").write_text(
-        "".join((runs / "teacher-seed-1" / "metrics.jsonl").read_text().splitlines(True)[:-1])
-    )  # as if it had been stopped before its end
+    metrics = runs / "teacher-seed-1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[:-9])  # as if it had been stopped in its last line
     assert (
         main(
             ["study", *recipes, "--seeds", "0-2", "--runs", str(runs), "--out", str(tmp_path / "t")]
@@ -51,12 +50,12 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
     assert printed.endswith(text)
     with (tmp_path / "t.csv").open() as file:
         one, two = csv.DictReader(file)
-    assert (one["row"], one["seeds"], one["steps"], one["unlabelled images"]) == (
+    assert [one[k] for k in ("row", "seeds", "steps", "unlabelled images")] == [
         "alone",
         "3",
         "5",
         "0",
-    )
+    ]
     assert (two["steps"], two["unlabelled images"]) == ("5", "150")
     ends = [
         json.loads((runs / f"teacher-seed-{s}" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -79,15 +78,15 @@ def test_the_interval_is_students():
     rng = np.random.default_rng(0)
     first = Row("a", "test error", dict(enumerate(rng.normal(20, 5, 10))))
     second = Row("b", "test error", {s: v - 2 + rng.normal() for s, v in first.scores.items()})
-    difference, low, high = paired(second, first)
+    found = compare(second.scores, first.scores)
+    difference, low, high = found.difference, found.low, found.high
     expected = stats.ttest_rel(list(second.scores.values()), list(first.scores.values()))
     interval = expected.confidence_interval(0.95)
     assert (low, high) == pytest.approx((interval.low, interval.high))
     assert low < difference < high < 0
-    assert paired(first, first) is None
-    assert table([first, second])[0]["sd"] == pytest.approx(
-        np.std(list(first.scores.values()), ddof=1)
-    )
+    alone = compare(first.scores, first.scores)
+    assert alone.difference is None
+    assert alone.sd == pytest.approx(np.std(list(first.scores.values()), ddof=1))
     assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in markdown([first, second])
 
 
@@ -95,3 +94,63 @@ def test_seeds():
     assert seeds_of("0-2,7,1") == [0, 1, 2, 7]
     with pytest.raises(FewLabelsError, match="expected numbers such as 0-9"):
         seeds_of("0..9")
+    with pytest.raises(FewLabelsError, match="write the smaller number of a range first"):
+        seeds_of("5-3")
+
+
+def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
+    recipe = {
+        **RECIPE,
+        "strategy": {"name": "mean_teacher", "labelled": 20, "batch": 30},
+        "discovery": {"name": "confident", "by": "teacher"},
+        "rounds": {"steps_per_epoch": 5, "rounds": 2},
+    }
+    paths = []
+    for name, oracle in [("found", False), ("true", True)]:
+        paths.append(tmp_path / f"{name}.yaml")
+        own = {**recipe, "rounds": {**recipe["rounds"], "oracle": oracle}}
+        paths[-1].write_text(yaml.safe_dump(own))
+    rows = study(paths, [0, 1], runs=tmp_path / "runs", say=str)
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "runs/found-seed-1/metrics.jsonl").read_text().splitlines()
+    ]
+    each = [line for line in lines if line["kind"] == "discovery"]
+    assert [line["discovered"] for line in each] == [50, 100]
+    wrong = sum(line["wrong"] * line["discovered"] for line in each) / 150
+    assert rows[0].wrong[1] == pytest.approx(100 * wrong)
+    assert [len(values) for values in rows[0].by_round.values()] == [2, 2]
+    text = markdown(rows)
+    assert "| true (ORACLE) |" in text
+    assert "| found |" in text
+    assert "wrong among the discovered labels" in text
+    assert "no fair comparison" not in text
+    rows[1].steps += 1
+    assert "no fair comparison" in markdown(rows)
+
+
+def test_choices_are_made_on_validation_images(recipes, tmp_path):
+    with pytest.raises(FewLabelsError, match="no validation error; set data.validation"):
+        study(recipes[:1], [0], runs=tmp_path / "a", say=str, validation=True)
+    told = []
+    (row,) = study(
+        recipes[:1], [0], ["data.validation=100"], tmp_path / "b", told.append, validation=True
+    )
+    lines = (tmp_path / "b/alone-seed-0/metrics.jsonl").read_text().splitlines()
+    (found,) = (e for e in map(json.loads, lines) if e["kind"] == "evaluation")
+    assert row.scores[0] == pytest.approx(100 * found["validation_error"])
+    assert not any("test" in text for text in told)
+
+
+def test_overrides_may_stand_behind_options(recipes, tmp_path, capsys):
+    words = [
+        "study",
+        recipes[0],
+        "--seeds",
+        "0",
+        "--runs",
+        str(tmp_path / "r"),
+        "rounds.steps_per_epoch=3",
+    ]
+    assert main(words) == 0
+    assert "| 3 | 0 |" in capsys.readouterr().out

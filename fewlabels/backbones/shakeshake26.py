@@ -119,7 +119,7 @@ class ShakeShake26(Heads):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last feature map (B, 384, H / 4, W / 4)."""
-        maps: Tensor = self.blocks(self.conv(images)).relu()
+        maps: Tensor = self.blocks(self.conv(images))
         return maps
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fewlabels.errors import DataError
 
-Share = Literal["balanced", "proportional"]
+Share = Literal["balanced", "proportional", "per_class"]
 
 
 class Labelled(NamedTuple):
@@ -36,7 +36,8 @@ def labelled_split(
         truth: (N,) classes of the training images; -1, unknown, is never drawn.
         rows: (N,) their data-set rows, which decide the order together with the seed.
         share: ``balanced``: the same number from each class; ``proportional``: as the classes are
-            in ``truth`` (the convention of SVHN's published tables), one at least.
+            in ``truth`` (the convention of SVHN's published tables), one at least; ``per_class``:
+            ``count`` and ``validation`` are numbers of each class.
 
     Raises:
         DataError: a count that the classes cannot share, or more than a class has.
@@ -68,9 +69,9 @@ def _order(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
-    """How many each class gives; they sum to ``count``."""
-    if count == 0:
-        return np.zeros(len(sizes), np.int64)
+    """How many each class gives."""
+    if count == 0 or share == "per_class":
+        return np.full(len(sizes), count)
     if share == "balanced":
         if count % len(sizes):
             raise DataError(
@@ -80,11 +81,12 @@ def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarra
         return np.full(len(sizes), count // len(sizes))
     if count < len(sizes):
         raise DataError(f"data.{what}: {count} is less than one for each of {len(sizes)} classes")
-    exact = 1 + (count - len(sizes)) * sizes / sizes.sum()
-    floor = np.floor(exact).astype(np.int64)
-    most = np.argsort(floor - exact, kind="stable")[: count - floor.sum()]  # largest remainders
-    floor[most] += 1
-    return floor
+    exact = count * sizes / sizes.sum()
+    shares = np.maximum(1, np.floor(exact).astype(np.int64))
+    while (left := count - shares.sum()) != 0:  # largest remainders; more than 1 only if too many
+        open_ = np.where((shares > 1) | (left > 0), exact - shares, np.inf)
+        shares[open_.argmax() if left > 0 else open_.argmin()] += np.sign(left)
+    return shares
 
 
 def write_labelled(

@@ -32,7 +32,7 @@ class ByPrediction:
         self,
         *,
         select: Select = "min",
-        pool_factor: Annotated[float, Ge(1)] | None = 1.0,
+        pool_factor: Annotated[float, Ge(1)] | None = None,
         balance: bool = False,
         by: Literal["student", "teacher", "master"] = "master",
     ) -> None:
@@ -53,8 +53,10 @@ class ByPrediction:
             raise DataError(
                 "discovery 'by_prediction' needs a classifier's probabilities, all of them finite"
             )
-        free = np.flatnonzero(pool.labels < 0)
+        # Many probabilities can be 1 to the last digit; in the data's order one class would win.
+        free = rng.permutation(np.flatnonzero(pool.labels < 0))
         certain = pool.probabilities[free]
         labels, score = certain.argmax(1), certain.max(1)
         chosen = pick(score, labels, budget, self.select, self.pool_factor, self.balance, rng)
+        chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))

@@ -37,7 +37,7 @@ class Confident:
         self,
         *,
         select: Select = "min",
-        pool_factor: Annotated[float, Ge(1)] | None = 1.0,
+        pool_factor: Annotated[float, Ge(1)] | None = None,
         balance: bool = False,
         by: Literal["student", "teacher", "master"] = "master",
         fusion: Literal["none", "distance", "cascade", "rank"] = "none",

@@ -42,15 +42,17 @@ def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
 def reported(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
     """A run's number for one model: ``{"error", "rule", "step", "checkpoints"}``.
 
+    Where images were held out, ``validation`` is their error by the same rule.
+
     ``last``: of the last evaluation. ``median``: the median over the last 20, or over as many as
     ``checkpoints`` says. ``best``: of the evaluation with the smallest validation error, the
     earliest of equals; test errors are never looked at to choose.
 
     Args:
         rows: evaluations in order, each with model, step, error, and validation_error where images
-            were held out.
+            were held out; of several at one step the last counts.
     """
-    own = [row for row in rows if row["model"] == model]
+    own = list({row["step"]: row for row in rows if row["model"] == model}.values())
     if not own:
         raise DataError(f"model {model!r} was never evaluated")
     if rule == "best":
@@ -59,5 +61,8 @@ def reported(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str
         own = [min(own, key=lambda row: row["validation_error"])]
     else:
         own = own[-MEDIAN_OF:] if rule == "median" else own[-1:]
-    error = statistics.median(row["error"] for row in own)
-    return {"error": error, "rule": rule, "step": own[-1]["step"], "checkpoints": len(own)}
+    found = {"rule": rule, "step": own[-1]["step"], "checkpoints": len(own)}
+    for key, column in (("error", "error"), ("validation", "validation_error")):
+        if all(row.get(column) is not None for row in own):
+            found[key] = statistics.median(row[column] for row in own)
+    return found

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @torch.no_grad()
@@ -13,20 +14,21 @@ def update_average(
     average: nn.Module,
     source: nn.Module,
     decay: float,
-    updates: int,
+    step: int,
     buffers: Literal["copy", "own"] = "copy",
 ) -> None:
     """Move ``average`` towards ``source`` after an optimiser step.
 
     Args:
-        decay: at most 1 - 1/(updates + 1) is used, so early averages forget their start.
-        updates: how many updates came before this one.
+        decay: at most 1 - 1/(step + 1) is used, so early averages forget their start.
+        step: optimiser steps since the weights began.
         buffers: ``copy`` takes the source's; ``own`` leaves the average's, which then has to run
             in train mode to keep its statistics.
     """
-    decay = min(decay, 1.0 - 1.0 / (updates + 1))
-    for mine, its in zip(average.parameters(), source.parameters(), strict=True):
-        mine.lerp_(its.detach().to(mine.dtype), 1.0 - decay)
+    decay = min(decay, 1.0 - 1.0 / (step + 1))
+    mine = list(average.parameters())
+    its = [p.to(m.dtype) for p, m in zip(source.parameters(), mine, strict=True)]
+    get_ema_multi_avg_fn(decay)(mine, its, None)
     if buffers == "copy":
         for kept, moved in zip(average.buffers(), source.buffers(), strict=True):
             kept.copy_(moved)

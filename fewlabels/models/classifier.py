@@ -64,6 +64,7 @@ class Classifier(ImageModel):
             backbone_options=backbone_options,
         )
         self.classes = tuple(classes)
+        self.heads: int = self.backbone.heads if hasattr(self.backbone, "forward_heads") else 1
         self.backbone.reset_classifier(len(classes))
         self._check_head()
 

@@ -61,13 +61,18 @@ class Running:
 
     @torch.no_grad()
     def average_buffers(self) -> None:
-        """Make running statistics equal in all processes: each has seen its own rows only."""
+        """Make running statistics equal in all processes: each has seen its own rows only.
+
+        Those of averages too, which keep their own or have copied them.
+        """
         if self.accelerator.num_processes == 1:
             return
-        for name in self.wrapped:
-            for buffer in self.modules[name].buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
+        for module in self.modules.values():
+            for norm in module.modules():
+                if isinstance(norm, _BatchNorm):
+                    for buffer in (norm.running_mean, norm.running_var):
+                        if buffer is not None:
+                            buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
 
 class _Gather(torch.autograd.Function):

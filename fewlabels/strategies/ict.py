@@ -14,6 +14,7 @@ from fewlabels.ramps import Ramp
 from fewlabels.registry import strategies
 from fewlabels.strategies.mean_teacher import EMA, MeanTeacher
 from fewlabels.strategies.semi import (
+    CONSISTENCY,
     Count,
     Unlabelled,
     beta,
@@ -41,6 +42,7 @@ class InterpolationConsistency(MeanTeacher):
     """
 
     terms = ("supervised", "consistency")
+    weights = {"consistency": CONSISTENCY}
     views = (1, 1)
 
     def __init__(

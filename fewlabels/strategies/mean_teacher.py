@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
 from fewlabels.ramps import Ramp
 from fewlabels.registry import strategies
 from fewlabels.strategies.semi import (
+    CONSISTENCY,
     Count,
     SemiSupervised,
     Unlabelled,
@@ -45,6 +47,7 @@ class MeanTeacher(SemiSupervised):
 
     deploys = "teacher"
     terms: tuple[str, ...] = ("supervised", "consistency", "logit_distance")
+    weights: Mapping[str, Ramp] = {"consistency": CONSISTENCY, "logit_distance": Ramp(end=0.01)}
     views = (2, 2)
 
     def __init__(

@@ -75,9 +75,12 @@ class MixMatch(SemiSupervised):
         return modules
 
     def guess(self, models: Models, *images: Tensor) -> Tensor:
-        """The mean prediction (B, C) of several views, by the raw student in train mode."""
+        """The mean prediction (B, C) of several views, by the raw student in train mode.
+
+        Norms see each view by itself, as in the paper's code.
+        """
         with models.still("student"):
-            logits = predict(models.plain("student"), *images)
+            logits = [predict(models.plain("student"), each)[0] for each in images]
         return torch.stack([each.softmax(1) for each in logits]).mean(0)
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:

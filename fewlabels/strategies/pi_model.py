@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
 from fewlabels.strategies.semi import (
+    CONSISTENCY,
     Count,
     SemiSupervised,
     Unlabelled,
@@ -31,6 +32,7 @@ class PiModel(SemiSupervised):
     """
 
     terms = ("supervised", "consistency")
+    weights = {"consistency": CONSISTENCY}
     views = (1, 2)
 
     def __init__(

@@ -24,7 +24,11 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
+from fewlabels.errors import DataError
 from fewlabels.ramps import Ramp
+
+CONSISTENCY = Ramp(end=100.0, steps=40_000, shape="sigmoid")
+"""Mean Teacher's weight of a mean over classes, and its ramp; shorten it in shorter runs."""
 
 Count = Annotated[int, Ge(1)]
 Unlabelled = Literal["all", "rest"]
@@ -55,7 +59,13 @@ class SemiSupervised:
     def modules(self, build: Build) -> dict[str, nn.Module]:
         """The student."""
         self.view, self.size, self.classes = build.view, build.size, build.classes
-        return {"student": build.classifier()}
+        student: Any = build.classifier()
+        if getattr(student, "heads", 1) > 1 and "logit_distance" not in self.terms:
+            raise DataError(
+                "model.backbone_options: a second head learns with mean_teacher alone, and with "
+                "snowball upon it; set heads: 1"
+            )
+        return {"student": student}
 
     def seen_through(self, model: str, discoveries: int) -> str:
         """Every model by its own name."""

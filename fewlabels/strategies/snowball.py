@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from fewlabels.contracts import Average, Batch, Build, Clock, Extract, Found, Models, Phase, Round
 from fewlabels.ramps import Ramp
 from fewlabels.registry import strategies
-from fewlabels.strategies.mean_teacher import EMA, MeanTeacher
+from fewlabels.strategies.mean_teacher import MeanTeacher
 from fewlabels.strategies.mixmatch import MixMatch
-from fewlabels.strategies.semi import Count, Unlabelled, images_of, mean_squared, predict, required
+from fewlabels.strategies.semi import (
+    CONSISTENCY,
+    Count,
+    Unlabelled,
+    images_of,
+    mean_squared,
+    predict,
+    required,
+)
 
 
 @strategies.register("snowball")
@@ -23,17 +31,14 @@ class Snowball:
     """A base method guided by a master, the average of its teacher (Section 2.3.2, Eq. 2.7).
 
     ``master`` is the master's part of Eq. 2.7, the mean over samples and classes on labelled and
-    discovered images; give it the weight of ``consistency``. The master is copied from the teacher
+    discovered images, weighted as ``consistency`` is. The master is copied from the teacher
     at the first discovery that finds anything; before that discoveries look through the teacher.
     With everything labelled nothing is discovered, and the training is the base's own.
 
     Args:
         base: ``mean_teacher``, or ``mixmatch`` (Section 2.4.1 (4)), where the student that is
             compared with the master sees the labelled images unmixed.
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
-        ema: decay of the teacher (Eq. 2.2): a ramp over optimiser steps.
+        labelled, batch, unlabelled, ema: as the base has them; null is its default.
         teacher_mode: of mean_teacher; ``train``: running statistics of its own.
         temperature, alpha: of mixmatch.
         master_ema: decay of the master, beta of Eq. 2.6; lower it in runs of under 2,000 steps.
@@ -48,34 +53,23 @@ class Snowball:
         self,
         *,
         base: Literal["mean_teacher", "mixmatch"] = "mean_teacher",
-        labelled: Count = 50,
-        batch: Count = 50,
-        unlabelled: Unlabelled = "all",
-        ema: Ramp = EMA,
+        labelled: Count | None = None,
+        batch: Count | None = None,
+        unlabelled: Unlabelled | None = None,
+        ema: Ramp | None = None,
         teacher_mode: Literal["train", "eval"] = "train",
         temperature: Annotated[float, Gt(0)] = 0.5,
         alpha: Annotated[float, Gt(0)] = 0.75,
         master_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.999,
     ) -> None:
+        shared = {"labelled": labelled, "batch": batch, "unlabelled": unlabelled, "ema": ema}
+        given: dict[str, Any] = {k: v for k, v in shared.items() if v is not None}
         self.base: MeanTeacher | MixMatch
         if base == "mean_teacher":
-            self.base = MeanTeacher(
-                labelled=labelled,
-                batch=batch,
-                unlabelled=unlabelled,
-                ema=ema,
-                teacher_mode=teacher_mode,
-            )
+            self.base = MeanTeacher(**given, teacher_mode=teacher_mode)
         else:
-            self.base = MixMatch(
-                labelled=labelled,
-                batch=batch,
-                unlabelled=unlabelled,
-                temperature=temperature,
-                alpha=alpha,
-                ema=ema,
-            )
-        self.weights: Mapping[str, Ramp] = self.base.weights
+            self.base = MixMatch(**given, temperature=temperature, alpha=alpha)
+        self.weights: Mapping[str, Ramp] = {**self.base.weights, "master": CONSISTENCY}
         self.views = self.base.views
         self.master = Average("teacher", Ramp(end=master_ema), starts="first_discovery")
         self.discoveries = 0
@@ -99,10 +93,7 @@ class Snowball:
         return [replace(phase, averages=averages) for phase in self.base.phases(round)]
 
     def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
-        """Make the master at the first discovery."""
-        if self.discoveries == 1 and found.fresh:
-            state = models.plain("teacher").state_dict()
-            models.plain("master").load_state_dict(state)
+        """Nothing: the loop makes the master at the first discovery."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """The base's losses, and the student's distance to the master where labels are."""

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from fewlabels.contracts import Batch, Build, Clock, Models, Phase
 from fewlabels.registry import strategies
 from fewlabels.strategies.semi import (
+    CONSISTENCY,
     Count,
     SemiSupervised,
     Unlabelled,
@@ -65,6 +66,7 @@ class TemporalEnsembling(SemiSupervised):
     """
 
     terms = ("supervised", "consistency")
+    weights = {"consistency": CONSISTENCY}
 
     def __init__(
         self,
