@@ -13,6 +13,9 @@ import yaml
 
 from fewlabels.errors import RecipeError
 
+NAMING = ("name", "source", "backbone")
+"""Keys that name a component, whose options stand beside them."""
+
 KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, str]  # key path -> "file:line" or "command line"
 
@@ -152,11 +155,12 @@ def merge(base: Any, over: Any) -> Any:
     """``over`` laid upon ``base``, the values of one key: mappings key by key, all else replaced.
 
     A mapping that names another component replaces the whole mapping, since options of one
-    component mean nothing to another; only what says nothing of a data source stays.
+    component mean nothing to another; only what says nothing of a data source, or of a backbone,
+    stays.
     """
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    for naming in ("name", "source"):
+    for naming in NAMING:
         if naming in over and naming in base and over[naming] != base[naming]:
             return {**_survivors(base, naming), **over}
     return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
@@ -164,6 +168,8 @@ def merge(base: Any, over: Any) -> Any:
 
 def _survivors(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
     """What still has a meaning once a mapping names another component."""
+    if naming == "backbone":
+        return {k: v for k, v in mapping.items() if k not in ("backbone_options", "weights")}
     kept = ("labels", "memory", "workers") if naming == "source" else ()
     return {key: mapping[key] for key in kept if key in mapping}
 
@@ -206,7 +212,7 @@ def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> 
 
 def _sets_no_name(assignment: str) -> tuple[bool, int]:
     key = assignment.partition("=")[0]
-    return key.rpartition(".")[2] not in ("name", "source"), key.count(".")
+    return key.rpartition(".")[2] not in NAMING, key.count(".")
 
 
 def _set(data: Any, path: KeyPath, value: Any) -> None:
@@ -219,11 +225,11 @@ def _set(data: Any, path: KeyPath, value: Any) -> None:
     elif (
         isinstance(data, dict)
         and len(path) > 1
-        and path[-1] in ("name", "source")
+        and path[-1] in NAMING
         and data.get(path[-1]) != value
     ):
         kept = _survivors(data, path[-1])
         data.clear()
-        data.update({path[-1]: value, **kept})
+        data.update({**kept, path[-1]: value})
     else:
         data[path[-1]] = value

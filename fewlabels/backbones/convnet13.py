@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -89,11 +89,11 @@ def convnet13(
     num_classes: int = 10,
     in_chans: int = 3,
     global_pool: str = "avg",
-    drop_rate: float = 0.5,
     *,
     width: Annotated[float, Gt(0)] = 1.0,
     heads: Literal[1, 2] = 1,
     noise: Annotated[float, Ge(0)] = 0.15,
+    drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.5,
 ) -> ConvNet13:
     """Thirteen-layer ConvNet of Mean Teacher; ``noise`` is of the normalised image."""
     return build_model_with_cfg(ConvNet13, "convnet13", **locals())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -90,9 +90,9 @@ def convnet3(
     num_classes: int = 1000,
     in_chans: int = 3,
     global_pool: str = "avg",
-    drop_rate: float = 0.0,
     *,
     width: Annotated[float, Gt(0)] = 1.0,
+    drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
 ) -> ConvNet:
     """Three 3x3 convolutions of 32, 64 and 128 channels, times ``width``; 94 thousand weights."""
     return build_model_with_cfg(ConvNet, "convnet3", blocks=((32,), (64,), (128,)), **locals())
@@ -108,9 +108,9 @@ def convnet5(
     num_classes: int = 1000,
     in_chans: int = 3,
     global_pool: str = "avg",
-    drop_rate: float = 0.0,
     *,
     width: Annotated[float, Gt(0)] = 1.0,
+    drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     heads: Literal[1, 2] = 1,
 ) -> ConvNet:
     """Five 3x3 convolutions: two of 32 channels, two and one of 64, times ``width``."""
