@@ -117,6 +117,7 @@ def _path(value: Any) -> str:
 
 
 def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
+    data = {key: value for key, value in data.items() if value is not None}  # null: the default
     check = Mistakes(data, origins, file)
     for slot in LISTS:
         value = data.get(slot)

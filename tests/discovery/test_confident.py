@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_the_nearest_or_the_farthest_of_the_confident_pool(select, factor):
     order = sorted(expected, key=lambda i: expected[i][1][expected[i][0]])
     confident = order if factor is None else order[: int(8 * factor)]
     wanted = confident[:8] if select == "min" else confident[-8:]
-    found = ask(Confident(select=select, pool_factor=factor), given)
+    found = ask(Confident(normalise=False, select=select, pool_factor=factor), given)
     assert found.indices.tolist() == sorted(wanted)
     assert found.labels.tolist() == [expected[i][0] for i in sorted(wanted)]
     np.testing.assert_allclose(
@@ -54,8 +56,8 @@ def test_the_nearest_or_the_farthest_of_the_confident_pool(select, factor):
 
 def test_random_stays_within_the_confident_pool_and_follows_the_generator():
     given = pool()
-    inner = set(ask(Confident(), given, 24).indices)
-    component = Confident(select="random", pool_factor=3)
+    inner = set(ask(Confident(normalise=False), given, 24).indices)
+    component = Confident(normalise=False, select="random", pool_factor=3)
     first = ask(component, given)
     assert set(first.indices) < inner
     assert first.indices.tolist() == ask(component, given).indices.tolist()
@@ -64,7 +66,7 @@ def test_random_stays_within_the_confident_pool_and_follows_the_generator():
 
 
 def test_balance_takes_the_same_number_of_each_class():
-    found = ask(Confident(balance=True), pool(seed=3))
+    found = ask(Confident(normalise=False, balance=True), pool(seed=3))
     assert np.bincount(found.labels, minlength=4).tolist() == [2, 2, 2, 2]
 
 
@@ -75,27 +77,29 @@ def test_distances_cascades_and_ranks_of_three_models():
     free = sorted(each[0])
     mean = {i: {n: np.mean([e[i][1][n] for e in each]) for n in each[0][i][1]} for i in free}
     wanted = sorted(free, key=lambda i: min(mean[i].values()))[:8]
-    found = ask(Confident(fusion="distance"), given)
+    found = ask(Confident(normalise=False, fusion="distance"), given)
     assert found.indices.tolist() == sorted(wanted)
     assert found.labels.tolist() == [min(mean[i], key=mean[i].get) for i in sorted(wanted)]
     together = plainly(np.concatenate(sets, 1), given.labels)
     wanted = sorted(free, key=lambda i: together[i][1][together[i][0]])[:8]
-    assert ask(Confident(fusion="cascade"), given).indices.tolist() == sorted(wanted)
+    assert ask(Confident(normalise=False, fusion="cascade"), given).indices.tolist() == sorted(
+        wanted
+    )
     places = []
     for e in each:
         order = sorted(free, key=lambda i, e=e: e[i][1][e[i][0]])
         places.append({i: order.index(i) for i in free})
     sums = {i: sum(p[i] for p in places) for i in free}
-    found = ask(Confident(fusion="rank"), given)
+    found = ask(Confident(normalise=False, fusion="rank"), given)
     assert max(sums[i] for i in found.indices) <= sorted(sums.values())[8]
     assert found.labels.tolist() == [each[0][i][0] for i in found.indices]
-    assert Confident(fusion="rank").needs().history == 2
+    assert Confident(normalise=False, fusion="rank").needs().history == 2
 
 
 def test_the_budget_and_the_labelled_are_kept_to():
     given = pool()
-    assert len(ask(Confident(), given, 0).indices) == 0
-    found = ask(Confident(), given, 10**6)
+    assert len(ask(Confident(normalise=False), given, 0).indices) == 0
+    found = ask(Confident(normalise=False), given, 10**6)
     assert found.indices.tolist() == np.flatnonzero(given.labels < 0).tolist()
 
 
@@ -113,8 +117,42 @@ def test_prediction_takes_the_surest():
 def test_nothing_labelled_or_not_finite_is_refused():
     given = pool(given=0)
     with pytest.raises(DataError, match="needs labelled samples"):
-        ask(Confident(), given)
+        ask(Confident(normalise=False), given)
     given = pool()
     given.features[3, 1] = np.nan
     with pytest.raises(DataError, match="not finite"):
-        ask(Confident(), given)
+        ask(Confident(normalise=False), given)
+
+
+def test_the_length_of_a_feature_says_nothing_unless_asked_for():
+    given = pool()
+    lengths = np.random.default_rng(1).uniform(0.2, 5, (60, 1)).astype(np.float32)
+    longer = replace(given, features=given.features * lengths)
+    for component in (Confident(), Confident(select="max", pool_factor=2)):
+        one, two = ask(component, given), ask(component, longer)
+        assert one.indices.tolist() == two.indices.tolist()
+        assert one.labels.tolist() == two.labels.tolist()
+    unit = given.features / np.linalg.norm(given.features, axis=1, keepdims=True)
+    expected = plainly(unit, given.labels)
+    order = sorted(expected, key=lambda i: expected[i][1][expected[i][0]])
+    assert ask(Confident(), longer).indices.tolist() == sorted(order[:8])
+    raw = Confident(normalise=False)
+    assert ask(raw, given).indices.tolist() != ask(raw, longer).indices.tolist()
+
+
+def test_the_least_sure_are_taken_from_all_samples_where_no_factor_says_else():
+    given = pool()
+    picks = {select: ask(Confident(select=select), given) for select in ("min", "max", "random")}
+    assert not set(picks["min"].indices) & set(picks["max"].indices)
+    assert picks["min"].scores.min() > picks["max"].scores.max()
+    assert picks["min"].indices.tolist() != picks["random"].indices.tolist()
+
+
+def test_equal_probabilities_do_not_all_go_to_the_class_that_comes_first():
+    given = pool()
+    sure = np.zeros((60, 4), np.float32)
+    sure[np.arange(60), np.repeat(np.arange(4), 15)] = 1.0  # all tie, in the order of the classes
+    found = ask(ByPrediction(), replace(given, probabilities=sure), 12)
+    assert len(set(found.labels.tolist())) > 1
+    assert found.indices.tolist() == sorted(found.indices)
+    assert found.labels.tolist() == sure[found.indices].argmax(1).tolist()
