@@ -75,13 +75,15 @@ def test_snowball_doubles_its_labels_and_begins_again_each_generation(tmp_path):
 
 
 def test_with_everything_labelled_snowball_is_mean_teacher(tmp_path):
-    same = {**SNOWBALL, "data": {**BASE["data"], "labels": "all"}}
+    longer = {**SNOWBALL["rounds"], "steps_per_epoch": 10}  # of five rounds: 50 steps
+    same = {**SNOWBALL, "data": {**BASE["data"], "labels": "all"}, "rounds": longer}
     ours = train(tmp_path / "a", **same)
     teacher = {"name": "mean_teacher", "ema": {"end": 0.9}}
     theirs = train(
         tmp_path / "b",
         **{**same, "strategy": teacher, "discovery": {"name": "confident", "by": "teacher"}},
     )
+    assert rows(ours.folder, "end")[0]["steps"] == 50
     one, two = weights(ours.folder), weights(theirs.folder)
     assert {k for k in one if not k.startswith("master/")} == set(two)
     assert all((one[k] == two[k]).all() for k in two)

@@ -1,0 +1,62 @@
+"""The committed recipes of chapter 2, and that the rows of a study may be compared."""
+
+from pathlib import Path
+
+import pytest
+from timm import create_model
+
+from fewlabels.plan import Plan
+from fewlabels.recipe import load_recipe
+from fewlabels.registry import backbones
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+DATA = ("digits", "cifar10", "grocery")
+STUDIES = sorted(
+    {
+        (path.parent, next((data for data in DATA if path.stem.startswith(data)), ""))
+        for path in RECIPES.glob("studies/*/*.yaml")
+    }
+)
+
+
+def steps(recipe):
+    plan = Plan(**recipe.rounds.model_dump(), first=int(bool(recipe.discovery)))
+    return sum(plan.epochs(i) for i in range(plan.total)) * recipe.rounds.steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("folder", "data"), STUDIES, ids=[f"{f.name}-{data}" for f, data in STUDIES]
+)
+def test_rows_of_a_study_train_as_many_steps_on_as_many_images_and_share_all_else(folder, data):
+    rows = [load_recipe(path) for path in sorted(folder.glob(f"{data}*.yaml"))]
+    assert len(rows) > 1
+    assert len({steps(row) for row in rows}) == 1
+    batches = {(row.strategy.options["batch"], row.strategy.options["labelled"]) for row in rows}
+    assert len(batches) == 1
+    for row in rows[1:]:
+        differ = {
+            key
+            for key in row.resolved
+            if key != "name" and row.resolved[key] != rows[0].resolved[key]
+        }
+        assert differ <= {"strategy", "discovery", "weights", "rounds"}
+        assert differ  # two rows that are the same would be compared in vain
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("snowball_*.yaml")), ids=lambda p: p.stem)
+def test_full_scale_recipes_name_networks_that_can_be_made(path):
+    recipe = load_recipe(path)
+    name, options = recipe.model.backbone, recipe.model.backbone_options
+    backbones.get(name)
+    classes = 100 if "cifar100" in path.stem else 10
+    model = create_model(name, num_classes=classes, **options)
+    if options.get("heads") == 2 and classes == 10:
+        wanted = {"convnet13": 3_127_208, "shakeshake26_2x96d": 26_197_316}
+        assert sum(p.numel() for p in model.parameters()) == wanted[name]
+    assert recipe.rounds.growth == "double"
+    assert recipe.rounds.generations == 3
+    if "mixmatch" in path.stem:
+        assert (recipe.optimizer.lr, recipe.optimizer.decay) == (2e-3, "kernels")
+        epochs = steps(recipe) // recipe.rounds.steps_per_epoch
+        assert epochs * 1024 == 1_048_576
+        assert recipe.strategy.options["unlabelled"] == "rest"
