@@ -58,6 +58,31 @@ def test_every_strategy_trains_a_classifier_that_can_be_loaded(tmp_path, name):
     assert model.predict([images[i] for i in range(3)]).shape == (3, 10)
 
 
+@pytest.mark.parametrize("base", ["mean_teacher", "mixmatch"])
+def test_snowball_trains_in_bfloat16(tmp_path, base):
+    strategy = {"name": "snowball", "base": base, "labelled": 20, "batch": 20}
+    run = train(
+        tmp_path, "train.precision=bf16", "rounds.generations=1", "train.log_every=1",
+        **{**SNOWBALL, "strategy": strategy},
+    )  # fmt: skip
+    assert all(np.isfinite(row["loss"]) for row in rows(run.folder, "train"))
+    assert rows(run.folder, "train")[-1]["master"] > 0
+
+
+def test_a_number_sets_the_height_of_a_strategys_own_ramp(tmp_path):
+    strategy = {"name": "mixmatch", "labelled": 10, "batch": 10}
+    folders = [
+        train(
+            tmp_path / name, f"weights.unlabelled={weight}", "train.log_every=1", strategy=strategy
+        )
+        for name, weight in [("number", "1e6"), ("ramp", "{end: 1e6, steps: 16384}")]
+    ]
+    one, two = (rows(run.folder, "train") for run in folders)
+    assert [row["loss"] for row in one] == [row["loss"] for row in two]
+    assert one[0]["loss"] == one[0]["supervised"]  # at step 0 the ramp is at 0
+    assert one[1]["loss"] > one[1]["supervised"]
+
+
 def test_snowball_doubles_its_labels_and_begins_again_each_generation(tmp_path):
     run = train(tmp_path, **SNOWBALL)
     found = rows(run.folder, "discovery")

@@ -82,10 +82,11 @@ def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarra
     if count < len(sizes):
         raise DataError(f"data.{what}: {count} is less than one for each of {len(sizes)} classes")
     exact = count * sizes / sizes.sum()
-    shares = np.maximum(1, np.floor(exact).astype(np.int64))
-    while (left := count - shares.sum()) != 0:  # largest remainders; more than 1 only if too many
-        open_ = np.where((shares > 1) | (left > 0), exact - shares, np.inf)
-        shares[open_.argmax() if left > 0 else open_.argmin()] += np.sign(left)
+    shares = np.maximum(1, np.floor(exact)).astype(np.int64)
+    while shares.sum() < count:
+        shares[(exact - shares).argmax()] += 1  # the largest remainder
+    while shares.sum() > count:  # rare classes were lifted to one
+        shares[np.where(shares > 1, exact - shares, np.inf).argmin()] -= 1
     return shares
 
 

@@ -61,3 +61,29 @@ def test_the_file_says_what_was_drawn(tmp_path):
     assert [row["part"] for row in found] == ["labelled"] * 3 + ["validation"] * 3
     assert [int(row["row"]) for row in found[:3]] == parts["labelled"].tolist()
     assert [row["name"] for row in found[:3]] == ["a", "b", "c"]
+
+
+def test_svhn_is_shared_out_as_its_classes_are():
+    sizes = np.array([4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659])
+    truth = np.repeat(np.arange(10), sizes)
+    drawn = labelled_split(truth, np.arange(len(truth)), 250, 0, "proportional").labelled
+    counts, exact = np.bincount(truth[drawn]), 250 * sizes / sizes.sum()
+    assert counts.sum() == 250
+    assert (np.abs(counts - exact) < 1).all()
+
+
+def test_a_rare_class_gets_one_label_and_the_number_stays():
+    truth = np.repeat([0, 1, 2], [900, 95, 5])
+    drawn = labelled_split(truth, np.arange(1000), 10, 0, "proportional").labelled
+    assert np.bincount(truth[drawn]).tolist() == [8, 1, 1]
+
+
+def test_a_number_of_every_class():
+    truth = np.repeat([0, 1, 2], [9, 8, 7])
+    drawn = labelled_split(truth, np.arange(24), 4, 0, "per_class", validation=2)
+    assert np.bincount(truth[drawn.labelled]).tolist() == [4, 4, 4]
+    assert np.bincount(truth[drawn.validation]).tolist() == [2, 2, 2]
+    with pytest.raises(
+        DataError, match="class 2 has 7 training images, too few for 4 labels and 4"
+    ):
+        labelled_split(truth, np.arange(24), 4, 0, "per_class", validation=4)
