@@ -219,7 +219,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def write(rows: Sequence[Row], out: Path) -> None:
     """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
+    out.with_name(f"{out.name}.md").write_text(markdown(rows), encoding="utf-8")
     text = io.StringIO()
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "minutes"]
@@ -235,4 +235,4 @@ def write(rows: Sequence[Row], out: Path) -> None:
         line |= compare(values, first)._asdict()
         line |= dict(zip(cost, [round(row.steps), round(row.images), row.minutes], strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})
-    out.with_suffix(".csv").write_text(text.getvalue(), encoding="utf-8")
+    out.with_name(f"{out.name}.csv").write_text(text.getvalue(), encoding="utf-8")

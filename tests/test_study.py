@@ -39,16 +39,16 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
     metrics.write_text(metrics.read_text()[:-9])  # as if it had been stopped in its last line
     assert (
         main(
-            ["study", *recipes, "--seeds", "0-2", "--runs", str(runs), "--out", str(tmp_path / "t")]
+            ["study", *recipes, "--seeds", "0-2", "--runs", str(runs), "--out", str(tmp_path / "t2.9")]
         )
         == 0
     )
     again = {p for p in marks if p.stat().st_mtime_ns != marks[p]}
     assert {p.parts[-3] for p in again} == {"teacher-seed-1"}
     printed = capsys.readouterr().out
-    text = (tmp_path / "t.md").read_text()
+    text = (tmp_path / "t2.9.md").read_text()
     assert printed.endswith(text)
-    with (tmp_path / "t.csv").open() as file:
+    with (tmp_path / "t2.9.csv").open() as file:
         one, two = csv.DictReader(file)
     assert [one[k] for k in ("row", "seeds", "steps", "unlabelled images")] == [
         "alone",
