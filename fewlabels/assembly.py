@@ -134,6 +134,13 @@ def read_labels(
         drawn = labelled_split(truth, train, count, seed, data.share, data.validation)
         chosen[drawn.labelled], held = True, drawn.validation
     kept = np.setdiff1d(np.arange(len(train)), held)
+    lost = np.setdiff1d(truth[chosen & (truth >= 0)], truth[kept][chosen[kept]])
+    if len(lost):
+        name = records.classes[lost[0]]
+        raise DataError(
+            f"data.validation holds out every labelled image of class {name!r}; lower it, or label "
+            "more of them"
+        )
     return train[kept], train[held], np.where(chosen, truth, -1)[kept]
 
 

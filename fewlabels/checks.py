@@ -10,7 +10,6 @@ from fewlabels.errors import nearest, some
 from fewlabels.mistakes import Mistakes
 from fewlabels.paths import locate, looked_for
 from fewlabels.registry import backbones
-from fewlabels.schema import schema_of
 from fewlabels.sections import Subset
 from fewlabels.timm_names import timm_names, timm_optimizers
 
@@ -49,13 +48,7 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
         )
     options = _section(data, "model").get("backbone_options")
     if name in backbones.names() and isinstance(options, dict):
-        own = schema_of("backbones", name)["properties"]
-        for key in options:
-            if key not in own:
-                check.add(
-                    ("model", "backbone_options", key),
-                    f"unknown key{nearest(key, own)}  (fewlabels show backbone {name})",
-                )
+        check.options(("model", "backbone_options"), "backbones", name, options)
 
 
 def _check_files(check: Mistakes, data: dict[str, Any]) -> None:

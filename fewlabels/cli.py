@@ -95,6 +95,10 @@ def run_study(
     paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
     if not paths:
         raise RecipeError(["no recipe given; name YAML files before key=value"])
+    if out is not None and out.suffix in (".md", ".csv"):
+        out = out.with_suffix("")
+    if out is not None and not out.name:
+        raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
     rows = study(paths, seeds_of(seeds), overrides, runs, validation=validation)
     if out is not None:
         write(rows, out)

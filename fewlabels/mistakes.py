@@ -66,10 +66,20 @@ class Mistakes:
         model = options_model(schema, base)
         return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
 
-    def say(self, error: ValidationError) -> None:
-        """Pydantic's findings as sentences, one a key."""
+    def options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
+        """Note what is wrong with a component's options that stand in a mapping of their own."""
+        schema = schema_of(plural, name)
+        self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
+        try:
+            options_model(schema).model_validate_json(json.dumps(given))
+        except ValidationError as error:
+            self.say(error, path)
+
+    def say(self, error: ValidationError, under: KeyPath = ()) -> None:
+        """Pydantic's findings as sentences, one a key; ``under`` is where what it read stands."""
         by_path: dict[KeyPath, list[Any]] = {}
         for item in error.errors():
+            item["loc"] = (*under, *item["loc"])
             by_path.setdefault(self._keys(item), []).append(item)
         for path, items in by_path.items():
             self.add(path, self._sentence(path, items))

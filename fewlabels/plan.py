@@ -77,6 +77,8 @@ class Plan:
     def budget(self, labels: np.ndarray, given: np.ndarray) -> int:
         """How many samples a discovery may label now (Eq. 2.1 for ``double``)."""
         labelled, start = int((labels >= 0).sum()), int(given.sum())
+        if labelled == 0:  # nobody's labels could grow
+            return len(labels)
         room = len(labels) - labelled
         if self.limit is not None:
             room = min(room, int(self.limit * start) - labelled)

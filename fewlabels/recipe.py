@@ -86,7 +86,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = Path(path)
     data, origins = yaml_file.read(path)
     yaml_file.override(data, origins, list(overrides))
-    data.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem))
+    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
     return _check(data, origins, str(path))
 
 
@@ -103,7 +103,7 @@ def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     if "extends" in data:
         raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
     yaml_file.override(data, origins, list(overrides))
-    data.setdefault("name", "recipe")
+    data["name"] = data.get("name") or "recipe"
     return _check(data, origins, "recipe")
 
 

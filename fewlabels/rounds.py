@@ -163,6 +163,10 @@ class Loop:
         self.running.average_buffers()
         scores = self.evaluate("trained", self.at.discoveries)
         self.metrics.write(scores, round=self.at.round, step=self.at.step)
+        if self.accelerator.num_processes > 1:  # all of them follow the stop rule
+            told = [scores]
+            broadcast_object_list(told)
+            scores = told[0]
         self.scores = scores
         if self.plan.keep_best and self.accelerator.is_main_process:
             self._keep_best()

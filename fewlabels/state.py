@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fewlabels.contracts import Found
+from fewlabels.errors import FewLabelsError
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,8 +56,17 @@ class State:
         return arrays, {"at": asdict(self.at), "fresh": self.found.fresh}
 
     def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        """Stand where :meth:`save` stood; labels given by people are this state's."""
-        self.at = Progress(**values["at"])
+        """Stand where :meth:`save` stood; labels given by people are this state's.
+
+        Raises:
+            FewLabelsError: the values are of another version.
+        """
+        try:
+            self.at = Progress(**values["at"])
+        except TypeError as error:
+            raise FewLabelsError(
+                "the checkpoint is of another version of fewlabels; start a new run"
+            ) from error
         self.found = Found(
             arrays["labels"], self.found.given, arrays.get("centres"), None, values["fresh"]
         )

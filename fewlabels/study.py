@@ -91,21 +91,23 @@ def study(
     loaded = [
         [load_recipe(path, [*overrides, f"seed={seed}"]) for seed in seeds] for path in recipes
     ]
+    names = [own[0].name for own in loaded]
+    for own in loaded:
+        if names.count(own[0].name) > 1:
+            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
+        if validation and not own[0].data.validation:
+            raise FewLabelsError(
+                f"{own[0].name}: no image is held out; set data.validation to a number"
+            )
     rows: list[Row] = []
     for own in loaded:
         row = Row(own[0].name, "")
-        if row.name in {other.name for other in rows}:
-            raise FewLabelsError(f"two recipes are called {row.name!r}; give one another name")
         for recipe in own:
             lines = _run(recipe, Path(runs))
             end = lines[-1]
             row.measure, score = end["measure"], end["score"]
             if validation:
-                row.measure, score = "validation error", end.get("validation")
-                if score is None:
-                    raise FewLabelsError(
-                        f"{row.name}: no validation error; set data.validation to a number"
-                    )
+                row.measure, score = "validation error", end["validation"]
             row.scores[recipe.seed] = 100 * score
             row.steps += end["steps"] / len(own)
             row.images += end["images"] / len(own)
@@ -203,8 +205,9 @@ def markdown(rows: Sequence[Row]) -> str:
         cost = [round(row.steps), round(row.images), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
     tables = [_table(head, lines)]
-    if len({round(row.steps) for row in rows}) > 1:
-        tables.append("The rows took different numbers of student steps: no fair comparison.\n")
+    looked = {round(row.images) for row in rows} - {0}  # supervised rows look at none
+    if len({round(row.steps) for row in rows}) > 1 or len(looked) > 1:
+        tables.append("The rows differ in student steps or unlabelled images: not a fair study.\n")
     if found := [row for row in rows if row.wrong]:
         head, lines = ["wrong among the discovered labels, %", *against, "each discovery"], []
         for row in found:

@@ -226,7 +226,8 @@ def _set(data: Any, path: KeyPath, value: Any) -> None:
         isinstance(data, dict)
         and len(path) > 1
         and path[-1] in NAMING
-        and data.get(path[-1]) != value
+        and path[-1] in data
+        and data[path[-1]] != value
     ):
         kept = _survivors(data, path[-1])
         data.clear()

@@ -85,6 +85,14 @@ WRONG = {
         GOOD.replace("convnet3", "resnet5"),
         "wrong.yaml:2: model.backbone: neither timm nor a plugin has a backbone called 'resnet5'",
     ),
+    "an unknown option of a backbone": (
+        GOOD.replace("convnet3", "convnet3, backbone_options: {wdth: 2}"),
+        "wrong.yaml:2: model.backbone_options.wdth: unknown key; did you mean 'width'?  (fewlabels show backbone convnet3)",
+    ),
+    "a value that a backbone cannot have": (
+        GOOD.replace("convnet3", "convnet3, backbone_options: {width: -3}"),
+        "wrong.yaml:2: model.backbone_options.width: expected greater than 0, got -3",
+    ),
     "duplicate key": (
         GOOD + "seed: 1\nseed: 2\n",
         "wrong.yaml:7: seed: duplicate key, first on line 6; keep one",

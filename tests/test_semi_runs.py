@@ -298,7 +298,15 @@ def test_what_cannot_be_is_a_sentence(tmp_path, overrides, sentence):
 def test_two_processes_train_as_one(tmp_path):
     recipe = recipe_from(
         {**BASE, **SNOWBALL},
-        ["rounds.generations=1", "rounds.rounds=1", "train.log_every=1", "model.batch_norm=still"],
+        [
+            "rounds.generations=1",
+            "rounds.rounds=2",
+            "train.log_every=1",
+            "model.batch_norm=still",
+            "rounds.stop=1.0",
+            "data.validation=50",
+            "evaluation.report=best",
+        ],
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
@@ -343,3 +351,16 @@ def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_validation_leaves_every_class_a_label(tmp_path):
+    place = tmp_path / "photos"
+    place.mkdir()
+    images = Digits(warp=False).load().images
+    for i in range(6):
+        images[i].save(place / f"{i}.png")
+    lines = [f"{i}.png,{'a' if i < 4 else 'b'}" for i in range(6)]
+    (place / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    data = {"source": "folder", "path": str(place), "labels": "all", "share": "per_class"}
+    with pytest.raises(FewLabelsError, match="holds out every labelled image of class 'b'"):
+        train(tmp_path, "data.validation=2", data=data, strategy={"name": "supervised"})

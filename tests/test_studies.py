@@ -19,9 +19,10 @@ STUDIES = sorted(
 )
 
 
-def steps(recipe):
+def steps(recipe, images=0):
     plan = Plan(**recipe.rounds.model_dump(), first=int(bool(recipe.discovery)))
-    return sum(plan.epochs(i) for i in range(plan.total)) * recipe.rounds.steps_per_epoch
+    epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
+    return sum(plan.epochs(i) for i in range(plan.total)) * epoch
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,13 @@ def test_full_scale_recipes_name_networks_that_can_be_made(path):
     backbones.get(name)
     classes = 100 if "cifar100" in path.stem else 10
     model = create_model(name, num_classes=classes, **options)
-    if options.get("heads") == 2 and classes == 10:
-        wanted = {"convnet13": 3_127_208, "shakeshake26_2x96d": 26_197_316}
-        assert sum(p.numel() for p in model.parameters()) == wanted[name]
+    images = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}[recipe.source.name]
+    assert f"{steps(recipe, images):,} steps" in path.read_text()
+    if "mixmatch" not in path.stem:
+        assert options["heads"] == 2
+        wanted = {"convnet13": 3_127_208, "shakeshake26_2x96d": 26_197_316}[name]
+        wanted += 2 * (classes - 10) * (model.num_features + (2 if name == "convnet13" else 1))
+        assert sum(p.numel() for p in model.parameters()) == wanted
     assert recipe.rounds.growth == "double"
     assert recipe.rounds.generations == 3
     if "mixmatch" in path.stem:

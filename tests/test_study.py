@@ -39,7 +39,16 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
     metrics.write_text(metrics.read_text()[:-9])  # as if it had been stopped in its last line
     assert (
         main(
-            ["study", *recipes, "--seeds", "0-2", "--runs", str(runs), "--out", str(tmp_path / "t2.9")]
+            [
+                "study",
+                *recipes,
+                "--seeds",
+                "0-2",
+                "--runs",
+                str(runs),
+                "--out",
+                str(tmp_path / "t2.9"),
+            ]
         )
         == 0
     )
@@ -124,13 +133,13 @@ def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
     assert "| true (ORACLE) |" in text
     assert "| found |" in text
     assert "wrong among the discovered labels" in text
-    assert "no fair comparison" not in text
+    assert "not a fair study" not in text
     rows[1].steps += 1
-    assert "no fair comparison" in markdown(rows)
+    assert "not a fair study" in markdown(rows)
 
 
 def test_choices_are_made_on_validation_images(recipes, tmp_path):
-    with pytest.raises(FewLabelsError, match="no validation error; set data.validation"):
+    with pytest.raises(FewLabelsError, match="no image is held out; set data.validation"):
         study(recipes[:1], [0], runs=tmp_path / "a", say=str, validation=True)
     told = []
     (row,) = study(

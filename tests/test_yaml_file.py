@@ -96,3 +96,26 @@ def test_every_override_that_cannot_be_is_reported():
         override({"losses": []}, {}, ["losses.3.beta=1", "seed", "a={"])
     assert len(caught.value.mistakes) == 3
     assert all(m.startswith("command line: ") for m in caught.value.mistakes)
+
+
+def test_options_of_a_backbone_go_with_it_and_all_else_stays(tmp_path):
+    base = {"model": {"backbone": "a", "backbone_options": {"width": 2}, "weights": "w", "size": 8}}
+    (tmp_path / "base.yaml").write_text(dump(base))
+    (tmp_path / "child.yaml").write_text("extends: base.yaml\nmodel: {backbone: b}")
+    merged, _ = read(tmp_path / "child.yaml")
+    assert merged == {"model": {"backbone": "b", "size": 8}}
+    for name, wanted in [("b", {"backbone": "b", "size": 8}), ("a", base["model"])]:
+        data = {"model": dict(base["model"])}
+        override(data, {}, [f"model.backbone={name}"])
+        assert data["model"] == wanted
+    data = {"model": {"weights": "w"}}  # the default backbone, by its name
+    override(data, {}, ["model.backbone=resnet50"])
+    assert data["model"] == {"weights": "w", "backbone": "resnet50"}
+
+
+def test_a_section_that_is_nothing_is_the_default():
+    from fewlabels.recipe import recipe_from
+
+    recipe = recipe_from({"data": {"source": "digits"}, "losses": "multi_similarity",
+                          "weights": None, "name": None})  # fmt: skip
+    assert (recipe.weights, recipe.name) == ({}, "recipe")

@@ -94,6 +94,7 @@ class Confident:
 
 def unit(features: np.ndarray) -> np.ndarray:
     """Rows of length 1; zeros stay."""
+    features = features.astype(np.float32)  # squares of float16 overflow
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(lengths > 0, lengths, 1)
 

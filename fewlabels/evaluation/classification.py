@@ -42,7 +42,8 @@ def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
 def reported(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
     """A run's number for one model: ``{"error", "rule", "step", "checkpoints"}``.
 
-    Where images were held out, ``validation`` is their error by the same rule.
+    Where images were held out, ``validation`` is their error by the same rule; where there are no
+    test images, ``error`` is missing.
 
     ``last``: of the last evaluation. ``median``: the median over the last 20, or over as many as
     ``checkpoints`` says. ``best``: of the evaluation with the smallest validation error, the

@@ -28,7 +28,8 @@ def update_average(
     decay = min(decay, 1.0 - 1.0 / (step + 1))
     mine = list(average.parameters())
     its = [p.to(m.dtype) for p, m in zip(source.parameters(), mine, strict=True)]
-    get_ema_multi_avg_fn(decay)(mine, its, None)
+    if mine:
+        get_ema_multi_avg_fn(decay)(mine, its, None)
     if buffers == "copy":
         for kept, moved in zip(average.buffers(), source.buffers(), strict=True):
             kept.copy_(moved)
