@@ -19,10 +19,9 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from fewlabels.checkpoint import checkpoints, load_modules
-from fewlabels.contracts import Records, ViewFunction
-from fewlabels.data.labelled import labelled_split, write_labelled
+from fewlabels.contracts import ViewFunction
+from fewlabels.data.labelled import write_labelled
 from fewlabels.data.pixels import Pixels
-from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.data.views import Pipeline
 from fewlabels.discoveries import Discoveries
 from fewlabels.errors import DataError, FewLabelsError
@@ -39,8 +38,8 @@ from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
 from fewlabels.rounds import Loop
 from fewlabels.scoring import ClassificationScoring, RetrievalScoring, Scoring
-from fewlabels.sections import Subset
 from fewlabels.seeds import derive
+from fewlabels.training_data import read_labels, read_split
 
 PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
 
@@ -105,43 +104,6 @@ class Builder:
         torch.manual_seed(derive(self.recipe.seed, "losses"))
         sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
         return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
-
-
-def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
-    """The rows that train, query and are searched."""
-
-    def selection(subset: Subset | None) -> Selection | None:
-        if subset is None:
-            return None
-        numbers = subset.numbers()
-        return Selection(None if numbers is None else frozenset(numbers), subset.where)
-
-    data = recipe.data
-    parts = {k: selection(getattr(data, k)) for k in ("train", "test", "query", "gallery")}
-    return split_rows(records, data.split or default, **parts)
-
-
-def read_labels(
-    recipe: Recipe, train: np.ndarray, records: Records
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data-set rows that train, rows held out, and the labels (N,) of the former, -1 = none."""
-    data, truth = recipe.data, records.truth[train]
-    seed = recipe.seed if data.split_seed is None else data.split_seed
-    count = data.labels if isinstance(data.labels, int) else 0
-    held = np.empty(0, np.int64)
-    chosen = np.full(len(train), data.labels == "all")
-    if count or data.validation:
-        drawn = labelled_split(truth, train, count, seed, data.share, data.validation)
-        chosen[drawn.labelled], held = True, drawn.validation
-    kept = np.setdiff1d(np.arange(len(train)), held)
-    lost = np.setdiff1d(truth[chosen & (truth >= 0)], truth[kept][chosen[kept]])
-    if len(lost):
-        name = records.classes[lost[0]]
-        raise DataError(
-            f"data.validation holds out every labelled image of class {name!r}; lower it, or label "
-            "more of them"
-        )
-    return train[kept], train[held], np.where(chosen, truth, -1)[kept]
 
 
 def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:

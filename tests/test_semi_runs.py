@@ -127,16 +127,16 @@ def test_true_labels_of_unlabelled_images_never_reach_training(tmp_path, monkeyp
         truth[others] = np.random.default_rng(0).permutation(truth[others])
         return Records(records.images, truth, records.classes, records.columns, records.names)
 
-    from fewlabels import assembly
+    from fewlabels import training_data
 
-    drawn = assembly.labelled_split
+    drawn = training_data.labelled_split
     monkeypatch.setattr(Digits, "load", shuffled)
 
     def same_rows(truth, rows, *more):  # the split is drawn from the truth: keep it
         found = drawn(truth, rows, *more)
         return found._replace(labelled=np.flatnonzero(np.isin(rows, given)))
 
-    monkeypatch.setattr(assembly, "labelled_split", same_rows)
+    monkeypatch.setattr(training_data, "labelled_split", same_rows)
     other = train(tmp_path / "shuffled", "data.split_seed=3", **SNOWBALL)
     one, two = weights(plain.folder), weights(other.folder)
     assert all((one[k] == two[k]).all() for k in one)
