@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -247,9 +248,14 @@ def test_a_folder_with_a_few_labels_and_nothing_to_test_on_is_trained(tmp_path, 
         images.images[i].save(place / f"{i}.png")
     lines = [f"{i}.png,digit {images.truth[i] % 3}" for i in range(30)]
     (place / "labels.csv").write_text("\n".join(["file,label", *lines]))
-    data = {"source": "folder", "path": str(place), "labels": "all"}
-    run = train(tmp_path, data=data, strategy={"name": "mean_teacher", "labelled": 10, "batch": 10})
+    small = ["model.backbone=convnet3", "model.pretrained=false", "model.image_size=24"]
+    small += ["rounds.steps_per_epoch=2", f"data.path={place}", "data.labels=all"]
+    recipe = Path(__file__).parents[1] / "recipes" / "few_labels_folder.yaml"
+    run = fewlabels.train(recipe, small, out=tmp_path)
     assert "nothing was scored" in capsys.readouterr().out
+    found = rows(run.folder, "discovery")
+    assert len(found) == 3
+    assert sum(row["discovered"] for row in found) == 30  # of 60 images 30 had labels
     assert run.classifier().predict([place / "59.png"]).shape == (1, 3)
 
 
