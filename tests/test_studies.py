@@ -29,7 +29,8 @@ def steps(recipe, images=0):
     ("folder", "data"), STUDIES, ids=[f"{f.name}-{data}" for f, data in STUDIES]
 )
 def test_rows_of_a_study_train_as_many_steps_on_as_many_images_and_share_all_else(folder, data):
-    rows = [load_recipe(path) for path in sorted(folder.glob(f"{data}*.yaml"))]
+    paths = sorted(folder.glob(f"{data}*.yaml"))
+    rows = [load_recipe(path, ["model.weights=null"]) for path in paths]  # they may not be here
     assert len(rows) > 1
     assert len({steps(row) for row in rows}) == 1
     batches = {(row.strategy.options["batch"], row.strategy.options["labelled"]) for row in rows}
