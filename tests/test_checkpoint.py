@@ -4,8 +4,10 @@ import torch
 from torch import nn
 
 from fewlabels.checkpoint import checkpoints, load_modules, read_checkpoint, save_checkpoint
+from fewlabels.contracts import Found
 from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
+from fewlabels.state import State
 
 
 def net(width=3):
@@ -81,3 +83,12 @@ def test_saving_a_step_again_never_loses_the_one_that_is_there(tmp_path, monkeyp
 
 def full_disk(*given):
     raise OSError("the disk is full")
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_a_sentence():
+    state = State(Found(np.array([0, -1]), np.array([True, False]), None, None, fresh=False))
+    arrays, values = state.save()
+    state.load(arrays, values)
+    values["at"]["updates"] = {"teacher": 3}  # as an earlier version wrote it
+    with pytest.raises(FewLabelsError, match="of another version of fewlabels; start a new run"):
+        state.load(arrays, values)

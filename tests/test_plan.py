@@ -48,3 +48,15 @@ def test_labels_double_from_250_to_4000():
     assert sizes == [250, 500, 1000, 2000, 4000]
     labels[:] = 0
     assert plan.budget(labels, given) == 0
+
+
+def test_every_generation_begins_with_a_discovery():
+    plan = Plan(generations=2, rounds=3, first=1, discover_every=2)
+    assert [plan.discovers(i) for i in range(plan.total)] == [
+        False, True, False, True, True, False, True,
+    ]  # fmt: skip
+    assert all(plan.discovers(i) for i in range(plan.total) if plan.forgets(i))
+
+
+def test_where_nobody_has_labelled_anything_all_may_be_labelled():
+    assert Plan(growth="double").budget(np.full(9, -1), np.zeros(9, bool)) == 9

@@ -163,3 +163,19 @@ def test_overrides_may_stand_behind_options(recipes, tmp_path, capsys):
     ]
     assert main(words) == 0
     assert "| 3 | 0 |" in capsys.readouterr().out
+
+
+def test_out_takes_either_ending_and_refuses_no_name(recipes, tmp_path, capsys):
+    words = ["study", recipes[0], "--seeds", "0", "--runs", str(tmp_path / "r"), "--out"]
+    assert main([*words, str(tmp_path / "mine.md")]) == 0
+    assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.csv", "mine.md"]
+    assert main([*words, "."]) == 2
+    assert "name a file, as in tables/mine" in capsys.readouterr().err
+
+
+def test_a_run_killed_before_it_wrote_anything_is_taken_up(recipes, tmp_path):
+    (tmp_path / "alone-seed-0").mkdir()
+    study(recipes[:1], [0], runs=tmp_path, say=str)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("alone-")] == [
+        "alone-seed-0"
+    ]

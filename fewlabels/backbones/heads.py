@@ -15,7 +15,7 @@ def plain(linear: nn.Linear) -> nn.Linear:
 
 
 class Heads(nn.Module):
-    """The methods that timm asks of a model, after ``forward_features``.
+    """The methods that timm asks of a model, after ``forward_features``, which a network adds.
 
     Args:
         features: channels of the last feature map.
@@ -55,7 +55,7 @@ class Heads(nn.Module):
         return self.wrap(nn.Linear(width, classes)) if classes > 0 else nn.Identity()
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The last feature map."""
+        """The last feature map; each network has its own."""
         raise NotImplementedError
 
     def forward_heads(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
