@@ -28,6 +28,7 @@ from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
 from fewlabels.metrics import Metrics
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.composition import Composition
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.images import canvas
 from fewlabels.models.optimise import make_optimizer, make_scheduler
@@ -186,7 +187,8 @@ def assemble(
 
     scoring: Scoring
     if classifies:
-        models = [n for n, m in running.modules.items() if isinstance(m, Classifier)]
+        kinds = (Classifier, Composition)
+        models = [n for n, m in running.modules.items() if isinstance(m, kinds)]
         given = train[labels >= 0]
         tested = np.setdiff1d(split.test, [*given, *validation])  # split: all tests on the others
         scoring = ClassificationScoring(
@@ -231,7 +233,7 @@ def assemble(
     plan = Plan(
         **recipe.rounds.model_dump(),
         **recipe.train.model_dump(exclude={"precision"}),
-        first=int(bool(discovery) and labels.max() >= 0),
+        first=recipe.rounds.discover_every if discovery and labels.max() >= 0 else 0,
         evaluate_every=ask.every,
         evaluate_steps=ask.steps,
         keep_best=classifies and ask.report == "best",
@@ -276,7 +278,7 @@ def assemble(
         deployed.save_pretrained(folder / "model")
         seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
         end = {"kind": "end", "minutes": seconds / 60, **scoring.final(scores[0]), **stamp}
-        metrics.write([end | {"steps": loop.at.step, "images": loop.at.images}])
+        metrics.write([end | loop.counts()])
     if accelerator.num_processes > 1:
         broadcast_object_list(scores)
     say(scoring.table(scores[0]) + "".join(f"\n{word}: {why}" for word, why in stamp.items()))

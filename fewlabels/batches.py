@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from fewlabels.contracts import Part, Phase, Stream
+from fewlabels.contracts import Found, Part, Phase, Stream
 from fewlabels.data.order import class_balanced, shuffled
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import ComponentError, FewLabelsError
@@ -42,10 +42,10 @@ class Batches:
             FewLabelsError: a batch that the processes cannot share equally.
         """
         for name, stream in phase.streams.items():
-            if stream.of == "pairs" or stream.lag:
+            if stream.of == "pairs" or stream.lag not in (0, 1):
                 raise ComponentError(
-                    f"stream {name!r} of phase {phase.name!r} asks for pairs or for the labels of "
-                    "an earlier discovery, which this version's loop does not keep"
+                    f"stream {name!r} of phase {phase.name!r} asks for pairs, or for labels of "
+                    "more than one discovery ago, which this version's loop does not keep"
                 )
             if stream.batch % self.processes:
                 raise FewLabelsError(
@@ -53,31 +53,32 @@ class Batches:
                     f"{self.processes} processes cannot share equally; change batch"
                 )
 
-    def length(self, phase: Phase, labels: np.ndarray) -> tuple[int, int]:
+    def length(self, phase: Phase, found: Found) -> tuple[int, int]:
         """Optimiser steps of an epoch, and epochs."""
         if phase.steps is not None:
             return phase.steps, 1
         stream = phase.epoch_of or next(iter(phase.streams.values()))
-        whole = len(self._members(stream, labels)) // (stream.batch * self.plan.accumulate)
+        whole = len(self._members(stream, found)) // (stream.batch * self.plan.accumulate)
         return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
 
     def __call__(
-        self, phase: Phase, labels: np.ndarray, derive: Derive, epoch: int, start: int
+        self, phase: Phase, found: Found, derive: Derive, epoch: int, start: int
     ) -> Iterator[tuple[int, dict[str, Part]]]:
         """Number and parts of each batch of an epoch, from number ``start`` on.
 
         Args:
-            labels: (N,) present labels of the training images, -1 = unlabelled.
+            found: the labels, of which each stream takes the present or the earlier ones.
             derive: a seed from what it is for, the epoch and the number of the batch.
         """
-        batches = self.length(phase, labels)[0] * self.plan.accumulate
+        batches = self.length(phase, found)[0] * self.plan.accumulate
         loaders = []
         for name, stream in phase.streams.items():
             rng = np.random.default_rng(derive(f"order {name}", epoch))
             if stream.per_class:
-                order = class_balanced(labels, stream.batch, stream.per_class, batches, rng)
+                own = _labels(stream, found)
+                order = class_balanced(own, stream.batch, stream.per_class, batches, rng)
             else:
-                members = self._members(stream, labels)
+                members = self._members(stream, found)
                 if len(members) == 0 and stream.of == "unlabelled":
                     raise FewLabelsError(
                         f"no image is left for stream {name!r} of phase {phase.name!r}: every one "
@@ -93,14 +94,14 @@ class Batches:
                 seeds = [
                     derive(f"view {name} {i}", epoch, number) for i in range(len(stream.views))
                 ]
-                batch[name] = self._part(stream, labels, seeds, indices, images)
+                batch[name] = self._part(stream, _labels(stream, found), seeds, indices, images)
             yield number, batch
 
-    def _members(self, stream: Stream, labels: np.ndarray) -> np.ndarray:
+    def _members(self, stream: Stream, found: Found) -> np.ndarray:
         """Positions of a stream's samples among the training images."""
-        labelled = labels >= 0
+        labelled = _labels(stream, found) >= 0
         chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
-        return np.arange(len(labels)) if chosen is None else np.flatnonzero(chosen)
+        return np.arange(len(labelled)) if chosen is None else np.flatnonzero(chosen)
 
     def _mine(self, stream: Stream) -> slice:
         share = stream.batch // self.processes
@@ -120,3 +121,8 @@ class Batches:
             views.append(made)
         own = torch.from_numpy(labels)[indices]
         return Part(indices.to(self.device), own.to(self.device), views)
+
+
+def _labels(stream: Stream, found: Found) -> np.ndarray:
+    """(N,) the labels that a stream goes by."""
+    return found.earlier if stream.lag else found.labels

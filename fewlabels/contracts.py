@@ -236,21 +236,23 @@ class Round:
 class Stream:
     """Which samples a phase sees, how many a step, and through which views.
 
-    ``lag`` 1 takes the labels of one discovery ago; ``per_class`` > 0 makes class-balanced batches.
+    ``lag`` 1 takes the labels of one discovery ago (Eq. 3.13); ``per_class`` > 0 makes
+    class-balanced batches.
     """
 
     of: Literal["labelled", "unlabelled", "all", "pairs"]
     batch: int
     views: tuple[ViewFunction, ...]
     per_class: int = 0
-    lag: int = 0
+    lag: Literal[0, 1] = 0
 
 
 @dataclass(frozen=True)
 class Average:
     """A moving average of a module, updated after each step in the order of declaration.
 
-    One that starts at the first discovery is a copy of its source then, and does not move before.
+    It and its source are modules, or parts of one by their path (``master.decision``). One that
+    starts at the first discovery is a copy of its source then, and does not move before.
     """
 
     of: str
@@ -278,7 +280,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of one training step; ``step`` counts optimiser steps over the whole run."""
+    """The time of one training step; ``step`` counts those of all phases of its name in the run."""
 
     round: int
     epoch: int
@@ -358,6 +360,7 @@ class Found(NamedTuple):
     """The labels that a phase trains on, as all processes know them."""
 
     labels: np.ndarray  # (N,) int64 by position in the training set, -1 = unlabelled
+    earlier: np.ndarray  # (N,) those of one discovery ago, for streams that lag
     given: np.ndarray  # (N,) bool, labelled by a person
     centres: np.ndarray | None  # (K, D) of the last discovery
     pairs: Pairs | None

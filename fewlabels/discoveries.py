@@ -77,18 +77,18 @@ class Discoveries:
                 )
 
     def __call__(
-        self, round: int, labels: np.ndarray, seen: Mapping[str, Seen]
+        self, round: int, before: np.ndarray, seen: Mapping[str, Seen]
     ) -> tuple[Found, int]:
         """What is labelled now, and how many labels were found.
 
         Args:
-            labels: (N,) labels so far, -1 = unlabelled.
+            before: (N,) labels so far, -1 = unlabelled.
             seen: by model.
 
         Raises:
             ComponentError: a discovery that fails, or that breaks its contract.
         """
-        labels, found, count = labels.copy(), None, 0
+        labels, found, count = before.copy(), None, 0
         for name, component in self.components:
             pool = self._pool(component, labels, seen[component.needs().model], found)
             budget = self.plan.budget(labels, self.given)
@@ -114,7 +114,7 @@ class Discoveries:
             summary = write_ledger(path, found, pool, self.records, round, name, not own)
             self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=round)
         centres, pairs = (None, None) if found is None else (found.centres, found.pairs)
-        return Found(labels, self.given, centres, pairs, fresh=count > 0), count
+        return Found(labels, before, self.given, centres, pairs, fresh=count > 0), count
 
     def _pool(
         self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None

@@ -12,7 +12,7 @@ import numpy as np
 class Plan:
     """When discovery happens, how much it may label, and how steps are carried out.
 
-    ``first`` is 1 where a round on the given labels alone comes before the first generation.
+    ``first`` rounds on the given labels alone come before the first generation.
     """
 
     generations: int = 1

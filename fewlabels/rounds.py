@@ -71,7 +71,7 @@ class Loop:
         say: Callable[[str], None] = print,
     ) -> None:
         self.accelerator, self.strategy, self.running = accelerator, strategy, running
-        self.state = State(Found(labels.copy(), labels >= 0, None, None, fresh=False))
+        self.state = State(Found(labels, labels, labels >= 0, None, None, fresh=False))
         self.discoveries, self.plan, self.evaluate, self.embed = discoveries, plan, evaluate, embed
         self.folder, self.metrics, self.say = folder, metrics, say
         self.scores: list[dict[str, Any]] = []
@@ -141,6 +141,16 @@ class Loop:
                 self.say(f"the validation error has settled to within {self.plan.stop}: the end")
                 break
 
+    def counts(self) -> dict[str, int]:
+        """Optimiser steps and unlabelled images of the first phase; steps of all others together.
+
+        The first phase that a strategy declares is the one by which methods are compared.
+        """
+        first = self.strategy.phases(self._round(0))[0].name
+        own = self.at.steps[first]
+        images = self.at.images[first]
+        return {"steps": own, "images": images, "other_steps": self.at.step - own}
+
     def _round(self, index: int) -> Round:
         generation = self.plan.generation(index)[0]
         return Round(index, generation, self.plan.epochs(index), self.at.discoveries)
@@ -150,13 +160,13 @@ class Loop:
         if self.plan.forgets(index):
             found = self.state.found
             labels = np.where(found.given, found.labels, -1)
-            self.state.found = found._replace(labels=labels, fresh=True)
+            self.state.found = found._replace(labels=labels, earlier=labels, fresh=True)
         if self.discoveries.components and self.plan.discovers(index):
             self._discover(index)
         if self.plan.restarts(index):
             load_modules(self.folder / "initial", self.running.modules)
             self.training.restart()
-            self.at.restarted, self.at.begun = self.at.step, []
+            self.at.restarted, self.at.begun = dict(self.at.steps), []
 
     def _evaluate(self) -> str:
         """Score the models, write it down, and give it in words."""

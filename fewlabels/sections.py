@@ -110,11 +110,13 @@ class Rounds(Section):
         1, description="each begins again with the given labels and discovers anew"
     )
     rounds: Positive = Field(
-        1, description="of a generation; where labels are given, one on these alone comes first"
+        1,
+        description="of a generation; where labels are given, discover_every rounds on these alone "
+        "come first",
     )
     epochs_per_round: Positive = 1
     first_epochs: Positive | None = Field(
-        None, description="of the round on the given labels alone; null: as the others"
+        None, description="of a round on the given labels alone; null: as the others"
     )
     restart: Literal["never", "generation", "round"] = Field(
         "never", description="when weights, optimiser, ramps and schedule begin again"

@@ -22,12 +22,17 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0  # optimiser steps so far
-    images: int = 0  # of unlabelled streams, that these steps have seen
-    restarted: int = 0  # the step at which weights last began again
+    steps: dict[str, int] = field(default_factory=dict)  # the same, by the name of the phase
+    images: dict[str, int] = field(default_factory=dict)  # of unlabelled streams, seen by them
+    restarted: dict[str, int] = field(default_factory=dict)  # steps when weights last began again
     discoveries: int = 0  # that found anything
     begun: list[str] = field(default_factory=list)  # averages that started at a discovery
     validation: float | None = None  # error of the deployed model after the round before
     best: float | None = None  # the smallest so far
+
+    def clock(self, phase: str) -> int:
+        """Optimiser steps of a phase's name since weights last began."""
+        return self.steps.get(phase, 0) - self.restarted.get(phase, 0)
 
 
 @dataclass
@@ -48,7 +53,7 @@ class State:
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """Arrays, and what JSON holds."""
-        arrays = {"labels": self.found.labels}
+        arrays = {"labels": self.found.labels, "earlier": self.found.earlier}
         if self.found.centres is not None:
             arrays["centres"] = self.found.centres
         for model, past in self.history.items():
@@ -68,7 +73,12 @@ class State:
                 "the checkpoint is of another version of fewlabels; start a new run"
             ) from error
         self.found = Found(
-            arrays["labels"], self.found.given, arrays.get("centres"), None, values["fresh"]
+            arrays["labels"],
+            arrays["earlier"],
+            self.found.given,
+            arrays.get("centres"),
+            None,
+            values["fresh"],
         )
         self.history = {}
         for key in sorted(k for k in arrays if k.startswith("history.")):

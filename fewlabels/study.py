@@ -33,6 +33,7 @@ class Row:
     by_round: dict[int, list[float]] = field(default_factory=dict)
     steps: float = 0.0
     images: float = 0.0
+    other: float = 0.0  # steps of phases that are not compared
     minutes: float = 0.0
     oracle: bool = False  # discovered samples got their true labels: no result
 
@@ -111,6 +112,7 @@ def study(
             row.scores[recipe.seed] = 100 * score
             row.steps += end["steps"] / len(own)
             row.images += end["images"] / len(own)
+            row.other += end["other_steps"] / len(own)
             row.minutes += end["minutes"] / len(own)
             row.oracle = "ORACLE" in end
             _count_wrong(row, recipe.seed, lines)
@@ -198,11 +200,12 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The table for people; a second one of the wrong labels where samples were discovered."""
     against = ["seeds", "mean +- sd", "to the first row [95 %]"]
-    head = [f"{rows[0].measure}, %", *against, "student steps", "unlabelled images", "minutes"]
+    costs = ["student steps", "unlabelled images", "other steps", "minutes"]
+    head = [f"{rows[0].measure}, %", *against, *costs]
     lines = []
     for row in rows:
         told = _told(compare(row.scores, rows[0].scores))
-        cost = [round(row.steps), round(row.images), f"{row.minutes:.1f}"]
+        cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
     tables = [_table(head, lines)]
     looked = {round(row.images) for row in rows} - {0}  # supervised rows look at none
@@ -225,7 +228,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
     out.with_name(f"{out.name}.md").write_text(markdown(rows), encoding="utf-8")
     text = io.StringIO()
     seeds = sorted({seed for row in rows for seed in row.scores})
-    cost = ["steps", "unlabelled images", "minutes"]
+    cost = ["steps", "unlabelled images", "other steps", "minutes"]
     head = ["row", "measure", "seeds", *Comparison._fields, *cost, *(f"seed {s}" for s in seeds)]
     writer = csv.DictWriter(text, head)
     writer.writeheader()
@@ -236,6 +239,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
     ]:
         line = {"row": row.title, "measure": measure, "seeds": len(values)}
         line |= compare(values, first)._asdict()
-        line |= dict(zip(cost, [round(row.steps), round(row.images), row.minutes], strict=True))
+        values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
+        line |= dict(zip(cost, values_of_cost, strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})
     out.with_name(f"{out.name}.csv").write_text(text.getvalue(), encoding="utf-8")

@@ -94,11 +94,11 @@ class Training:
         self.strategy.begin(phase, self.running, self.state.found, self.extract)
         if resumed:  # begin() has set what no module holds; the modules stand further on
             self.reload()
-        steps, epochs = self.batches.length(phase, self.state.labels)
+        steps, epochs = self.batches.length(phase, self.state.found)
         for epoch in range(self.at.epoch, epochs):
             self.at.epoch = epoch
             bar = tqdm(
-                self.batches(phase, self.state.labels, self._derive, epoch, self.at.batch),
+                self.batches(phase, self.state.found, self._derive, epoch, self.at.batch),
                 f"round {self.at.round + 1}/{self.plan.total} epoch {epoch + 1}/{epochs}",
                 total=steps * self.plan.accumulate,
                 initial=self.at.batch,
@@ -112,7 +112,7 @@ class Training:
                 )
                 trained = [self.running[name] for name in phase.trains]
                 with self.accelerator.accumulate(*trained):
-                    clock = Clock(self.at.round, epoch, self.at.step - self.at.restarted)
+                    clock = Clock(self.at.round, epoch, self.at.clock(phase.name))
                     with self.accelerator.autocast():
                         losses = self.strategy.losses(phase, self.running, batch, clock)
                         weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
@@ -140,7 +140,7 @@ class Training:
 
     def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
         """After an optimiser step: averages, schedule, log, checkpoint."""
-        clock = self.at.step - self.at.restarted
+        clock = self.at.clock(phase.name)
         for name, average in phase.averages.items():
             if average.starts == "now" or name in self.at.begun:
                 source, target = self.running.plain(average.of), self.running.plain(name)
@@ -160,10 +160,12 @@ class Training:
             row |= {"loss": whole, **values}
             self.metrics.write([row], round=self.at.round, step=self.at.step)
         self.at.step += 1
+        self.at.steps[phase.name] = self.at.steps.get(phase.name, 0) + 1
         seen = sum(s.batch for s in phase.streams.values() if s.of != "labelled")
-        self.at.images += seen * self.plan.accumulate
+        seen *= self.plan.accumulate
+        self.at.images[phase.name] = self.at.images.get(phase.name, 0) + seen
         if scheduler is not None:
-            steps, epochs = self.batches.length(phase, self.state.labels)
+            steps, epochs = self.batches.length(phase, self.state.found)
             share = (self.at.epoch + self.at.batch / (steps * self.plan.accumulate)) / epochs
             before, _ = self.plan.stretch(self.at.round)
             moved = before + share * self.plan.epochs(self.at.round)

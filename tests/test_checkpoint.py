@@ -86,7 +86,8 @@ def full_disk(*given):
 
 
 def test_a_checkpoint_of_another_version_is_refused_with_a_sentence():
-    state = State(Found(np.array([0, -1]), np.array([True, False]), None, None, fresh=False))
+    labels = np.array([0, -1])
+    state = State(Found(labels, labels, np.array([True, False]), None, None, fresh=False))
     arrays, values = state.save()
     state.load(arrays, values)
     values["at"]["updates"] = {"teacher": 3}  # as an earlier version wrote it

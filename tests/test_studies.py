@@ -20,7 +20,8 @@ STUDIES = sorted(
 
 
 def steps(recipe, images=0):
-    plan = Plan(**recipe.rounds.model_dump(), first=int(bool(recipe.discovery)))
+    first = recipe.rounds.discover_every if recipe.discovery else 0
+    plan = Plan(**recipe.rounds.model_dump(), first=first)
     epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
     return sum(plan.epochs(i) for i in range(plan.total)) * epoch
 

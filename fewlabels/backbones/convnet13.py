@@ -11,7 +11,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from fewlabels.backbones.heads import Heads
+from fewlabels.backbones.heads import Heads, stages
 from fewlabels.registry import backbones
 
 
@@ -43,6 +43,7 @@ class ConvNet13(Heads):
         self.block2 = nn.Sequential(*_layer(a, b, 3, 1), *_layer(b, b, 3, 1), *_layer(b, b, 3, 1))
         self.block3 = nn.Sequential(*_layer(b, c, 3, 0), *_layer(c, b, 1, 0), *_layer(b, d, 1, 0))
         self.between = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(drop_rate))
+        self.feature_info = stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from annotated_types import Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.backbones.heads import Heads
+from fewlabels.backbones.heads import Heads, stages
 from fewlabels.registry import backbones
 
 
@@ -44,6 +44,11 @@ class ConvNet(Heads):
                 self.blocks[-1].append(f"conv{number}")
                 self.add_module(f"conv{number}", _layer(before, after))
                 before = after
+        ends = {
+            names[-1]: (own[-1], 2**i)
+            for i, (names, own) in enumerate(zip(self.blocks, sizes, strict=True))
+        }
+        self.feature_info = stages(ends)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 from torch.nn.functional import dropout
+
+
+def stages(ends: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
+    """timm's ``feature_info``: the last module of each stage, with its channels and reduction."""
+    return [
+        {"module": name, "num_chs": channels, "reduction": reduction}
+        for name, (channels, reduction) in ends.items()
+    ]
 
 
 def plain(linear: nn.Linear) -> nn.Linear:

@@ -11,7 +11,7 @@ from annotated_types import Gt
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.backbones.heads import Heads
+from fewlabels.backbones.heads import Heads, stages
 from fewlabels.registry import backbones
 
 
@@ -115,6 +115,7 @@ class ShakeShake26(Heads):
                 blocks.append(Block(before, after, 2 if stage and not number else 1))
                 before = after
         self.blocks = nn.Sequential(*blocks)
+        self.feature_info = stages({f"blocks.{4 * i + 3}": (channels[i], 2**i) for i in range(3)})
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:

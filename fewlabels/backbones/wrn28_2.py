@@ -11,7 +11,7 @@ from annotated_types import Gt
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.backbones.heads import Heads
+from fewlabels.backbones.heads import Heads, stages
 from fewlabels.registry import backbones
 
 
@@ -75,6 +75,7 @@ class WideResNet28(Heads):
             units = [Unit(before, after, 1 if stage == 0 else 2, activate_skip=stage == 0)]
             units += [Unit(after, after, 1) for _ in range(3)]
             self.stages.append(nn.Sequential(*units))
+        self.feature_info = stages({f"stages.{i}": (sizes[i + 1], 2**i) for i in range(3)})
         self.norm, self.activation = _norm(sizes[-1]), nn.LeakyReLU(0.1)
         self.reset_classifier(num_classes, global_pool)
 

@@ -29,8 +29,11 @@ class Running:
         return self.wrapped.get(name, self.modules[name])
 
     def plain(self, name: str) -> nn.Module:
-        """The module itself: for passes without gradient."""
-        return self.modules[name]
+        """The module itself, for passes without gradient; or a part, as in ``master.decision``."""
+        if name in self.modules:  # a name may have a dot of its own: loss.NAME
+            return self.modules[name]
+        module, _, path = name.partition(".")
+        return self.modules[module].get_submodule(path)
 
     @contextmanager
     def still(self, name: str) -> Iterator[None]:

@@ -45,7 +45,7 @@ class MixMatch(SemiSupervised):
     """
 
     deploys = "teacher"
-    terms = ("supervised", "unlabelled")
+    terms: tuple[str, ...] = ("supervised", "unlabelled")
     weights = {"unlabelled": Ramp(end=75.0, steps=16_384)}
     views = (1, 2)
 
@@ -81,7 +81,7 @@ class MixMatch(SemiSupervised):
         """
         with models.still("student"):
             logits = [predict(models.plain("student"), each)[0] for each in images]
-        return torch.stack([each.softmax(1) for each in logits]).mean(0)
+        return mean_prediction(logits)
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of the mixed labelled, squared error of the mixed unlabelled images."""
@@ -102,6 +102,11 @@ class MixMatch(SemiSupervised):
             "supervised": soft_cross_entropy(known, targets[: len(known)]),
             "unlabelled": (others.softmax(1) - wanted).square().mean(),
         }, None
+
+
+def mean_prediction(logits: list[Tensor]) -> Tensor:
+    """The mean of the probabilities (B, C) of several views."""
+    return torch.stack([each.softmax(1) for each in logits]).mean(0)
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:

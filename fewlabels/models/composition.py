@@ -1,0 +1,224 @@
+"""Learned model composition: three frozen feature extractors and the one network they feed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+from fewlabels.contracts import Output
+from fewlabels.errors import ModelError, nearest, some
+from fewlabels.models.classifier import Classifier
+
+
+class Composition(nn.Module):
+    """The master of LMCS (Section 3.3.2, Figure 3.3).
+
+    The network is cut at the composition layer. The feature maps there of student k, student k-1
+    and the student's average, each through a *converter* of its own, are summed; the *decision
+    network*, the layers after the cut, makes the sum into logits. Only converters and decision
+    network learn. In evaluation mode a moving average of the decision network answers.
+
+    With three equal extractors it gives, before it is trained, what each of them gives.
+
+    Args:
+        model: the student; nothing of it is shared.
+        layer: the composition layer, a module of the backbone by its path; None: the last stage
+            before global pooling, as the backbone's ``feature_info`` has it.
+        clusters: of J_D; their centres are kept here.
+
+    Raises:
+        ModelError: no such module, one that does not cut the network in two, or one whose output
+            is not a feature map.
+    """
+
+    composed: Tensor
+    centres: Tensor
+
+    def __init__(self, model: Classifier, layer: str | None = None, clusters: int = 2) -> None:
+        super().__init__()
+        self.layer = last_stage(model.backbone) if layer is None else layer
+        known = [name for name, _ in model.backbone.named_modules() if name]
+        if self.layer not in known:
+            raise ModelError(
+                f"composition layer: backbone {model.name!r} has no module {self.layer!r}"
+                f"{nearest(self.layer, known)}  (all: {some(known, 12)})"
+            )
+        # Its layers before the cut are those of the average: the third extractor.
+        self.decision = copy.deepcopy(model)
+        channels = self._freeze_before_the_cut()
+        self.average, self.current, self.previous = (
+            copy.deepcopy(model).requires_grad_(False).eval() for _ in range(3)
+        )
+        self.converters = nn.ModuleList(Converter(*channels, 1 / 3) for _ in range(3))
+        self.register_buffer("composed", torch.tensor(False))
+        self.register_buffer("centres", torch.zeros(clusters, model.feature_size))
+
+    @torch.no_grad()
+    def renew(self, student: nn.Module, average: nn.Module) -> None:
+        """Begin a composition: student k and its average as they are now; student k-1 is the
+        student of the composition before, in the first one student k."""
+        before = self.current if self.composed else student
+        self.previous.load_state_dict(before.state_dict())
+        self.current.load_state_dict(student.state_dict())
+        self.decision.load_state_dict(average.state_dict())
+        self.average.load_state_dict(average.state_dict())
+        for converter in self.converters:
+            converter.reset()  # type: ignore[operator]
+        self.composed.fill_(True)
+
+    def train(self, mode: bool = True) -> Composition:
+        """Train mode is of the layers after the cut alone; those before are never trained."""
+        super().train(mode)
+        for frozen in (self.average, self.current, self.previous):
+            frozen.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Output:
+        """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""
+        with torch.no_grad():
+            maps = [map_at(model, self.layer, images) for model in (self.current, self.previous)]
+
+        def fuse(own: Tensor) -> Tensor:
+            parts = zip(self.converters, (*maps, own), strict=True)
+            return torch.stack([converter(each) for converter, each in parts]).sum(0)
+
+        network = self.decision if self.training else self.average
+        with replaced(network, self.layer, fuse):
+            output: Output = network(images)
+        return output
+
+    def _freeze_before_the_cut(self) -> tuple[int, int]:
+        """Freeze what the logits reach only through the cut; the map's channels and their axis."""
+        network, layer = self.decision, self.layer
+        training = {module: module.training for module in network.modules()}
+        network.eval()
+        rng = torch.Generator().manual_seed(0)
+        one, two = torch.rand(2, 1, 3, network.image_size, network.image_size, generator=rng)
+        with torch.no_grad():
+            found = map_at(network, layer, one)
+        if not isinstance(found, Tensor) or found.ndim not in (3, 4):
+            raise ModelError(
+                f"composition layer {layer!r} gives no feature map (B, C, H, W), (B, H, W, C) or "
+                "(B, N, C); choose a stage or a block"
+            )
+        leaf, calls = found.clone().requires_grad_(), 0
+
+        def put(own: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return leaf.clone()  # what follows may change it in place
+
+        with replaced(network, layer, put):
+            logits = [network(images).logits for images in (one, two)]
+        if calls != 2 or not torch.equal(*logits):
+            raise ModelError(
+                f"composition layer {layer!r} does not cut backbone {network.name!r} in two: "
+                "the map passes it more than once, or goes around it; choose a stage or a block"
+            )
+        learning = [p for p in network.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(logits[0].sum(), learning, allow_unused=True)
+        for parameter, slope in zip(learning, slopes, strict=True):
+            parameter.requires_grad_(slope is not None)
+        for module, mode in training.items():
+            module.training = mode
+        last = found.ndim == 3 or getattr(network.backbone, "output_fmt", "NCHW") == "NHWC"
+        axis = found.ndim - 1 if last else 1
+        return found.shape[axis], axis
+
+
+class Converter(nn.Module):
+    """A fully connected layer over the channels of a feature map: a 1x1 convolution.
+
+    Args:
+        channels: as many go out as come in.
+        axis: of the channels: 1 in (B, C, H, W), else the last.
+        scale: it starts as the identity times this.
+    """
+
+    def __init__(self, channels: int, axis: int, scale: float) -> None:
+        super().__init__()
+        self.first, self.scale = axis == 1, scale
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """The identity, scaled."""
+        nn.init.eye_(self.weight).mul_(self.scale)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """A map of the same shape."""
+        if self.first:
+            return conv2d(maps, self.weight[:, :, None, None], self.bias)
+        return linear(maps, self.weight, self.bias)
+
+
+def last_stage(backbone: nn.Module) -> str:
+    """The path of the last stage before global pooling.
+
+    Raises:
+        ModelError: a backbone that does not say what its stages are.
+    """
+    info: Any = getattr(backbone, "feature_info", None)
+    stages = [stage["module"] for stage in getattr(info, "info", info) or () if stage.get("module")]
+    if not stages:
+        raise ModelError(
+            "composition layer: this backbone does not say what its stages are; name one of its "
+            f"modules (it has {some([n for n, _ in backbone.named_children()], 12)})"
+        )
+    return str(stages[-1])
+
+
+class _ReachedError(Exception):
+    """The layer has answered; what comes after it is not wanted."""
+
+
+def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
+    """The output of a layer of the backbone; the layers after it are not run."""
+    found: list[Any] = []
+
+    def stop(own: Any) -> None:
+        found.append(own)
+        raise _ReachedError
+
+    try:
+        with replaced(model, layer, stop):
+            model(images)
+    except _ReachedError:
+        pass
+    if not found:
+        raise ModelError(
+            f"composition layer {layer!r} is not run by backbone {model.name!r}; choose another"
+        )
+    return found[0]
+
+
+@contextmanager
+def replaced(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    """While open, ``make(output)`` stands in for the layer's output.
+
+    Modules of a model that trains run in evaluation mode until the layer has answered.
+    """
+    modes = {module: module.training for module in model.modules()}
+
+    def answer(module: nn.Module, inputs: Any, output: Any) -> Any:
+        for each, mode in modes.items():
+            each.training = mode
+        return make(output)
+
+    handle = model.backbone.get_submodule(layer).register_forward_hook(answer)
+    model.eval()
+    try:
+        yield
+    finally:
+        handle.remove()
+        for each, mode in modes.items():
+            each.training = mode
