@@ -31,7 +31,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.images import canvas
-from fewlabels.models.optimise import make_optimizer, make_scheduler
+from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
 from fewlabels.models.running import Running
 from fewlabels.plan import Plan
 from fewlabels.ramps import Ramp
@@ -265,6 +265,7 @@ def assemble(
         workers=recipe.data.workers,
         say=say,
     )
+    check_factors(optimizer.factors, loop.paths())
     loop.prepare()
     pixels.keep(budget, quiet)
     if searched is not pixels:

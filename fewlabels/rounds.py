@@ -102,6 +102,11 @@ class Loop:
         """Where the run stands."""
         return self.state.at
 
+    def paths(self) -> list[str]:
+        """Of the parameters that any phase trains, as in ``student.head.weight``."""
+        phases = self.strategy.phases(self._round(0))
+        return [path for phase in phases for path, _ in self.training.named(phase)]
+
     def prepare(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
         self.discoveries.check(self.strategy, self.running.modules)

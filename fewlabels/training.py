@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
 from tqdm import tqdm
 
 from fewlabels.batches import Batches
@@ -91,6 +92,7 @@ class Training:
         optimizer, scheduler = self.optimizers[phase.name], self.schedulers[phase.name]
         resumed = self.at.epoch or self.at.batch
         self._begin_averages(phase)
+        self.running.average_buffers()  # so that all processes begin with the same
         self.strategy.begin(phase, self.running, self.state.found, self.extract)
         if resumed:  # begin() has set what no module holds; the modules stand further on
             self.reload()
@@ -186,18 +188,21 @@ class Training:
             else:
                 module.eval()
 
-    def start(self, phase: Phase) -> None:
-        """Wrap what a phase trains and make its optimiser, at its first use."""
-        if phase.name in self.optimizers:
-            return
-        self.batches.check(phase)
-        named = [
+    def named(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that a phase trains, by their paths."""
+        return [
             (f"{name}.{path}", parameter)
             for name in phase.trains
             for path, parameter in self.running.plain(name).named_parameters()
             if parameter.requires_grad
         ]
-        optimizer = self.make_optimizer(named)
+
+    def start(self, phase: Phase) -> None:
+        """Wrap what a phase trains and make its optimiser, at its first use."""
+        if phase.name in self.optimizers:
+            return
+        self.batches.check(phase)
+        optimizer = self.make_optimizer(self.named(phase))
         for name in phase.trains:
             self.running.wrap(name)
         epochs = self.plan.stretch(self.at.round)[1]

@@ -114,9 +114,13 @@ class Composition(nn.Module):
             calls += 1
             return leaf.clone()  # what follows may change it in place
 
-        with replaced(network, layer, put):
-            logits = [network(images).logits for images in (one, two)]
-        if calls != 2 or not torch.equal(*logits):
+        logits = []
+        try:
+            with replaced(network, layer, put):
+                logits = [network(images).logits for images in (one, two)]
+        except (RuntimeError, ValueError):
+            pass  # the map does not fit where it passes the layer again
+        if calls != 2 or not logits or not torch.equal(*logits):
             raise ModelError(
                 f"composition layer {layer!r} does not cut backbone {network.name!r} in two: "
                 "the map passes it more than once, or goes around it; choose a stage or a block"

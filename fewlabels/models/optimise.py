@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2
@@ -29,32 +29,22 @@ def make_optimizer(
         parameters: with their paths, as in ``student.head.weight``.
         decay: ``kernels`` takes no weight decay on parameters of one dimension (biases, norms).
         factors: learning-rate factor by the start of a path; the longest start that fits counts.
-            0 freezes: no gradient is computed.
+            0 freezes: no gradient is computed. Those that fit none are for another phase.
         options: passed to the optimiser.
 
     Raises:
-        FewLabelsError: an unknown optimiser or option, or a factor that fits no parameter.
+        FewLabelsError: an unknown optimiser or option, or factors that freeze everything.
     """
     factors = factors or {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    used, paths = set(), []
     for path, parameter in parameters:
-        paths.append(path)
-        starts = [s for s in factors if path == s or path.startswith(s + ".")]
-        used.update(starts)
+        starts = [s for s in factors if _fits(s, path)]
         factor = factors[max(starts, key=len)] if starts else 1.0
         if factor == 0:
             parameter.requires_grad_(False)
             continue
         decays = weight_decay if decay == "all" or parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decays), []).append(parameter)
-    for start in factors:
-        if start not in used:
-            known = sorted({".".join(p.split(".")[:2]) for p in paths})
-            raise FewLabelsError(
-                f"optimizer.factors: no trained parameter's path starts with {start!r}"
-                f"{nearest(start, known)} (they start with {', '.join(known[:20])})"
-            )
     if not groups:
         raise FewLabelsError(
             "optimizer.factors: 0 freezes every parameter of a phase; give one of them a factor"
@@ -69,6 +59,25 @@ def make_optimizer(
         )
     except (ValueError, TypeError, AssertionError) as error:
         raise FewLabelsError(f"optimizer: timm's {name!r} refuses this: {error}") from error
+
+
+def _fits(start: str, path: str) -> bool:
+    return path == start or path.startswith(start + ".")
+
+
+def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
+    """Refuse a learning-rate factor that fits no parameter of any phase.
+
+    Raises:
+        FewLabelsError: naming it, and how the paths start.
+    """
+    for start in factors:
+        if not any(_fits(start, path) for path in paths):
+            known = sorted({".".join(p.split(".")[:2]) for p in paths})
+            raise FewLabelsError(
+                f"optimizer.factors: no trained parameter's path starts with {start!r}"
+                f"{nearest(start, known)} (they start with {', '.join(known[:20])})"
+            )
 
 
 TICKS = 10_000

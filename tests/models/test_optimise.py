@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.models.optimise import TICKS, make_optimizer, make_scheduler
+from fewlabels.models.optimise import TICKS, check_factors, make_optimizer, make_scheduler
 
 
 def named():
@@ -30,8 +30,10 @@ def test_factors_and_decay_reach_the_parameters_they_name():
 
 
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
+    paths = [path for path, _ in named()]
+    check_factors(["student", "student.1", "student.0.bias"], paths)
     with pytest.raises(FewLabelsError, match="path starts with 'student.3'"):
-        make_optimizer(named(), "adamw", 0.1, factors={"student.3": 2.0})
+        check_factors(["student.3"], paths)
     with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):
         make_optimizer(named(), "adamx", 0.1)
 
