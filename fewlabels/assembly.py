@@ -34,6 +34,7 @@ from fewlabels.models.images import canvas
 from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
 from fewlabels.models.running import Running
 from fewlabels.plan import Plan
+from fewlabels.pretrain import cost, pretrain, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
@@ -105,6 +106,16 @@ class Builder:
         torch.manual_seed(derive(self.recipe.seed, "losses"))
         sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
         return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
+
+
+def run_modules(
+    modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
+) -> Running:
+    """A strategy's modules on their device."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    for module in modules.values():
+        module.to(accelerator.device).to(memory_format=memory_format)
+    return Running(modules, accelerator)
 
 
 def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
@@ -180,10 +191,7 @@ def assemble(
         image_size=model.image_size,
         interpolation=model.interpolation,
     )
-    running = Running(strategy.modules(builder), accelerator)
-    memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    for module in running.modules.values():
-        module.to(accelerator.device).to(memory_format=memory_format)
+    running = run_modules(strategy.modules(builder), accelerator, recipe.train.channels_last)
 
     scoring: Scoring
     if classifies:
@@ -244,32 +252,62 @@ def assemble(
     for term, weight in recipe.weights.items():  # a number changes the height of a ramp alone
         known = weights.get(term, Ramp(end=1.0))
         weights[term] = weight if isinstance(weight, Ramp) else replace(known, end=weight)
-    loop = Loop(
+    discover = partial(
+        Discoveries,
+        records=records,
+        rows=train,
+        given=labels >= 0,
+        plan=plan,
+        seed=recipe.seed,
+        folder=folder,
+        metrics=metrics,
+    )
+    make_loop = partial(
+        Loop,
         accelerator=accelerator,
-        strategy=strategy,
-        running=running,
+        discoveries=discover([]),
         pixels=pixels,
         labels=labels,
-        discoveries=Discoveries(
-            discovery, records, train, labels >= 0, plan, recipe.seed, folder, metrics
-        ),
+        make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
+        make_scheduler=partial(make_scheduler, **schedule.model_dump()),
+        workers=recipe.data.workers,
+        say=say,
+    )
+    loop = make_loop(
+        strategy=strategy,
+        running=running,
+        discoveries=discover(discovery),
         plan=plan,
         seed=recipe.seed,
         weights=weights,
-        make_optimizer=partial(make_optimizer, **optimizer.model_dump()),
-        make_scheduler=partial(make_scheduler, **schedule.model_dump()),
         evaluate=evaluate,
         embed=lambda name, what: see(pixels, name, what)[0],
         folder=folder,
         metrics=metrics,
-        workers=recipe.data.workers,
-        say=say,
     )
     check_factors(optimizer.factors, loop.paths())
     loop.prepare()
     pixels.keep(budget, quiet)
     if searched is not pixels:
         searched.keep(budget - pixels.nbytes, quiet)
+    if recipe.pretrain is not None and not checkpoints(folder / "checkpoints"):
+        task = build("strategies", recipe.pretrain)
+        bare = replace(recipe, model=recipe.model.model_copy(update={"embedding_size": None}))
+        made = task.modules(Builder(bare, "retrieval", len(train), None, records.classes))
+        place = pretrain(
+            accelerator,
+            task,
+            run_modules(made, accelerator, recipe.train.channels_last),
+            folder / "pretrain",
+            make_loop,
+            seed=derive(recipe.seed, "pretrain"),
+            steps_per_epoch=recipe.rounds.steps_per_epoch,
+            batch_norm=recipe.model.batch_norm,
+            **recipe.train.model_dump(exclude={"precision"}),
+        )
+        start_from(place, builder.model.backbone)  # and what is copied from it
+        for name, module in strategy.modules(builder).items():
+            running.plain(name).load_state_dict(module.state_dict())
     loop.run()
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
     if accelerator.is_main_process:
@@ -279,7 +317,11 @@ def assemble(
         deployed.save_pretrained(folder / "model")
         seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
         end = {"kind": "end", "minutes": seconds / 60, **scoring.final(scores[0]), **stamp}
-        metrics.write([end | loop.counts()])
+        end |= loop.counts()
+        before = cost(folder / "pretrain")
+        end["minutes"] += before["minutes"]
+        end["other_steps"] += before["steps"]
+        metrics.write([end])
     if accelerator.num_processes > 1:
         broadcast_object_list(scores)
     say(scoring.table(scores[0]) + "".join(f"\n{word}: {why}" for word, why in stamp.items()))

@@ -21,6 +21,7 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
         _check_files,
         _check_split,
         _check_strategy,
+        _check_tasks,
         _check_discovery,
         _check_losses,
         _check_weights,
@@ -84,6 +85,15 @@ def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
         check.add(
             ("strategy", "batch"), f"{batch} is no multiple of per_class, {per_class}; change one"
         )
+
+
+def _check_tasks(check: Mistakes, data: dict[str, Any]) -> None:
+    """A pretext task makes nothing that could be evaluated, and only one starts another run."""
+    for slot, other, fits in [("strategy", "pretrain", False), ("pretrain", "strategy", True)]:
+        what, schema = check.schemas.get((slot,), ("", {}))
+        if schema and (schema.get("x-task") == "pretext") != fits:
+            kind = "no pretext task" if fits else "a pretext task"
+            check.add((slot, "name"), f"{what} is {kind}; it belongs under {other}:")
 
 
 def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:

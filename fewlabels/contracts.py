@@ -331,15 +331,19 @@ class Strategy(Protocol):
 
     Attributes:
         deploys: the module that is evaluated first and saved.
-        task: what it makes of an image: an embedding to retrieve by, or scores of classes.
+        task: what it makes of an image: an embedding to retrieve by, or scores of classes. A
+            ``pretext`` task starts another run's backbone (``pretrain:``), trains a module
+            called student for ``epochs``, and is not evaluated.
         weights: of its loss terms where the recipe gives none; 1 where this has none either.
     """
 
     deploys: str
-    task: Literal["retrieval", "classification"]
+    task: Literal["retrieval", "classification", "pretext"]
     weights: Mapping[str, Ramp]
 
-    def modules(self, build: Build) -> dict[str, nn.Module]: ...
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """Everything with weights or buffers, by name; asked for again after pretraining, for
+        what the same modules then start with."""
 
     def seen_through(self, model: str, discoveries: int) -> str:
         """The module that stands in for ``model`` after so many discoveries that found anything."""

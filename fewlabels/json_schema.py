@@ -20,7 +20,7 @@ def recipe_schema() -> Schema:
     definitions: Schema = fixed.pop("$defs")
     data = definitions.pop("Data")
     references: dict[str, list[Any]] = {}
-    for plural in ("sources", *SLOTS.values(), "backbones"):
+    for plural in dict.fromkeys(("sources", *SLOTS.values(), "backbones")):
         registry = REGISTRIES[plural]
         for name, offers in registry.offers().items():
             if [offer.distribution for offer in offers] != ["fewlabels"]:

@@ -13,7 +13,13 @@ from fewlabels.schema import Schema, Section, describe, options_model, schema_of
 from fewlabels.sections import Data, Fixed
 from fewlabels.yaml_file import KeyPath, Origins, key_path
 
-SLOTS = {"strategy": "strategies", "discovery": "discovery", "losses": "losses", "views": "views"}
+SLOTS = {
+    "strategy": "strategies",
+    "pretrain": "strategies",
+    "discovery": "discovery",
+    "losses": "losses",
+    "views": "views",
+}
 LISTS = ("discovery", "losses", "views")
 
 

@@ -51,6 +51,7 @@ class Recipe:
     source: Spec
     model: Model
     strategy: Spec
+    pretrain: Spec | None
     discovery: tuple[Spec, ...]
     losses: tuple[Spec, ...]
     views: tuple[Spec, ...]
@@ -123,8 +124,9 @@ def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
         value = data.get(slot)
         data[slot] = [] if value is None else value if isinstance(value, list) else [value]
         data[slot] = [{"name": v} if isinstance(v, str) else v for v in data[slot]]
-    if isinstance(data.get("strategy"), str):
-        data["strategy"] = {"name": data["strategy"]}
+    for slot in ("strategy", "pretrain"):
+        if isinstance(data.get(slot), str):
+            data[slot] = {"name": data[slot]}
     data.setdefault("strategy", {"name": "metric"})
     data.setdefault("data", {})
 
@@ -133,6 +135,9 @@ def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
     fields["data"] = (source or Any, ...)
     strategy = check.component(("strategy",), "strategies", data["strategy"])
     fields["strategy"] = (strategy or Any, ...)
+    if "pretrain" in data:
+        pretrain = check.component(("pretrain",), "strategies", data["pretrain"])
+        fields["pretrain"] = (pretrain or Any, ...)
     for slot in LISTS:
         models = [check.component((slot, i), slot, v) or Any for i, v in enumerate(data[slot])]
         fields[slot] = (tuple[tuple(models)] if models else tuple[()], ())  # type: ignore[misc]
@@ -160,6 +165,7 @@ def _recipe(checked: Any) -> Recipe:
         data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
         source=spec(checked.data, "source", lambda k: k in Data.model_fields),
         strategy=spec(checked.strategy),
+        pretrain=spec(checked.pretrain) if hasattr(checked, "pretrain") else None,
         resolved=_order(checked.model_dump(mode="json")),
     )
 

@@ -36,7 +36,7 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     """What a recipe may set on ``component``, and what it says of itself.
 
     ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` and ``x-terms`` what a
-    strategy hands to losses and the terms it computes itself.
+    strategy hands to losses and the terms it computes itself; ``x-task`` is a strategy's.
     """
     hints = typing.get_type_hints(
         component.__init__ if inspect.isclass(component) else component, include_extras=True
@@ -55,6 +55,8 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     for key in ("supplies", "terms"):
         if hasattr(component, key):
             result[f"x-{key}"] = list(getattr(component, key))
+    if hasattr(component, "task"):
+        result["x-task"] = component.task
     return result
 
 

@@ -1,6 +1,6 @@
 """Memory and time of confined entropy's ranks: 50,000 x 4,000 samples of 128 features.
 
-Issue: at most 1 GB beside the features, and 3 times the time of the distance matrix product plus
+To stay under 1 GB beside the features, and under 3 times the time of the distance matrix product plus
 one sort. Half a minute on one core; run by hand:
 
     OMP_NUM_THREADS=1 python tests/benchmarks/ranks.py
