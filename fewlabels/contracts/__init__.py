@@ -1,0 +1,53 @@
+"""What passes between components, and the Protocols that a plugin author implements.
+
+Floor 0: numpy alone at run time; torch is named for type checkers only.
+"""
+
+from fewlabels.contracts.data import Batch, Part, Records, Source, View, ViewFunction
+from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool
+from fewlabels.contracts.models import LOSS_INPUTS, Memory, Output, collect_side, write_side
+from fewlabels.contracts.strategy import (
+    Average,
+    Build,
+    Clock,
+    Extract,
+    Found,
+    Models,
+    Phase,
+    Round,
+    Strategy,
+    Stream,
+)
+
+API_VERSION = 1
+"""Raised when a contract changes in a way that breaks a plugin."""
+
+__all__ = [
+    "API_VERSION",
+    "LOSS_INPUTS",
+    "Average",
+    "Batch",
+    "Build",
+    "Clock",
+    "Discovered",
+    "Discovery",
+    "Extract",
+    "Found",
+    "Memory",
+    "Models",
+    "Needs",
+    "Output",
+    "Pairs",
+    "Part",
+    "Phase",
+    "Pool",
+    "Records",
+    "Round",
+    "Source",
+    "Strategy",
+    "Stream",
+    "View",
+    "ViewFunction",
+    "collect_side",
+    "write_side",
+]

@@ -1,0 +1,80 @@
+"""Images as a source gives them, and as a training step sees them; B is a batch's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a source gives: N images, decoded on access, with what is known about them.
+
+    Attributes:
+        images: item i is image i, an RGB PIL image; it is decoded each time it is asked for.
+        truth: (N,) int64 class numbers into ``classes``; -1 where unknown. Read by evaluation and
+            reports, and by training only for samples whose label a person has given.
+        classes: names of the classes.
+        columns: further facts, each (N,). ``split`` holds the official split ("train", "test",
+            or "train", "query", "gallery") where there is one.
+        names: (N,) a name for each image that a person would recognise: a file name, a row number.
+    """
+
+    images: Sequence[Image]
+    truth: np.ndarray
+    classes: tuple[str, ...]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    names: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+
+class Source(Protocol):
+    """A place where images come from. ``default_split`` is the recipe's ``data.split`` if unset."""
+
+    default_split: Literal["official", "zero_shot", "all"]
+
+    def load(self) -> Records: ...
+
+
+class View(NamedTuple):
+    """One view of a batch: ``matrix`` maps the source image to it, both in [-1, 1]."""
+
+    images: Tensor  # (B, C, H, W) float32 in [0, 1]
+    matrix: Tensor  # (B, 3, 3) float32, source -> view, align_corners=False
+
+
+class ViewFunction(Protocol):
+    """Makes one view of each image, drawing from a CPU generator alone.
+
+    Draws are made for the ``count`` images of the global batch, of which ``images`` are ``rows``;
+    so they do not depend on the device or on the number of processes.
+    """
+
+    def __call__(
+        self,
+        images: Tensor,  # (B, C, H, W) uint8
+        generator: torch.Generator,
+        rows: slice | None = None,
+        count: int | None = None,
+    ) -> View: ...
+
+
+class Part(NamedTuple):
+    """This process's rows of one stream in a batch."""
+
+    indices: Tensor  # (B,) int64 positions in the training set
+    labels: Tensor  # (B,) int64, -1 = unlabelled
+    views: list[View]
+
+
+Batch = Mapping[str, Part]

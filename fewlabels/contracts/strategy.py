@@ -1,0 +1,167 @@
+"""How a strategy says what it trains, and what the loop gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from fewlabels.contracts.data import Batch, ViewFunction
+from fewlabels.contracts.discovery import Pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fewlabels.ramps import Ramp
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where a run stands when a strategy is asked for its phases."""
+
+    index: int
+    generation: int
+    epochs: int
+    discoveries: int  # how many discoveries have found anything, this round's included
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which samples a phase sees, how many a step, and through which views.
+
+    ``lag`` 1 takes the labels of one discovery ago (Eq. 3.13); ``per_class`` > 0 makes
+    class-balanced batches.
+    """
+
+    of: Literal["labelled", "unlabelled", "all", "pairs"]
+    batch: int
+    views: tuple[ViewFunction, ...]
+    per_class: int = 0
+    lag: Literal[0, 1] = 0
+
+
+@dataclass(frozen=True)
+class Average:
+    """A moving average of a module, updated after each step in the order of declaration.
+
+    It and its source are modules, or parts of one by their path (``master.decision``). One that
+    starts at the first discovery is a copy of its source then, and does not move before.
+    """
+
+    of: str
+    decay: Ramp
+    buffers: Literal["copy", "own"] = "copy"
+    starts: Literal["now", "first_discovery"] = "now"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: ``epochs`` or ``steps``.
+
+    An epoch is one pass over ``epoch_of``, whose images need not be looked at; None is the first of
+    ``streams``.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    streams: Mapping[str, Stream]
+    averages: Mapping[str, Average] = field(default_factory=dict)
+    epochs: int | None = None
+    steps: int | None = None
+    epoch_of: Stream | None = None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of one training step; ``step`` counts those of all phases of its name in the run."""
+
+    round: int
+    epoch: int
+    step: int
+
+
+class Build(Protocol):
+    """What a strategy may ask for when it makes its modules."""
+
+    view: ViewFunction  # the recipe's views, one after the other
+    size: int  # training images; Part.indices are below this
+    classes: int | None  # labels that the losses must tell apart
+
+    embedding_size: int
+
+    def embedder(self) -> nn.Module: ...
+
+    def classifier(self) -> nn.Module: ...
+
+    def losses(self) -> dict[str, nn.Module]: ...
+
+
+class Models(Protocol):
+    """The modules of a run inside a training step."""
+
+    def __getitem__(self, name: str) -> nn.Module: ...
+
+    def plain(self, name: str) -> nn.Module:
+        """The module without its wrapping for many processes."""
+
+    def still(self, name: str) -> AbstractContextManager[None]:
+        """While open, running statistics do not move."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The global batch's rows in rank order, each process keeping the gradient of its own."""
+
+
+class Extract(Protocol):
+    """Evaluation-mode outputs of all training images, (N, D) float32, the same in every process."""
+
+    def __call__(
+        self, model: str, what: Literal["embedding", "features", "logits"] = "embedding"
+    ) -> np.ndarray: ...
+
+
+class Strategy(Protocol):
+    """How a run trains.
+
+    Attributes:
+        deploys: the module that is evaluated first and saved.
+        task: what it makes of an image: an embedding to retrieve by, or scores of classes. A
+            ``pretext`` task starts another run's backbone (``pretrain:``), trains a module
+            called student for ``epochs``, and is not evaluated.
+        weights: of its loss terms where the recipe gives none; 1 where this has none either.
+    """
+
+    deploys: str
+    task: Literal["retrieval", "classification", "pretext"]
+    weights: Mapping[str, Ramp]
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """Everything with weights or buffers, by name; asked for again after pretraining, for
+        what the same modules then start with."""
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """The module that stands in for ``model`` after so many discoveries that found anything."""
+
+    def start(self, models: Models, extract: Extract) -> None:
+        """Called once, before the first discovery: starts that depend on the data."""
+
+    def phases(self, round: Round) -> list[Phase]: ...
+
+    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None: ...
+
+    def losses(
+        self, phase: Phase, models: Models, batch: Batch, clock: Clock
+    ) -> dict[str, Tensor]: ...
+
+
+class Found(NamedTuple):
+    """The labels that a phase trains on, as all processes know them."""
+
+    labels: np.ndarray  # (N,) int64 by position in the training set, -1 = unlabelled
+    earlier: np.ndarray  # (N,) those of one discovery ago, for streams that lag
+    given: np.ndarray  # (N,) bool, labelled by a person
+    centres: np.ndarray | None  # (K, D) of the last discovery
+    pairs: Pairs | None
+    fresh: bool  # whether labels changed since the phase before
