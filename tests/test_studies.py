@@ -1,10 +1,13 @@
-"""The committed recipes of chapter 2, and that the rows of a study may be compared."""
+"""The committed recipes of chapters 2 and 3, and that the rows of a study may be compared."""
 
+import re
 from pathlib import Path
 
 import pytest
 from timm import create_model
 
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.composition import Composition
 from fewlabels.plan import Plan
 from fewlabels.recipe import load_recipe
 from fewlabels.registry import backbones
@@ -67,3 +70,28 @@ def test_full_scale_recipes_name_networks_that_can_be_made(path):
         epochs = steps(recipe) // recipe.rounds.steps_per_epoch
         assert epochs * 1024 == 1_048_576
         assert recipe.strategy.options["unlabelled"] == "rest"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("lmcs_*.yaml")), ids=lambda p: p.stem)
+def test_full_scale_recipes_of_lmcs_are_the_texts(path):
+    recipe = load_recipe(path)
+    text = path.read_text()
+    name, options = recipe.model.backbone, recipe.model.backbone_options
+    classes = 100 if "cifar100" in path.stem else 10
+    model = Classifier(name, classes=[str(i) for i in range(classes)], backbone_options=options)
+    wanted = {"wrn28_2": 1_467_610, "convnet13": 3_125_908}[name]
+    wanted += (classes - 10) * (model.feature_size + (2 if name == "convnet13" else 1))
+    assert sum(p.numel() for p in model.parameters()) == wanted
+    layer = recipe.strategy.options["layer"]
+    assert layer is None
+    assert Composition(model).layer == {"wrn28_2": "stages.2", "convnet13": "block3"}[name]
+    assert f"{steps(recipe):,} steps" in text
+    rounds = recipe.rounds
+    assert rounds.epochs_per_round == 10
+    whole = (rounds.discover_every + rounds.rounds) * rounds.steps_per_epoch
+    assert f"{whole * recipe.strategy.options['composition_epochs']:,} of the compositions" in text
+    assert rounds.rounds // rounds.discover_every >= 4  # 2, 4, 8 and 10 times the labels
+    assert rounds.discover_every >= 2  # else the look-ahead reaches nobody
+    images = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}[recipe.source.name]
+    counts = [int(n) for n in re.findall(r"\d+", text.split("data.labels=")[1].splitlines()[0])]
+    assert max(counts) * rounds.limit < images  # some stay unlabelled
