@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.contracts import Output
 from fewlabels.errors import ModelError, nearest, some
@@ -23,6 +24,10 @@ class Composition(nn.Module):
     and the student's average, each through a *converter* of its own, are summed; the *decision
     network*, the layers after the cut, makes the sum into logits. Only converters and decision
     network learn. In evaluation mode a moving average of the decision network answers.
+
+    The weights of the extractors are frozen, but the running statistics of their norms are taken
+    anew from the batches of each composition: those of the student come from mixed images, and on
+    unmixed ones it answers far worse with them than with those of the batch (docs/results.md).
 
     With three equal extractors it gives, before it is trained, what each of them gives.
 
@@ -55,6 +60,8 @@ class Composition(nn.Module):
         self.average, self.current, self.previous = (
             copy.deepcopy(model).requires_grad_(False).eval() for _ in range(3)
         )
+        for norm in self._norms(self):
+            norm.momentum = None  # the mean of all batches since the last reset
         self.converters = nn.ModuleList(Converter(*channels, 1 / 3) for _ in range(3))
         self.register_buffer("composed", torch.tensor(False))
         self.register_buffer("centres", torch.zeros(clusters, model.feature_size))
@@ -70,14 +77,24 @@ class Composition(nn.Module):
         self.average.load_state_dict(average.state_dict())
         for converter in self.converters:
             converter.reset()  # type: ignore[operator]
+        for norm in self._norms(self):
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.zero_()  # the next batch replaces what was copied
         self.composed.fill_(True)
 
     def train(self, mode: bool = True) -> Composition:
-        """Train mode is of the layers after the cut alone; those before are never trained."""
+        """Of the layers before the cut, train mode is of norms alone."""
         super().train(mode)
-        for frozen in (self.average, self.current, self.previous):
-            frozen.eval()
+        self.average.eval()
+        for extractor in (self.current, self.previous):
+            extractor.eval()
+            for norm in self._norms(extractor):
+                norm.train(mode)
         return self
+
+    @staticmethod
+    def _norms(module: nn.Module) -> list[_BatchNorm]:
+        return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
 
     def forward(self, images: Tensor) -> Output:
         """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""
@@ -209,7 +226,8 @@ def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
 def replaced(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """While open, ``make(output)`` stands in for the layer's output.
 
-    Modules of a model that trains run in evaluation mode until the layer has answered.
+    Modules of a model that trains run in evaluation mode until the layer has answered, all but
+    norms.
     """
     modes = {module: module.training for module in model.modules()}
 
@@ -219,7 +237,8 @@ def replaced(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Itera
         return make(output)
 
     handle = model.backbone.get_submodule(layer).register_forward_hook(answer)
-    model.eval()
+    for each, mode in modes.items():
+        each.training = mode and isinstance(each, _BatchNorm)
     try:
         yield
     finally:

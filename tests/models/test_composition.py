@@ -103,6 +103,7 @@ def test_only_converters_and_decision_network_move(name, layer, after):
     assert all(p.grad is not None for p in learning)
     optimizer.step()
     moved = {k for k, v in master.state_dict().items() if not torch.equal(v, before[k])}
+    moved = {k for k in moved if "running" not in k and "num_batches" not in k}
     assert {k.split(".")[0] for k in moved} == {"converters", "decision"}
     decision = {".".join(k.split(".")[1:3]) for k in moved if k.startswith("decision.")}
     assert decision == after
@@ -111,7 +112,7 @@ def test_only_converters_and_decision_network_move(name, layer, after):
         assert all(".stages.2." in k for k in moved if ".stages." in k)
 
 
-def test_layers_before_the_cut_are_in_evaluation_mode_while_the_others_train():
+def test_layers_before_the_cut_neither_drop_out_nor_add_noise():
     model = classifier("convnet13")  # adds noise to its images, and drops out after each block
     master = composed(model, "block2").train()
     seen = []
@@ -125,9 +126,32 @@ def test_layers_before_the_cut_are_in_evaluation_mode_while_the_others_train():
     assert not torch.allclose(one, two)  # dropout behind the cut
     assert master.decision.training
     assert not master.current.training
-    norms = [m for m in master.decision.backbone.block2.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all(norm.num_batches_tracked == 0 for norm in norms)
-    assert master.decision.backbone.block3[1].num_batches_tracked == 2
+
+
+def test_running_statistics_are_taken_anew_from_the_batches_of_a_composition():
+    student = classifier("convnet13").train()
+    student(5 * torch.rand(8, 3, 32, 32))  # statistics of other images
+    master = composed(student, "block2")
+    batches = torch.rand(3, 8, 3, 32, 32)
+    inputs = (batches - student.mean) / student.std
+    assert torch.equal(master.current.backbone.block1[1].running_mean,
+                       student.backbone.block1[1].running_mean)  # fmt: skip
+    for _ in range(2):  # of each composition, not of all
+        master.renew(student, student)
+        master.train()
+        for batch in batches:
+            master(batch)
+        for network in (master.current, master.previous, master.decision):
+            first = student.backbone.block1[0]
+            with torch.no_grad():
+                means = [first(batch).mean((0, 2, 3)) for batch in inputs]
+            norm = network.backbone.block1[1]
+            torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+            assert norm.num_batches_tracked == 3
+        assert master.decision.backbone.block3[1].num_batches_tracked == 3
+    before = copy.deepcopy(master.state_dict())
+    master.eval()(batches[0])
+    assert all(torch.equal(v, before[k]) for k, v in master.state_dict().items())
 
 
 def test_evaluation_looks_through_the_average_of_the_decision_network():
