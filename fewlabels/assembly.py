@@ -211,9 +211,12 @@ def assemble(
     if not np.array_equal(train, scoring.rows):
         searched = Pixels(records.images, scoring.rows, prepare)
 
-    def see(images: Pixels, name: str, *what: str) -> list[np.ndarray]:
+    def see(
+        images: Pixels, name: str, *what: str, rows: np.ndarray | None = None
+    ) -> list[np.ndarray]:
         module, size = running.plain(name), builder.image_size
-        return extract(accelerator, module, images, size, what, ask.batch, recipe.data.workers)
+        more = ask.batch, recipe.data.workers
+        return extract(accelerator, module, images, size, what, *more, rows)
 
     def evaluate(when: str, discoveries: int) -> list[dict[str, Any]]:
         given = scoring.ask(when, discoveries, partial(see, searched))
@@ -281,7 +284,7 @@ def assemble(
         seed=recipe.seed,
         weights=weights,
         evaluate=evaluate,
-        embed=lambda name, what: see(pixels, name, what)[0],
+        embed=lambda name, what, rows=None: see(pixels, name, what, rows=rows)[0],
         folder=folder,
         metrics=metrics,
     )

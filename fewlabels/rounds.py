@@ -47,7 +47,7 @@ class Loop:
         make_scheduler: from an optimiser and the run's epochs.
         evaluate: called in every process with "before" or "trained" and the number of discoveries;
             gives rows for the metrics.
-        embed: Output fields of a plain module for all training images.
+        embed: an Output field of a plain module for the training images, or some of them.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Loop:
         make_optimizer: Callable[..., Any],
         make_scheduler: Callable[..., Any],
         evaluate: Callable[[str, int], list[dict[str, Any]]],
-        embed: Callable[[str, str], np.ndarray],
+        embed: Callable[..., np.ndarray],
         folder: Path,
         metrics: Metrics,
         workers: int = 0,
@@ -237,8 +237,10 @@ class Loop:
             self.at.best = now
             save_modules(self.folder / "best", {deploys: self.running.plain(deploys)})
 
-    def _extract(self, model: str, what: str = "embedding") -> np.ndarray:
-        return self.embed(model, what)
+    def _extract(
+        self, model: str, what: str = "embedding", rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        return self.embed(model, what, rows)
 
     # ------------------------------------------------------------------ checkpoints
 

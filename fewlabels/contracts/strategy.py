@@ -115,10 +115,16 @@ class Models(Protocol):
 
 
 class Extract(Protocol):
-    """Evaluation-mode outputs of all training images, (N, D) float32, the same in every process."""
+    """Evaluation-mode outputs of the training images, (N, D) float32, the same in every process.
+
+    ``rows`` are the positions (M,) of those that are wanted; None is all of them.
+    """
 
     def __call__(
-        self, model: str, what: Literal["embedding", "features", "logits"] = "embedding"
+        self,
+        model: str,
+        what: Literal["embedding", "features", "logits"] = "embedding",
+        rows: np.ndarray | None = None,
     ) -> np.ndarray: ...
 
 

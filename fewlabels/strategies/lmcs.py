@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ from fewlabels.strategies.semi import (
     predict,
     required,
 )
+
+ENOUGH = 256
+"""Images a cluster that k-means looks at, as faiss advises; more would cost more than training."""
 
 
 @strategies.register("lmcs")
@@ -78,7 +82,7 @@ class LMCS(MixMatch):
         composition_epochs: Count = 1,
         composition_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99,
         layer: str | None = None,
-        guess_by: Literal["master", "ema", "student"] = "master",
+        guess_by: Literal["both", "master", "ema", "student"] = "both",
         form: Literal["contrast", "printed"] = "contrast",
         look_ahead: bool = True,
     ) -> None:
@@ -92,7 +96,8 @@ class LMCS(MixMatch):
         )
         self.composition_epochs, self.layer, self.form = composition_epochs, layer, form
         self.decision = Average("master.decision", Ramp(end=composition_ema))
-        self.guide = {"master": "master", "ema": "teacher", "student": None}[guess_by]
+        guides = {"both": "master", "master": "master", "ema": "teacher", "student": None}
+        self.guide, self.alone = guides[guess_by], guess_by != "both"
         self.look_ahead, self.guided = look_ahead, False
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
@@ -120,9 +125,11 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.renew(models.plain("student"), models.plain("teacher"))
-            rows = found.labels < 0 if self.unlabelled == "rest" else slice(None)
-            features = extract("master", "features")[rows]
-            centres, _ = kmeans(features, len(master.centres), spherical=False)
+            free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
+            clusters = len(master.centres)
+            count = min(len(free), ENOUGH * clusters)
+            rows = free[np.linspace(0, len(free) - 1, count).astype(np.int64)]
+            centres, _ = kmeans(extract("master", "features", rows), clusters, spherical=False)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
@@ -130,7 +137,8 @@ class LMCS(MixMatch):
         """The mean prediction (B, C) of several views by the guide, once there is a master."""
         if self.guide is None or not self.guided:
             return super().guess(models, *images)
-        return mean_prediction(predict(models.plain(self.guide), *images))
+        guided = mean_prediction(predict(models.plain(self.guide), *images))
+        return guided if self.alone else (guided + super().guess(models, *images)) / 2
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """MixMatch's for the student; the terms of the master's loss for the master."""
