@@ -7,9 +7,10 @@ import numpy as np
 
 def unit(features: np.ndarray) -> np.ndarray:
     """Rows of length 1; zeros stay."""
-    features = features.astype(np.float32)  # squares of float16 overflow
+    features = features.astype(np.float32)  # a copy; squares of float16 overflow
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(lengths > 0, lengths, 1)
+    features /= np.where(lengths > 0, lengths, 1)
+    return features
 
 
 def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +21,16 @@ def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return known, (sums / np.bincount(where)[:, None]).astype(np.float32)
 
 
-def distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Euclidean distances (N, C); a column a centre, so that memory stays that of the answer."""
-    features = features.astype(np.float64)
-    return np.stack([np.linalg.norm(features - centre, axis=1) for centre in centres], axis=1)
+def distances(features: np.ndarray, centres: np.ndarray, block_bytes: int = 2**27) -> np.ndarray:
+    """Euclidean distances (N, C) float64; of a block of rows at a time, to one centre at a time.
+
+    Differences are squared as they are: a sample on a centre is at distance 0, which a product of
+    matrices would miss by rounding.
+    """
+    rows = max(1, block_bytes // (32 * features.shape[1]))  # a block, its difference, squares twice
+    result = np.empty((len(features), len(centres)))
+    for begin in range(0, len(features), rows):
+        block = features[begin : begin + rows].astype(np.float64)
+        for column, centre in enumerate(centres):
+            result[begin : begin + rows, column] = np.linalg.norm(block - centre, axis=1)
+    return result

@@ -85,7 +85,7 @@ class ConfinedEntropy:
         # Entropies can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         if self.confined and len(free):
-            free = free[self._inside(distances(features[free], centres).min(1))]
+            free = free[self._inside(distances(features, centres).min(1)[free])]
         soft = soft_labels(
             features[free],
             features[labelled],
@@ -110,7 +110,7 @@ class ConfinedEntropy:
         if len(inside) == 0:
             raise DataError(
                 f"discovery 'confined_entropy': no sample is within delta {self.delta} of a class "
-                f"centre, the nearest is at {nearest.min():.3g}; raise delta, or set confine"
+                f"centre, the nearest is at {nearest.min():.6g}; raise delta, or set confine"
             )
         return inside
 
@@ -142,10 +142,10 @@ def soft_labels(
     if per_class:
         votes /= np.bincount(labels, minlength=classes)
     weights = (beta / (beta + np.arange(1, count + 1) / count)).astype(np.float32)
-    middle = labelled.mean(0)  # about which squares are small, and their differences exact
+    middle = labelled.mean(0, dtype=np.float32)  # about it squares are small, and differences exact
     known = (labelled - middle).astype(np.float32)
     squares = np.einsum("ld,ld->l", known, known)
-    rows = max(1, block_bytes // (28 * count))  # of distance 4, key 8, sort 8, rank weight 4, slack
+    rows = max(1, block_bytes // (28 * count))  # 12 at once: distance and key, key and weight
     soft = np.empty((len(features), classes))
     for begin in range(0, len(features), rows):
         block = (features[begin : begin + rows] - middle).astype(np.float32)
@@ -166,7 +166,7 @@ def _nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) ->
     distance *= -2
     distance += squares
     distance += np.einsum("bd,bd->b", block, block)[:, None]
-    np.abs(distance, out=distance)  # rounding may leave less than nothing, or minus zero
+    np.maximum(distance, 0, out=distance)  # rounding may leave less than nothing
     keys = distance.view(np.uint32).astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= np.arange(len(known), dtype=np.uint64)

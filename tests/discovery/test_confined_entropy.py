@@ -1,11 +1,13 @@
 """Confined maximum entropy against the equations, written as plain loops."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from fewlabels.contracts import Pool
+from fewlabels.discovery.centres import distances
 from fewlabels.discovery.confined_entropy import ConfinedEntropy, entropy, soft_labels
 from fewlabels.errors import DataError
 
@@ -43,6 +45,70 @@ def test_the_soft_label_is_a_double_loop(per_class, block_bytes, beta):
     ours = soft_labels(features, labelled, labels, 3, beta, per_class, block_bytes)
     theirs = [plain(x, labelled, labels, 3, beta, per_class) for x in features]
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_features_far_from_the_origin_are_ranked_as_well():
+    """In float32 their squares, a million each, would hide the differences."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(17) % 3
+    features, labelled = (rng.normal(1000, 1, (n, 6)).astype(np.float32) for n in (8, 17))
+    ours = soft_labels(features, labelled, labels, 3, 0.01)
+    exact = features.astype(np.float64), labelled.astype(np.float64)
+    theirs = [plain(x, exact[1], labels, 3, 0.01, True) for x in exact[0]]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_the_copy_of_a_labelled_sample_is_nearest_to_it():
+    """Rounding leaves some of the squared distances below 0."""
+    labelled = np.random.default_rng(0).normal(5, 1, (200, 32)).astype(np.float32)
+    soft = soft_labels(labelled, labelled, np.arange(200), 200, 0.1)
+    assert soft.argmax(1).tolist() == list(range(200))
+
+
+def peak(what):
+    """Bytes that are allocated while ``what`` runs."""
+    tracemalloc.start()
+    what()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_memory_is_bounded_by_the_block_and_the_result_is_not_changed():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(2500, 8)).astype(np.float32), np.arange(2500) % 3
+    labels[500:] = -1
+    options = {"confined": False, "normalise": False}
+    blocks = [{}, {"block_bytes": 2**20}]
+    results = [discover(features, labels, 400, **options, **block) for block in blocks]
+    assert results[0].indices.tolist() == results[1].indices.tolist()
+    most = [peak(lambda b=b: discover(features, labels, 400, **options, **b)) for b in blocks]
+    assert most[0] > 1e7  # 2,000 x 500 at 12 bytes, in one block
+    assert most[1] < 3e6
+
+
+def test_distances_to_centres_are_blocked_too():
+    features = np.random.default_rng(0).normal(size=(5000, 64)).astype(np.float32)
+    centres = features[:3]
+    whole, blocked = distances(features, centres), distances(features, centres, 2**19)
+    assert (whole == blocked).all()
+    assert (whole.argmin(0) == [0, 1, 2]).all()
+    assert (whole.min(0) == 0).all()
+    exact = np.sqrt(((features[:, None].astype(np.float64) - centres) ** 2).sum(2))
+    np.testing.assert_allclose(whole, exact, rtol=1e-12)
+    assert peak(lambda: distances(features, centres)) > 5e6
+    assert peak(lambda: distances(features, centres, 2**19)) < 1e6
+
+
+def test_the_options_reach_the_votes():
+    features, labels = crowd()
+    found = discover(features, labels, 40, beta=0.02, confined=False)
+    soft = np.array([plain(x, features[:30], labels[:30], 3, 0.02, True) for x in features[30:]])
+    np.testing.assert_allclose(
+        found.scores, [sum(p * math.log2(p) for p in r) for r in soft], rtol=1e-4
+    )
+    assert ConfinedEntropy().needs().model == "student"
+    assert ConfinedEntropy(by="master").needs().model == "master"
 
 
 def test_entropy_is_in_bits():
