@@ -34,7 +34,7 @@ from fewlabels.models.images import canvas
 from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
 from fewlabels.models.running import Running
 from fewlabels.plan import Plan
-from fewlabels.pretrain import cost, pretrain, start_from
+from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
@@ -290,26 +290,33 @@ def assemble(
     )
     check_factors(optimizer.factors, loop.paths())
     loop.prepare()
-    pixels.keep(budget, quiet)
-    if searched is not pixels:
-        searched.keep(budget - pixels.nbytes, quiet)
+    pretraining = None
     if recipe.pretrain is not None and not checkpoints(folder / "checkpoints"):
         task = build("strategies", recipe.pretrain)
         bare = replace(recipe, model=recipe.model.model_copy(update={"embedding_size": None}))
         made = task.modules(Builder(bare, "retrieval", len(train), None, records.classes))
-        place = pretrain(
+        pretraining = Pretraining(
             accelerator,
             task,
             run_modules(made, accelerator, recipe.train.channels_last),
             folder / "pretrain",
             make_loop,
+            say=say,
             seed=derive(recipe.seed, "pretrain"),
             steps_per_epoch=recipe.rounds.steps_per_epoch,
             batch_norm=recipe.model.batch_norm,
             **recipe.train.model_dump(exclude={"precision"}),
         )
-        start_from(place, builder.model.backbone)  # and what is copied from it
-        for name, module in strategy.modules(builder).items():
+    pixels.keep(budget, quiet)
+    if searched is not pixels:
+        searched.keep(budget - pixels.nbytes, quiet)
+    if pretraining is not None:
+        place = pretraining()
+        # Made anew: the first ones are on their device by now, and may be frozen or wrapped; and
+        # what is drawn here must be the same in every process, and in a run that was stopped.
+        fresh = Builder(recipe, strategy.task, len(train), classes, records.classes)
+        start_from(place, fresh.model.backbone)
+        for name, module in strategy.modules(fresh).items():
             running.plain(name).load_state_dict(module.state_dict())
     loop.run()
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]

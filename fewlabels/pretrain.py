@@ -14,70 +14,91 @@ from torch import nn
 
 from fewlabels.checkpoint import checkpoints
 from fewlabels.contracts import Strategy
+from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
 from fewlabels.models.running import Running
 from fewlabels.plan import Plan
 from fewlabels.rounds import Loop
 
 
-def pretrain(
-    accelerator: Accelerator,
-    strategy: Strategy,
-    running: Running,
-    folder: Path,
-    make_loop: Callable[..., Loop],
-    seed: int,
-    **plan: Any,
-) -> Path:
-    """Train the student of a pretext strategy, and keep its backbone.
+class Pretraining:
+    """Trains the student of a pretext strategy, and keeps its backbone.
 
-    A run that was stopped goes on; one that has ended is not run again.
+    One that was stopped goes on; one that has ended is not run again.
 
     Args:
         folder: of this run: its checkpoints and metrics, and ``backbone.safetensors``.
         make_loop: makes a Loop; what the two runs have in common is set.
         plan: how steps are carried out.
 
-    Returns:
-        The file of the backbone's weights.
+    Raises:
+        FewLabelsError: a batch that the processes cannot share, or a backbone that is frozen.
     """
-    place = folder / "backbone.safetensors"
-    if place.is_file():
-        return place
-    main = accelerator.is_main_process
-    if main:
-        folder.mkdir(exist_ok=True)
-    metrics = Metrics(folder / "metrics.jsonl" if main else None)
-    if not checkpoints(folder / "checkpoints"):
-        metrics.cut(0)  # of a run that was stopped before its first checkpoint
-    schedule = Plan(
-        epochs_per_round=strategy.epochs,  # type: ignore[attr-defined]
-        evaluate_every=0,
-        **plan,
-    )
-    loop = make_loop(
-        strategy=strategy,
-        running=running,
-        plan=schedule,
-        seed=seed,
-        weights=strategy.weights,
-        evaluate=lambda when, discoveries: [],
-        embed=lambda name, what: None,
-        folder=folder,
-        metrics=metrics,
-    )
-    loop.prepare()
-    loop.run()
-    if main:
-        seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
-        metrics.write([{"kind": "end", "minutes": seconds / 60, "steps": loop.at.step}])
-        backbone: Any = running.plain("student").backbone
-        tensors = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-        half = place.with_suffix(".half")
-        save_file(tensors, half)
-        os.replace(half, place)
-    accelerator.wait_for_everyone()
-    return place
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        strategy: Strategy,
+        running: Running,
+        folder: Path,
+        make_loop: Callable[..., Loop],
+        say: Callable[[str], None],
+        seed: int,
+        **plan: Any,
+    ) -> None:
+        self.accelerator, self.folder = accelerator, folder
+        self.place = folder / "backbone.safetensors"
+        student: Any = running.plain("student")
+        self.backbone: nn.Module = student.backbone
+        main = accelerator.is_main_process
+        self.metrics = Metrics(folder / "metrics.jsonl" if main else None)
+        self.loop = make_loop(
+            strategy=strategy,
+            running=running,
+            plan=Plan(
+                epochs_per_round=strategy.epochs,  # type: ignore[attr-defined]
+                evaluate_every=0,
+                **plan,
+            ),
+            seed=seed,
+            weights=strategy.weights,
+            evaluate=lambda when, discoveries: [],
+            embed=lambda name, what: None,
+            folder=folder,
+            metrics=self.metrics,
+            say=lambda told: say(f"pretraining: {told}"),
+        )
+        try:
+            self.loop.prepare()
+        except FewLabelsError as error:
+            raise FewLabelsError(f"pretrain: {error}") from error
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            raise FewLabelsError(
+                "pretrain: optimizer.factors freeze the whole backbone, so nothing of it could "
+                "learn; pretrain in a run without them, and give this one model.weights: "
+                "RUN/pretrain/backbone.safetensors instead of pretrain"
+            )
+
+    def __call__(self) -> Path:
+        """The file of the backbone's weights."""
+        if self.place.is_file():
+            return self.place
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(exist_ok=True)
+        if not checkpoints(self.folder / "checkpoints"):
+            self.metrics.cut(0)  # of a run that was stopped before its first checkpoint
+        self.loop.run()
+        if self.accelerator.is_main_process:
+            rounds = [row for row in self.metrics.rows() if row["kind"] == "round"]
+            minutes = sum(row["seconds"] for row in rounds) / 60
+            self.metrics.write([{"kind": "end", "minutes": minutes, "steps": self.loop.at.step}])
+            state = self.backbone.state_dict()
+            tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+            half = self.place.with_suffix(".half")
+            save_file(tensors, half)
+            os.replace(half, self.place)
+        self.accelerator.wait_for_everyone()
+        return self.place
 
 
 def start_from(place: Path, backbone: nn.Module) -> None:

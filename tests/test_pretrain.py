@@ -12,8 +12,11 @@ import torch
 from safetensors.numpy import load_file
 
 import fewlabels
-from fewlabels.errors import RecipeError
+from fewlabels.errors import FewLabelsError, RecipeError
+from fewlabels.models.composition import Composition
 from fewlabels.recipe import recipe_from
+from fewlabels.registry import strategies
+from fewlabels.strategies.mean_teacher import MeanTeacher
 from fewlabels.strategies.rotation import turned
 
 BASE = {
@@ -134,6 +137,64 @@ def test_stopped_after_it_the_run_does_not_pretrain_again(tmp_path):
     assert all((one[k] == two[k]).all() for k in one)
 
 
+def test_what_a_strategy_draws_is_the_same_after_pretraining(tmp_path, monkeypatch):
+    class Drawing(MeanTeacher):
+        """Has a module beside the student that is drawn at random."""
+
+        def modules(self, build):
+            return {**super().modules(build), "drawn": torch.nn.Linear(4, 4)}
+
+    monkeypatch.setattr(strategies, "_registered", dict(strategies._registered))
+    strategies.register("drawing")(Drawing)
+    begins = []
+    for name, changes in [("without", {"pretrain": None}), ("with", {})]:
+        changes["strategy"] = {**BASE["strategy"], "name": "drawing"}
+        folder = train(tmp_path / name, "rounds.restart=round", **changes)
+        begins.append(load_file(folder / "initial" / "modules.safetensors"))
+    for key in ("drawn/weight", "student/backbone.fc.weight"):
+        assert (begins[0][key] == begins[1][key]).all()
+
+
+def test_lmcs_starts_from_it_in_all_its_models(tmp_path, monkeypatch):
+    asked = []
+
+    def compose(self, model, *args, **options):
+        asked.append(all(parameter.requires_grad for parameter in model.parameters()))
+        make(self, model, *args, **options)
+
+    make = Composition.__init__
+    monkeypatch.setattr(Composition, "__init__", compose)
+    folder = train(
+        tmp_path, "rounds.restart=round", "optimizer.factors={student.backbone.conv1: 0}",
+        strategy={"name": "lmcs", "labelled": 20, "batch": 20},
+    )  # fmt: skip
+    assert asked == [True, True]  # it is made of a model as the recipe has it, both times
+    kept = load_file(folder / "pretrain" / "backbone.safetensors")
+    begin = load_file(folder / "initial" / "modules.safetensors")
+    models = ["student", "teacher", "master/current", "master/previous", "master/decision"]
+    for key, value in kept.items():
+        for model in models:
+            joint = "." if "/" in model else "/"
+            assert (value == begin[f"{model}{joint}backbone.{key}"]).all()
+
+
+def test_a_frozen_backbone_starts_from_the_file_of_another_run(tmp_path, monkeypatch):
+    frozen = "optimizer.factors={student.backbone: 0}"
+    metric = {
+        "strategy": {"name": "metric", "batch": 20, "per_class": 2},
+        "losses": "multi_similarity",
+    }
+    metric |= {"data": {**BASE["data"], "labels": "all"}}
+    monkeypatch.setattr("fewlabels.data.pixels.Pixels.keep", None)  # told before images are decoded
+    with pytest.raises(FewLabelsError, match="pretrain: optimizer.factors freeze the whole backb"):
+        train(tmp_path, frozen, **metric)
+    monkeypatch.undo()
+    place = train(tmp_path, **metric) / "pretrain" / "backbone.safetensors"
+    folder = train(tmp_path, frozen, f"model.weights={place}", pretrain=None, **metric)
+    kept, final = load_file(place), weights(folder)
+    assert (kept["conv1.0.weight"] == final["student/backbone.conv1.0.weight"]).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -172,3 +233,16 @@ def test_two_processes_pretrain_as_one(tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
     losses = [[r["loss"] for r in rows(f, "train")] for f in (one, two)]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-3)
+
+
+def test_a_batch_that_processes_cannot_share_is_told_before_images_are_decoded(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_from(BASE, ["pretrain.batch=15"]).to_yaml())
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+         str(28500 + os.getpid() % 1000), "-m", "fewlabels.run", str(path), "--out", str(tmp_path)],
+        capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "pretrain: strategy: stream 'images' has 15 images a step, which 2 proc" in done.stderr

@@ -22,7 +22,8 @@ class Rotation:
     """Which of four turns an image got (Gidaris et al., ICLR 2018; Table 3.9), for ``pretrain:``.
 
     Every training image is shown at 0, 90, 180 and 270 degrees; a linear head, thrown away
-    afterwards, tells them apart. The backbone then starts the run.
+    afterwards, tells them apart. The backbone then starts the run. Views, optimiser, schedule and
+    ``train`` are the run's; of the learning-rate factors those for ``student.backbone`` count.
 
     Args:
         epochs: as ``rounds.steps_per_epoch`` has them, or passes over all images.
