@@ -88,9 +88,16 @@ def test_without_it_the_run_starts_from_its_own_weights(tmp_path):
     assert not (one / "pretrain").exists()
 
 
-def test_its_steps_are_counted_beside_those_of_the_run(tmp_path):
-    end = rows(train(tmp_path), "end")[0]
-    assert (end["steps"], end["other_steps"]) == (5, 10)
+def test_its_steps_and_minutes_are_counted_beside_those_of_the_run(tmp_path):
+    folder = train(tmp_path, "pretrain.epochs=16")
+    end = rows(folder, "end")[0]
+    assert (end["steps"], end["other_steps"]) == (5, 80)
+    seconds = [
+        r["seconds"] for place in (folder, folder / "pretrain") for r in rows(place, "round")
+    ]
+    assert len(seconds) == 2
+    assert seconds[1] > 0
+    assert end["minutes"] == pytest.approx(sum(seconds) / 60)
 
 
 @pytest.mark.parametrize("embedding_size", [8, None])
@@ -178,6 +185,14 @@ def test_lmcs_starts_from_it_in_all_its_models(tmp_path, monkeypatch):
             assert (value == begin[f"{model}{joint}backbone.{key}"]).all()
 
 
+def test_labels_are_not_looked_at(tmp_path):
+    few, more = (
+        load_file(train(tmp_path / str(n), f"data.labels={n}") / "pretrain/backbone.safetensors")
+        for n in (20, 100)
+    )
+    assert all((few[key] == more[key]).all() for key in few)
+
+
 def test_a_frozen_backbone_starts_from_the_file_of_another_run(tmp_path, monkeypatch):
     frozen = "optimizer.factors={student.backbone: 0}"
     metric = {
@@ -193,6 +208,11 @@ def test_a_frozen_backbone_starts_from_the_file_of_another_run(tmp_path, monkeyp
     folder = train(tmp_path, frozen, f"model.weights={place}", pretrain=None, **metric)
     kept, final = load_file(place), weights(folder)
     assert (kept["conv1.0.weight"] == final["student/backbone.conv1.0.weight"]).all()
+
+
+def test_a_batch_larger_than_the_data_repeats_images(tmp_path):
+    folder = train(tmp_path, "pretrain.batch=1500", "pretrain.epochs=1", "rounds.steps_per_epoch=1")
+    assert rows(folder, "end")[0]["other_steps"] == 1
 
 
 @pytest.mark.parametrize(
