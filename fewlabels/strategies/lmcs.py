@@ -24,6 +24,7 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
+from fewlabels.discovery.centres import class_centres
 from fewlabels.models.composition import Composition
 from fewlabels.ramps import Ramp
 from fewlabels.registry import strategies
@@ -129,7 +130,15 @@ class LMCS(MixMatch):
             clusters = len(master.centres)
             count = min(len(free), ENOUGH * clusters)
             rows = free[np.linspace(0, len(free) - 1, count).astype(np.int64)]
-            centres, _ = kmeans(extract("master", "features", rows), clusters, spherical=False)
+            known = np.flatnonzero(found.labels >= 0)
+            features = extract("master", "features", np.concatenate([known, rows]))
+            classes, start = class_centres(features[: len(known)], found.labels[known])
+            centres, _ = kmeans(
+                features[len(known) :],
+                clusters,
+                spherical=False,
+                start=start if len(classes) == clusters else None,
+            )
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
