@@ -42,10 +42,10 @@ def test_rows_of_a_study_train_as_many_steps_on_as_many_images_and_share_all_els
     for row in rows[1:]:
         differ = {
             key
-            for key in row.resolved
-            if key != "name" and row.resolved[key] != rows[0].resolved[key]
+            for key in {**row.resolved, **rows[0].resolved}
+            if key != "name" and row.resolved.get(key) != rows[0].resolved.get(key)
         }
-        assert differ <= {"strategy", "discovery", "weights", "rounds"}
+        assert differ <= {"strategy", "discovery", "weights", "rounds", "pretrain"}
         assert differ  # two rows that are the same would be compared in vain
 
 
