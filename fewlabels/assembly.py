@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,47 +15,29 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
+from fewlabels.building import Builder, build, run_modules
 from fewlabels.checkpoint import checkpoints, load_modules
-from fewlabels.contracts import ViewFunction
 from fewlabels.data.labelled import write_labelled
 from fewlabels.data.pixels import Pixels
-from fewlabels.data.views import Pipeline
 from fewlabels.discoveries import Discoveries
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
 from fewlabels.metrics import Metrics
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
-from fewlabels.models.embedder import Embedder
 from fewlabels.models.images import canvas
 from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
-from fewlabels.models.running import Running
 from fewlabels.plan import Plan
 from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
-from fewlabels.recipe import Recipe, Spec
-from fewlabels.registry import REGISTRIES
+from fewlabels.recipe import Recipe
 from fewlabels.rounds import Loop
 from fewlabels.scoring import ClassificationScoring, RetrievalScoring, Scoring
 from fewlabels.seeds import derive
 from fewlabels.training_data import read_labels, read_split
 
 PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
-
-
-def build(plural: str, spec: Spec, **program: Any) -> Any:
-    """The component that a spec names, with its options.
-
-    Args:
-        program: what the program can give; a component gets those that its positional parameters
-            name.
-    """
-    component = REGISTRIES[plural].get(spec.name)
-    parameters = inspect.signature(component).parameters.values()
-    positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return component(*positional, **spec.options)
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
@@ -69,53 +50,6 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
-
-
-class Builder:
-    """What a strategy may ask for (contracts.Build)."""
-
-    def __init__(
-        self, recipe: Recipe, task: str, size: int, classes: int | None, names: tuple[str, ...]
-    ) -> None:
-        self.recipe, self.size, self.classes = recipe, size, classes
-        model = recipe.model
-        torch.manual_seed(derive(recipe.seed, "weights"))
-        same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "batch_norm"})
-        self.model: Embedder | Classifier = (
-            Classifier(**same, classes=names)
-            if task == "classification"
-            else Embedder(**same, embedding_size=model.embedding_size)
-        )
-        self.image_size = self.model.image_size
-        self.embedding_size = model.embedding_size or self.model.feature_size
-        views = [build("views", spec) for spec in recipe.views]
-        self.view: ViewFunction = Pipeline(views, self.image_size)
-
-    def embedder(self) -> Embedder:
-        """The recipe's model, for a strategy whose task is retrieval."""
-        assert isinstance(self.model, Embedder)
-        return self.model
-
-    def classifier(self) -> Classifier:
-        """The recipe's model, for a strategy whose task is classification."""
-        assert isinstance(self.model, Classifier)
-        return self.model
-
-    def losses(self) -> dict[str, nn.Module]:
-        """The recipe's losses by name."""
-        torch.manual_seed(derive(self.recipe.seed, "losses"))
-        sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
-        return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
-
-
-def run_modules(
-    modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
-) -> Running:
-    """A strategy's modules on their device."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    for module in modules.values():
-        module.to(accelerator.device).to(memory_format=memory_format)
-    return Running(modules, accelerator)
 
 
 def run_folder(out: Path, name: str, accelerator: Accelerator) -> Path:
