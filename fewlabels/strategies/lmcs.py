@@ -53,6 +53,9 @@ class LMCS(MixMatch):
     what is discovered reaches the student through the guesses of the master first; that takes two
     rounds a generation or more, since a round's student is guided by the master of the one before.
 
+    Clusters are those of k-means on the master's features, as many as classes, begun from the
+    features' class centres on Omega_G, and made anew at every composition.
+
     The master's loss is J_C (``consistency``, Eq. 3.5) + eta J_D (``discrimination``, Eq. 3.6) +
     the cross-entropy on Omega_G (``master_supervised``), by which the look-ahead reaches it;
     Eq. 3.7 has no such term: its weight 0 is the text.
@@ -63,7 +66,8 @@ class LMCS(MixMatch):
         composition_epochs: of a composition.
         composition_ema: decay of the decision network's average.
         layer: the composition layer; null: the last stage before global pooling.
-        guess_by: whose predictions MixMatch sharpens, from the first composition on.
+        guess_by: whose predictions MixMatch sharpens, from the first composition on; ``both``: the
+            mean of the student's, as MixMatch has it, and the master's.
         form: of J_D; ``printed`` is Eq. 3.6, which is smallest where two centres are equally far.
         look_ahead: false: the student learns on Omega_G too.
     """
@@ -126,21 +130,24 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.renew(models.plain("student"), models.plain("teacher"))
-            free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
-            clusters = len(master.centres)
-            count = min(len(free), ENOUGH * clusters)
-            rows = free[np.linspace(0, len(free) - 1, count).astype(np.int64)]
-            known = np.flatnonzero(found.labels >= 0)
-            features = extract("master", "features", np.concatenate([known, rows]))
-            classes, start = class_centres(features[: len(known)], found.labels[known])
-            centres, _ = kmeans(
-                features[len(known) :],
-                clusters,
-                spherical=False,
-                start=start if len(classes) == clusters else None,
-            )
+            centres = self._clusters(len(master.centres), found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
+
+    def _clusters(self, count: int, found: Found, extract: Extract) -> np.ndarray:
+        """Centres (count, F) of the master's features of unlabelled images."""
+        free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
+        places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
+        known = np.flatnonzero(found.labels >= 0)
+        rows = np.concatenate([known, free[places.astype(np.int64)]])
+        features = extract("master", "features", rows)
+        classes, start = class_centres(features[: len(known)], found.labels[known])
+        return kmeans(
+            features[len(known) :],
+            count,
+            spherical=False,
+            start=start if len(classes) == count else None,
+        )[0]
 
     def guess(self, models: Models, *images: Tensor) -> Tensor:
         """The mean prediction (B, C) of several views by the guide, once there is a master."""

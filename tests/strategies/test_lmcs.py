@@ -77,10 +77,12 @@ def setting(**options):
 def begin(strategy, models, phase):
     labels = np.array([0, 1, 2, *[-1] * 6])
     found = Found(labels, labels, labels >= 0, None, None, fresh=False)
-    features = np.random.default_rng(0).normal(size=(9, models.plain("student").feature_size))
+    width = models.plain("student").feature_size
+    features = 5 * np.eye(3, width)[np.arange(9) % 3] + np.random.default_rng(0).random((9, width))
     strategy.begin(
         phase, models, found, lambda model, what, rows: features.astype(np.float32)[rows]
     )
+    return features
 
 
 # ---------------------------------------------------------------------------- J_D
@@ -118,6 +120,13 @@ def test_the_gradient_is_finite_on_a_centre(form):
     features = torch.zeros(2, 3, requires_grad=True)
     discrimination(features, torch.stack([torch.zeros(3), torch.zeros(3)]), form).backward()
     assert torch.isfinite(features.grad).all()
+
+
+def test_clusters_begin_with_the_classes_and_are_of_unlabelled_images():
+    strategy, models, _, compose, _ = setting()
+    features = begin(strategy, models, compose)  # three heaps, a labelled image of each in front
+    expected = [features[3 + c :: 3].mean(0) for c in range(3)]
+    np.testing.assert_allclose(models.plain("master").centres, expected, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------- losses
@@ -165,7 +174,7 @@ def test_the_students_losses_are_those_of_mixmatch_on_the_masters_guesses():
     ours = strategy.losses(train, models, batch, Clock(0, 0, 0))
     torch.manual_seed(3)
     theirs = base(train, models, batch, Clock(0, 0, 0))
-    assert {k: float(v) for k, v in ours.items()} == {k: float(v) for k, v in theirs.items()}
+    assert {k: v.item() for k, v in ours.items()} == {k: v.item() for k, v in theirs.items()}
     assert len(guesses) == 2
     assert sharpen(expected, 0.5).max() > expected.max()
 
