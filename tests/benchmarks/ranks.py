@@ -4,9 +4,9 @@
 
 The whole discovery (``confined: false``, so that all 50,000 are ranked), in turn with the product
 of the same matrices and one ``np.sort`` of its rows, in blocks of as many rows; the median of the
-paired ratios of processor time, which is to stay below 3. Memory is the resident set of this process, looked at every
-few milliseconds, beyond what it was before; to stay below 1 GB. About a minute for three pairs on one
-core; Linux.
+paired ratios of processor time, which is to stay below 3. Memory is the resident set of this process,
+looked at every few milliseconds, beyond what it was before; to stay below 1 GB. Half a minute for
+three pairs on one core; Linux.
 """
 
 import os
