@@ -232,21 +232,8 @@ def test_what_cannot_be_is_a_sentence(changes, sentence):
     assert sentence in str(error.value)
 
 
-def test_two_processes_pretrain_as_one(tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe_from(BASE, ["model.batch_norm=still"]).to_yaml())
-    for name, start in [
-        ("one", ["fewlabels.run"]),
-        ("two", ["torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-                 str(27500 + os.getpid() % 1000), "-m", "fewlabels.run"]),
-    ]:  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", *start, str(path), "--out", str(tmp_path / name)],
-            capture_output=True, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / n / "recipe" for n in ("one", "two"))
+def test_two_processes_pretrain_as_one(in_one_and_two_processes):
+    one, two = in_one_and_two_processes(recipe_from(BASE, ["model.batch_norm=still"]))
     assert rows(two, "run")[0]["processes"] == 2
     losses = [[r["loss"] for r in rows(f / "pretrain", "train")] for f in (one, two)]
     assert len(losses[0]) == 10

@@ -301,7 +301,7 @@ def test_what_cannot_be_is_a_sentence(tmp_path, overrides, sentence):
         train(tmp_path, *overrides, strategy={"name": "mean_teacher"})
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one(in_one_and_two_processes):
     recipe = recipe_from(
         {**BASE, **SNOWBALL},
         [
@@ -314,20 +314,7 @@ def test_two_processes_train_as_one(tmp_path):
             "evaluation.report=best",
         ],
     )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe.to_yaml())
-    for name, start in [
-        ("one", ["fewlabels.run"]),
-        ("two", ["torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-                 str(25500 + os.getpid() % 1000), "-m", "fewlabels.run"]),
-    ]:  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", *start, str(path), "--out", str(tmp_path / name)],
-            capture_output=True, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    one, two = (tmp_path / n / "recipe" for n in ("one", "two"))
+    one, two = in_one_and_two_processes(recipe)
     assert rows(two, "run")[0]["processes"] == 2
     losses = [[r["loss"] for r in rows(folder, "train")] for folder in (one, two)]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)

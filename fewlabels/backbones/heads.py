@@ -64,7 +64,7 @@ class Heads(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last feature map; each network has its own."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: nn.Module has no ABCMeta that would refuse it sooner
 
     def forward_heads(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of pooled features (B, F) by each head; None for one that is not there."""

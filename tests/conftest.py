@@ -1,0 +1,32 @@
+"""What tests of several folders share."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+
+PORTS = itertools.count(25_000 + os.getpid() % 4_000)
+
+
+@pytest.fixture
+def in_one_and_two_processes(tmp_path):
+    """Runs a recipe in one process and in two; the two run folders."""
+
+    def run(recipe):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(recipe.to_yaml())
+        two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(next(PORTS))]
+        for name, start in [("one", []), ("two", [*two, "-m"])]:
+            done = subprocess.run(
+                [sys.executable, "-m", *start, "fewlabels.run", str(path)]
+                + ["--out", str(tmp_path / name)],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            )
+            assert done.returncode == 0, done.stderr
+        return tmp_path / "one" / "recipe", tmp_path / "two" / "recipe"
+
+    return run
