@@ -67,14 +67,14 @@ class State:
             FewLabelsError: the values are of another version.
         """
         try:
-            self.at = Progress(**values["at"])
-        except TypeError as error:
+            self.at, earlier = Progress(**values["at"]), arrays["earlier"]
+        except (TypeError, KeyError) as error:
             raise FewLabelsError(
                 "the checkpoint is of another version of fewlabels; start a new run"
             ) from error
         self.found = Found(
             arrays["labels"],
-            arrays["earlier"],
+            earlier,
             self.found.given,
             arrays.get("centres"),
             None,

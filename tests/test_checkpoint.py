@@ -90,6 +90,9 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_sentence():
     state = State(Found(labels, labels, np.array([True, False]), None, None, fresh=False))
     arrays, values = state.save()
     state.load(arrays, values)
+    before = {"labels": arrays["labels"]}  # earlier labels were not kept yet
+    with pytest.raises(FewLabelsError, match="of another version of fewlabels; start a new run"):
+        state.load(before, values)
     values["at"]["updates"] = {"teacher": 3}  # as an earlier version wrote it
     with pytest.raises(FewLabelsError, match="of another version of fewlabels; start a new run"):
         state.load(arrays, values)
