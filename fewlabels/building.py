@@ -42,6 +42,7 @@ class Builder:
         model = recipe.model
         torch.manual_seed(derive(recipe.seed, "weights"))
         same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "batch_norm"})
+        same["blocks"] = [{"name": spec.name, **spec.options} for spec in recipe.blocks]
         self.model: Embedder | Classifier = (
             Classifier(**same, classes=names)
             if task == "classification"

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from fewlabels.mistakes import LISTS, SLOTS
+from fewlabels.mistakes import BESIDE, LISTS, SLOTS
 from fewlabels.registry import REGISTRIES
-from fewlabels.schema import Schema, component_schema
+from fewlabels.schema import Schema, Section, component_schema
 from fewlabels.sections import Data, Fixed
 
 
@@ -18,7 +18,7 @@ def recipe_schema() -> Schema:
     model: type[BaseModel] = create_model("Recipe", __base__=Fixed, data=(Data, ...))
     fixed = model.model_json_schema()
     definitions: Schema = fixed.pop("$defs")
-    data = definitions.pop("Data")
+    del definitions["Data"]  # each source has its keys beside its own
     references: dict[str, list[Any]] = {}
     for plural in dict.fromkeys(("sources", *SLOTS.values(), "backbones")):
         registry = REGISTRIES[plural]
@@ -27,12 +27,16 @@ def recipe_schema() -> Schema:
                 continue
             schema = component_schema(registry.get(name))
             key = "source" if plural == "sources" else "name"
-            beside = data["properties"] if plural == "sources" else {}
+            beside = BESIDE.get(plural, Section).model_json_schema()
             definitions[f"{plural}.{name}"] = {
                 "type": "object",
                 "description": schema["description"],
-                "properties": {key: {"const": name}, **schema["properties"], **beside},
-                "required": [key],
+                "properties": {
+                    key: {"const": name},
+                    **schema["properties"],
+                    **beside.get("properties", {}),
+                },
+                "required": [key, *beside.get("required", [])],
                 "additionalProperties": False,
                 **{k: v for k, v in schema.items() if k.startswith("x-")},
                 "x-options": list(schema["properties"]),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from fewlabels.errors import ComponentError, nearest
 from fewlabels.registry import REGISTRIES
 from fewlabels.schema import Schema, Section, describe, options_model, schema_of
-from fewlabels.sections import Data, Fixed
+from fewlabels.sections import Data, Fixed, Place
 from fewlabels.yaml_file import KeyPath, Origins, key_path
 
 SLOTS = {
@@ -19,8 +19,11 @@ SLOTS = {
     "discovery": "discovery",
     "losses": "losses",
     "views": "views",
+    "blocks": "blocks",
 }
-LISTS = ("discovery", "losses", "views")
+LISTS = ("discovery", "losses", "views", "blocks")
+BESIDE: dict[str, type[Section]] = {"sources": Data, "blocks": Place}
+"""Keys that stand beside a component's own options."""
 
 
 class Mistakes:
@@ -48,7 +51,7 @@ class Mistakes:
         self, path: KeyPath, plural: str, value: Any, key: str = "name"
     ) -> type[BaseModel] | None:
         """The model of the component that ``value`` names, None where that is a mistake."""
-        base = Data if key == "source" else Section
+        base = BESIDE.get(plural, Section)
         if not isinstance(value, dict):
             self.add(
                 path, f"expected a mapping with {key!r}, got {value!r} (fewlabels list {plural})"

@@ -55,6 +55,7 @@ class Recipe:
     discovery: tuple[Spec, ...]
     losses: tuple[Spec, ...]
     views: tuple[Spec, ...]
+    blocks: tuple[Spec, ...]
     weights: dict[str, Ramp | float]
     optimizer: Optimizer
     schedule: Schedule

@@ -76,6 +76,12 @@ class Model(Section):
     )
 
 
+class Place(Section):
+    """Where a block stands; its options stand beside."""
+
+    after: str = Field(description="the path of a module of the backbone, whose output it gets")
+
+
 class Optimizer(Section):
     """One of timm's optimisers."""
 

@@ -17,6 +17,11 @@ def stages(ends: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
     ]
 
 
+def in_own_names(state: dict[str, Tensor], model: Heads) -> dict[str, Tensor]:
+    """timm's ``pretrained_filter_fn``, for published weights."""
+    return model.published(state)
+
+
 def plain(linear: nn.Linear) -> nn.Linear:
     """A linear layer as it is."""
     return linear
@@ -61,6 +66,10 @@ class Heads(nn.Module):
 
     def _head(self, width: int, classes: int) -> nn.Module:
         return self.wrap(nn.Linear(width, classes)) if classes > 0 else nn.Identity()
+
+    def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict as others publish it, in this network's names; one of its own unchanged."""
+        return state
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last feature map; each network has its own."""

@@ -1,1 +1,1 @@
-"""Blocks that go inside a backbone. None yet: the spatial assembly block and CBAM come later."""
+"""Blocks that go inside a backbone, and the one way in: :func:`fewlabels.blocks.insert.insert`."""

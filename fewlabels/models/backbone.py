@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from fewlabels.blocks.insert import Layout, insert
 from fewlabels.errors import ModelError, nearest, some
 from fewlabels.paths import locate, looked_for
-from fewlabels.registry import backbones
+from fewlabels.registry import backbones, blocks
 
 # What timm.create_model takes for itself. A config.json from elsewhere must not reach a file or the
 # network through it.
@@ -82,6 +84,30 @@ def make_backbone(
     return model
 
 
+def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
+    """Put a registered block, a mapping of ``name``, ``after`` and options, into a backbone.
+
+    Raises:
+        ModelError: no such block or module, or options that the block refuses.
+    """
+    options = dict(block)
+    name, after = options.pop("name", None), options.pop("after", None)
+    if not isinstance(name, str) or not isinstance(after, str):
+        raise ModelError(f"block {dict(block)}: expected a name and after, a module's path")
+    make = blocks.get(name)
+    given = inspect.signature(make).parameters.values()
+    wanted = [p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    def made(layout: Layout) -> nn.Module:
+        try:
+            result: nn.Module = make(*(getattr(layout, part) for part in wanted), **options)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"block {name!r} after {after!r}: {error}") from error
+        return result
+
+    insert(backbone, after, made, image_size, name)
+
+
 def load_weights(backbone: nn.Module, path: str) -> None:
     """Fill a backbone from a local .safetensors, .pth or .pt file; its classifier is left out.
 
@@ -103,7 +129,11 @@ def load_weights(backbone: nn.Module, path: str) -> None:
         raise ModelError(f"weights {file}: expected a state dict, names with a tensor each")
     classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    known = backbone.state_dict()
+    published: Any = getattr(backbone, "published", dict)
+    state, known = published(state), backbone.state_dict()
+    # Files from before batch norms counted their batches.
+    counters = {n: v for n, v in known.items() if n.endswith(".num_batches_tracked")}
+    state = {**counters, **state}
     state = {
         name: value
         for name, value in state.items()

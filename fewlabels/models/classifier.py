@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Classifier(ImageModel):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         backbone_options: dict[str, Any] | None = None,
+        blocks: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         if len(classes) < 2:
             raise ModelError(f"a classifier needs two classes or more, got {list(classes)}")
@@ -62,6 +63,7 @@ class Classifier(ImageModel):
             mean=mean,
             std=std,
             backbone_options=backbone_options,
+            blocks=blocks,
         )
         self.classes = tuple(classes)
         self.heads: int = self.backbone.heads if hasattr(self.backbone, "forward_heads") else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Embedder(ImageModel):
         image_size, crop_pct, interpolation, mean, std: None is what the backbone was trained with.
         normalize: L2-normalise in forward.
         backbone_options: passed on to the backbone's constructor.
+        blocks: what is put into the backbone: each a mapping of ``name`` (a registered block),
+            ``after`` (a module's path), and the block's options.
 
     Raises:
         ModelError: an unknown backbone, options that it refuses, or weights that do not fit.
@@ -50,6 +52,7 @@ class Embedder(ImageModel):
         std: Sequence[float] | None = None,
         normalize: bool = True,
         backbone_options: dict[str, Any] | None = None,
+        blocks: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(
             backbone,
@@ -62,6 +65,7 @@ class Embedder(ImageModel):
             mean=mean,
             std=std,
             backbone_options=backbone_options,
+            blocks=blocks,
         )
         self.normalize = normalize
         self.embedding_size = embedding_size or self.feature_size

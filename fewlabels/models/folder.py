@@ -22,6 +22,15 @@ Three = tuple[float, float, float]
 ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
 
 
+class PlacedBlock(BaseModel):
+    """A block, where it stands, and its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[\w.:-]+$")]
+    after: str
+
+
 class ImageConfig(BaseModel):
     """All that a model is made of, but its weights."""
 
@@ -38,6 +47,7 @@ class ImageConfig(BaseModel):
     mean: Three
     std: ThreePositive
     backbone_options: dict[str, Any]
+    blocks: list[PlacedBlock] = []
 
 
 class EmbedderConfig(ImageConfig):

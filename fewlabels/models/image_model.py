@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from fewlabels.data.pixels import centre
 from fewlabels.errors import ModelError
 from fewlabels.models import folder as folders
 from fewlabels.models import images as pixels
-from fewlabels.models.backbone import load_exactly, load_weights, make_backbone
+from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
 
 
 class ImageModel(nn.Module):
@@ -33,9 +33,12 @@ class ImageModel(nn.Module):
         pooling: timm's ``global_pool``; None is the backbone's own.
         image_size, crop_pct, interpolation, mean, std: None is what the backbone was trained with.
         backbone_options: passed on to the backbone's constructor.
+        blocks: what is put into the backbone, in this order: each a mapping of ``name`` (a
+            registered block), ``after`` (a module's path), and the block's options.
 
     Raises:
-        ModelError: an unknown backbone, options that it refuses, or weights that do not fit.
+        ModelError: an unknown backbone or block, options that it refuses, or weights that do not
+            fit.
     """
 
     config: ClassVar[type[folders.ImageConfig]]
@@ -55,6 +58,7 @@ class ImageModel(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         backbone_options: dict[str, Any] | None = None,
+        blocks: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         self.name, self.pooling = backbone, pooling
@@ -73,6 +77,9 @@ class ImageModel(nn.Module):
         given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
         known = resolve_model_data_config(self.backbone, args=given)
         self.image_size: int = image_size or known["input_size"][-1]
+        self.blocks = [dict(block) for block in blocks]
+        for block in self.blocks:
+            insert_block(self.backbone, block, self.image_size)
         self.crop_pct, self.interpolation = float(known["crop_pct"]), str(known["interpolation"])
         if not 0 < self.crop_pct <= 1:
             raise ModelError(f"crop_pct {self.crop_pct}: expected a share of the image, in (0, 1]")
@@ -178,6 +185,7 @@ class ImageModel(nn.Module):
             interpolation=self.interpolation,  # type: ignore[arg-type]
             **self.statistics,  # type: ignore[arg-type]
             backbone_options=self.backbone_options,
+            blocks=self.blocks,  # type: ignore[arg-type]
             **self._own_config(),
         )
         folders.write(Path(folder), config, self.state_dict())

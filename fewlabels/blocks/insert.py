@@ -1,0 +1,124 @@
+"""A block after a named module of any backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fewlabels.errors import ModelError, nearest, some
+
+
+class Layout(NamedTuple):
+    """How a backbone lays a feature map out.
+
+    ``kind`` is the order of its axes; N are the positions row by row, behind ``prefix`` tokens
+    (class token, registers), which a block does not see.
+    """
+
+    kind: str  # "BCHW", "BHWC" or "BNC"
+    channels: int
+    height: int
+    width: int
+    prefix: int = 0
+
+
+class Followed(nn.Module):
+    """A module, and the block that its output passes before anything else sees it."""
+
+    def __init__(self, module: nn.Module, block: nn.Module, layout: Layout) -> None:
+        super().__init__()
+        self.module, self.block, self.layout = module, block, layout
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The module's output in its own layout; the block gets (B, C, H, W)."""
+        output: Tensor = self.module(*args, **kwargs)
+        kind, prefix = self.layout.kind, self.layout.prefix
+        if kind == "BCHW":
+            return self.block(output)
+        if kind == "BHWC":
+            return self.block(output.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        tokens = output[:, prefix:]
+        ratio = self.layout.height / self.layout.width
+        height = round(math.sqrt(tokens.shape[1] * ratio))  # of an image of another size too
+        maps = self.block(tokens.transpose(1, 2).unflatten(2, (height, -1)))
+        return torch.cat([output[:, :prefix], maps.flatten(2).transpose(1, 2)], 1)
+
+
+def insert(
+    backbone: nn.Module,
+    after: str,
+    make: Callable[[Layout], nn.Module],
+    image_size: int,
+    what: str = "block",
+) -> None:
+    """Put a block after a module, in place.
+
+    The module's parameters are found under ``AFTER.module`` then, the block's under
+    ``AFTER.block``; so weights of the backbone are loaded before.
+
+    Args:
+        after: the module's path, as ``named_modules`` has it.
+        make: the block from the layout of the module's output.
+        image_size: pixels of a side, to measure that layout.
+        what: the block's name, for errors.
+
+    Raises:
+        ModelError: no such module, one whose output is not a feature map, or that an image does not
+            pass exactly once.
+    """
+    known = [name for name, _ in backbone.named_modules() if name]
+    if after not in known:
+        raise ModelError(
+            f"block {what!r}: the backbone has no module {after!r}{nearest(after, known)}  "
+            f"(it has {some(known, 12)})"
+        )
+    layout = layout_after(backbone, after, image_size, what)
+    owner, _, name = after.rpartition(".")
+    parent = backbone.get_submodule(owner)
+    followed = Followed(parent.get_submodule(name), make(layout), layout)
+    followed.train(backbone.training)
+    parent.add_module(name, followed)
+
+
+@torch.no_grad()
+def layout_after(backbone: Any, after: str, image_size: int, what: str = "block") -> Layout:
+    """The layout of a module's output, from one blank image."""
+    outputs: list[Any] = []
+    training = {module: module.training for module in backbone.modules()}
+    handle = backbone.get_submodule(after).register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)
+    )
+    backbone.eval()
+    try:
+        reference = next(backbone.parameters())
+        backbone.forward_features(reference.new_zeros(1, 3, image_size, image_size))
+    finally:
+        handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+    if len(outputs) != 1:
+        often = "never" if not outputs else f"{len(outputs)} times"
+        raise ModelError(
+            f"block {what!r}: an image passes {after!r} {often} on the way to the last feature "
+            "map, not once; choose a stage or a block"
+        )
+    output = outputs[0]
+    if isinstance(output, Tensor) and output.ndim == 4:
+        last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        _, *sides = output.permute(0, 3, 1, 2).shape if last else output.shape
+        return Layout("BHWC" if last else "BCHW", *sides)
+    if isinstance(output, Tensor) and output.ndim == 3:
+        prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+        count = output.shape[1] - prefix
+        side = math.isqrt(count)
+        if side * side == count:
+            return Layout("BNC", output.shape[2], side, side, prefix)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise ModelError(
+        f"block {what!r}: {after!r} gives {shape}, no feature map (B, C, H, W), (B, H, W, C) or "
+        "(B, N, C) of a square; choose a stage or a block"
+    )
