@@ -9,8 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels.contracts import Discovered, Discovery, Found, Needs, Pool, Records, Strategy
+from fewlabels.contracts import (
+    Discovered,
+    Discovery,
+    Found,
+    Needs,
+    Pairs,
+    Pool,
+    Records,
+    Strategy,
+)
 from fewlabels.data.pixels import Selected
+from fewlabels.diagnostics import of_classes, of_clusters, of_pairs
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.ledger import write_ledger
 from fewlabels.metrics import Metrics
@@ -89,6 +99,8 @@ class Discoveries:
             ComponentError: a discovery that fails, or that breaks its contract.
         """
         labels, found, count = before.copy(), None, 0
+        centres: np.ndarray | None = None
+        pairs: Pairs | None = None
         for name, component in self.components:
             pool = self._pool(component, labels, seen[component.needs().model], found)
             budget = self.plan.budget(labels, self.given)
@@ -108,12 +120,20 @@ class Discoveries:
                 labels = np.where(self.given, labels, -1)
             truth = self.records.truth[self.rows[found.indices]]
             labels[found.indices] = truth if self.plan.oracle else found.labels
+            centres = centres if found.centres is None else found.centres
+            pairs = pairs if found.pairs is None else found.pairs
             count += len(found.indices)
             path = self.folder / "ledger" / f"round-{round:03d}-{name}.parquet"
             own = component.classes is not None
-            summary = write_ledger(path, found, pool, self.records, round, name, not own)
-            self.metrics.write([{"kind": "discovery", "discovery": name, **summary}], round=round)
-        centres, pairs = (None, None) if found is None else (found.centres, found.pairs)
+            write_ledger(path, found, pool, self.records, round, name)
+            told: dict[str, float] = {"discovered": float(len(found.indices))}
+            if own:
+                told |= of_clusters(found.labels, truth, before[found.indices])
+            else:
+                told |= of_classes(found.labels, truth)
+            if found.pairs is not None:
+                told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
+            self.metrics.write([{"kind": "discovery", "discovery": name, **told}], round=round)
         return Found(labels, before, self.given, centres, pairs, fresh=count > 0), count
 
     def _pool(

@@ -18,21 +18,12 @@ def write_ledger(
     records: Records,
     round: int,
     by: str,
-    classes: bool = False,
-) -> dict[str, float]:
-    """Write one discovery as parquet and sum it up.
+) -> None:
+    """Write one discovery as parquet.
 
     Columns: ``row`` (of the data set), ``name``, ``label``, ``score``, ``round``, ``discovery``,
     ``truth`` (-1: unknown). For discoveries that label by class, ``truth`` is what ``label`` should
     be; cluster numbers mean nothing by themselves. Truth goes into this file, never into training.
-
-    Args:
-        classes: whether labels are numbers of the data set's classes.
-
-    Returns:
-        ``discovered`` and, where truth is known, ``wrong``: the share of labels that are not the
-        true class; or, for numbers of clusters, ``purity``: the share of samples that belong to the
-        most frequent true class of their label.
     """
     rows = pool.rows[found.indices]
     truth = records.truth[rows]
@@ -52,12 +43,3 @@ def write_ledger(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
-    summary = {"discovered": float(len(rows))}
-    known = truth >= 0
-    if known.any() and classes:
-        summary["wrong"] = float((found.labels != truth)[known].mean())
-    elif known.any():
-        counts = np.zeros((found.labels.max() + 1, truth.max() + 1), np.int64)
-        np.add.at(counts, (found.labels[known], truth[known]), 1)
-        summary["purity"] = float(counts.max(1).sum() / known.sum())
-    return summary

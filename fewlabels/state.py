@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from fewlabels.contracts import Found
+from fewlabels.contracts import Found, Pairs
 from fewlabels.errors import FewLabelsError
 
 Arrays = dict[str, np.ndarray]
@@ -56,6 +56,8 @@ class State:
         arrays = {"labels": self.found.labels, "earlier": self.found.earlier}
         if self.found.centres is not None:
             arrays["centres"] = self.found.centres
+        if self.found.pairs is not None:
+            arrays |= {f"pairs.{k}": v for k, v in flattened(self.found.pairs).items()}
         for model, past in self.history.items():
             arrays |= {f"history.{i}.{model}": features for i, features in enumerate(past)}
         return arrays, {"at": asdict(self.at), "fresh": self.found.fresh}
@@ -77,10 +79,29 @@ class State:
             earlier,
             self.found.given,
             arrays.get("centres"),
-            None,
+            gathered({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")}),
             values["fresh"],
         )
         self.history = {}
         for key in sorted(k for k in arrays if k.startswith("history.")):
             model = key.split(".", 2)[2]
             self.history[model] = (*self.history.get(model, ()), arrays[key])
+
+
+def flattened(pairs: Pairs) -> Arrays:
+    """Pairs as arrays: the points of all behind one another, and how many each has."""
+    arrays = {f.name: getattr(pairs, f.name) for f in fields(pairs) if f.name != "points"}
+    arrays["counts"] = np.array([len(points) for points in pairs.points], np.int64)
+    arrays["points"] = np.concatenate([np.empty((0, 4), np.float32), *pairs.points])
+    return arrays
+
+
+def gathered(arrays: Arrays) -> Pairs | None:
+    """The pairs of :func:`flattened`; None where there are no arrays."""
+    if not arrays:
+        return None
+    ends = arrays["counts"].cumsum()[:-1]
+    points = tuple(np.split(arrays["points"], ends)) if len(arrays["counts"]) else ()
+    return Pairs(
+        **{k: v for k, v in arrays.items() if k not in ("counts", "points")}, points=points
+    )

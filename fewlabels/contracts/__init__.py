@@ -3,7 +3,7 @@
 Floor 0: numpy alone at run time; torch is named for type checkers only.
 """
 
-from fewlabels.contracts.data import Batch, Part, Records, Source, View, ViewFunction
+from fewlabels.contracts.data import Batch, Part, Partners, Records, Source, View, ViewFunction
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool
 from fewlabels.contracts.models import LOSS_INPUTS, Memory, Output, collect_side, write_side
 from fewlabels.contracts.strategy import (
@@ -39,6 +39,7 @@ __all__ = [
     "Output",
     "Pairs",
     "Part",
+    "Partners",
     "Phase",
     "Pool",
     "Records",

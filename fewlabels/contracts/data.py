@@ -66,7 +66,18 @@ class ViewFunction(Protocol):
         generator: torch.Generator,
         rows: slice | None = None,
         count: int | None = None,
+        before: Tensor | None = None,  # (B, 3, 3) maps that come first, such as crops
     ) -> View: ...
+
+
+class Partners(NamedTuple):
+    """What a stream of pairs knows beside its left images, which are the part's own."""
+
+    indices: Tensor  # (B,) int64 positions of the right images
+    views: list[View]  # of these, drawn apart from those of the left images
+    affine: Tensor  # (B, 3, 3) left image -> right image, in [-1, 1]
+    points: Tensor  # (B, P, 4): x, y in the left image, x, y in the right one, in [-1, 1]
+    there: Tensor  # (B, P) bool, false for rows that only fill up
 
 
 class Part(NamedTuple):
@@ -75,6 +86,7 @@ class Part(NamedTuple):
     indices: Tensor  # (B,) int64 positions in the training set
     labels: Tensor  # (B,) int64, -1 = unlabelled
     views: list[View]
+    partners: Partners | None = None
 
 
 Batch = Mapping[str, Part]

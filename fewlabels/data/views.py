@@ -240,8 +240,12 @@ class Pipeline:
         generator: Generator,
         rows: slice | Tensor | None = None,
         count: int | None = None,
+        before: Tensor | None = None,
     ) -> View:
         """One view of uint8 images (B, C, S, S): ``rows`` of a batch of ``count``.
+
+        Args:
+            before: (B, 3, 3) maps that come before those of the views, in the same interpolation.
 
         Raises:
             DataError: images that are not square.
@@ -252,20 +256,20 @@ class Pipeline:
         count = len(images) if count is None else count
         rows = slice(None) if rows is None else rows
         drawn = [torch.rand(count, view.draws, generator=generator)[rows] for view in self.views]
-        maps = [geometry.identity(len(images))]
+        maps = [geometry.identity(len(images)) if before is None else before.cpu()]
         for view, draws in zip(self.views, drawn, strict=True):
             if hasattr(view, "matrix"):
                 maps.append(view.matrix(draws, side))
         matrix = geometry.compose(*maps).to(images.device)
         size = self.size or side
         result = images.float() / 255
-        if len(maps) > 1 or size != side:
+        if len(maps) > 1 or size != side or before is not None:
             result = geometry.warp(
                 result,
                 matrix,
                 (size, size),
                 self.padding,
-                "nearest" if self.exact and size == side else "bilinear",
+                "nearest" if self.exact and size == side and before is None else "bilinear",
             )
         for view, draws in zip(self.views, drawn, strict=True):
             if hasattr(view, "colour"):

@@ -1,0 +1,75 @@
+"""How good discoveries are, where truth is known: for people to read, never for training."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import normalized_mutual_info_score
+
+from fewlabels.contracts import Pairs
+
+Values = dict[str, float]
+
+
+def of_classes(labels: np.ndarray, truth: np.ndarray) -> Values:
+    """``wrong``: the share of labels (M,) that are not the true class; truth -1 is unknown."""
+    known = truth >= 0
+    return {"wrong": float((labels != truth)[known].mean())} if known.any() else {}
+
+
+def of_clusters(labels: np.ndarray, truth: np.ndarray, before: np.ndarray) -> Values:
+    """Of numbers of clusters (M,), which mean nothing by themselves.
+
+    Args:
+        before: (M,) those of the discovery before, -1 = none.
+
+    Returns:
+        ``purity``: the share of samples that belong to the most frequent true class of their
+        cluster; ``nmi``: normalised mutual information with the true classes; ``churn``: the share
+        that changed cluster, after the numbers of both clusterings are matched as well as can be.
+    """
+    values: Values = {}
+    known = truth >= 0
+    if known.any():
+        values["purity"] = float(_table(labels[known], truth[known]).max(1).sum() / known.sum())
+        values["nmi"] = float(normalized_mutual_info_score(truth[known], labels[known]))
+    again = before >= 0
+    if again.any():
+        table = _table(before[again], labels[again])
+        stayed = table[linear_sum_assignment(table, maximize=True)].sum()
+        values["churn"] = float(1 - stayed / again.sum())
+    return values
+
+
+def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
+    """Of matched pairs, beside all pairs of images with one label.
+
+    Args:
+        labels, truth: (N,) of the images that pairs point into.
+
+    Returns:
+        ``pairs``: how many; ``coverage``: the share of images that have a partner; ``pairs_right``:
+        the share of pairs of one true class; ``cluster_pairs_right``: the same of all pairs
+        within a label.
+    """
+    values = {"pairs": float(len(pairs.left))}
+    values["coverage"] = len(np.unique(pairs.left)) / max(1, len(labels))
+    known = (truth[pairs.left] >= 0) & (truth[pairs.right] >= 0)
+    if known.any():
+        same = truth[pairs.left] == truth[pairs.right]
+        values["pairs_right"] = float(same[known].mean())
+    both = (labels >= 0) & (truth >= 0)
+    if both.any():
+        table = _table(labels[both], truth[both])
+        each = table.sum(1)
+        pairs_within = (each * (each - 1)).sum()
+        if pairs_within:
+            values["cluster_pairs_right"] = float((table * (table - 1)).sum() / pairs_within)
+    return values
+
+
+def _table(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """How often each row number meets each column number."""
+    counts = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
+    np.add.at(counts, (rows, columns), 1)
+    return counts
