@@ -52,8 +52,8 @@ class Metric:
     """
 
     task = "retrieval"
-    supplies = ("embeddings", "labels", "indices", "memory", "centres")
-    terms = ()
+    supplies: tuple[str, ...] = ("embeddings", "labels", "indices", "memory", "centres")
+    terms: tuple[str, ...] = ()
     weights: Mapping[str, Ramp] = {}
 
     def __init__(
@@ -136,29 +136,37 @@ class Metric:
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Every loss of the recipe on the global batch."""
+        given = self.given(models, batch, clock)
+        return {
+            name: models[f"loss.{name}"](*(given[i] for i in inputs))
+            for name, inputs in self.loss_inputs.items()
+        }
+
+    def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
+        """What losses may ask for, by the names of their inputs."""
         part = batch["images"]
         embedding = models["student"](torch.cat([view.images for view in part.views])).embedding
         # Each view is gathered by itself, so that the global batch has the order of one process.
         embeddings = torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
         labels = models.gather(part.labels).repeat(self.views)
         indices = models.gather(part.indices).repeat(self.views)
-        memory: Memory | None = None
-        if self.memory is not None:
-            enqueue: Any = models.plain("memory")
-            memory = enqueue.enqueue(embeddings.detach(), labels, indices)
-            if clock.step < self.memory_start:
-                memory = None
-        given: dict[str, Any] = {
+        return {
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": memory,
+            "memory": self.remember(models, clock, embeddings, labels, indices),
             "centres": self.centres,
         }
-        return {
-            name: models[f"loss.{name}"](*(given[i] for i in inputs))
-            for name, inputs in self.loss_inputs.items()
-        }
+
+    def remember(
+        self, models: Models, clock: Clock, embeddings: Tensor, labels: Tensor, indices: Tensor
+    ) -> Memory | None:
+        """Put a batch into the memory; what losses see of it, None before ``memory_start``."""
+        if self.memory is None:
+            return None
+        enqueue: Any = models.plain("memory")
+        memory: Memory = enqueue.enqueue(embeddings.detach(), labels, indices)
+        return None if clock.step < self.memory_start else memory
 
 
 @torch.no_grad()
