@@ -77,8 +77,8 @@ def match(
     left: Keypoints,
     right: Keypoints,
     size: int,
-    ratio: float = 0.9,
-    pixels: float = 3.0,
+    ratio: float = 0.95,
+    pixels: float = 4.0,
 ) -> Match | None:
     """Mutual nearest neighbours, Lowe's ratio test, then an affine map by MAGSAC.
 

@@ -42,7 +42,7 @@ class Matching:
         features: keypoints at most, in each view of an image.
         neighbours: candidates of an image; ``all`` of its cluster.
         matches: partners of an image at most.
-        min_inliers: common keypoints at least; 15 for SIFT, 20 to 25 for affine-SIFT.
+        min_inliers: common keypoints at least; 12 to 15 for SIFT, 20 to 25 for affine-SIFT.
         margin: of a sub-image about its keypoints, as a share of their extent to each side.
         smallest: side of a sub-image at least, as a share of the image's.
         workers: processes; 0 is none beside this one, null as many as there are processors.
@@ -56,10 +56,10 @@ class Matching:
         *,
         detector: Literal["sift", "asift", "cascade"] = "sift",
         size: Annotated[int, Ge(32)] = 256,
-        features: Annotated[int, Ge(10)] = 300,
+        features: Annotated[int, Ge(10)] = 500,
         neighbours: Annotated[int, Ge(1)] | Literal["all"] = 10,
         matches: Annotated[int, Ge(1)] = 2,
-        min_inliers: Annotated[int, Ge(3)] = 15,
+        min_inliers: Annotated[int, Ge(3)] = 12,
         margin: Annotated[float, Ge(0)] = 0.1,
         smallest: Annotated[float, Interval(gt=0, le=1)] = 0.3,
         workers: Annotated[int, Ge(0)] | None = None,
