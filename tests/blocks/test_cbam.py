@@ -21,7 +21,7 @@ def read_plainly(block, maps):
         ):
             hidden = (first.weight[:, :, 0, 0] @ pooled + first.bias).clamp_min(0)
             score = score + second.weight[:, :, 0, 0] @ hidden + second.bias
-        image = image / (1 + (-score).exp()).view(-1, 1, 1)
+        image = block.gain * image / (1 + (-score).exp()).view(-1, 1, 1)
         two = torch.stack([image.mean(0), image.max(0).values])
         gate, half = torch.zeros(height, width), conv.kernel_size[0] // 2
         for y in range(height):
@@ -33,15 +33,16 @@ def read_plainly(block, maps):
                             gate[y, x] += weight @ two[:, y + dy, x + dx]
         gate = (gate - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
         gate = 1 / (1 + (-(gate * norm.weight + norm.bias)).exp())
-        out[b] = image * gate
+        out[b] = image * block.gain * gate
         gates.append(gate)
     return out, torch.stack(gates)[:, None]
 
 
-@pytest.mark.parametrize("kernel", [3, 7])
-def test_it_is_the_papers(kernel):
+@pytest.mark.parametrize(("kernel", "start"), [(3, "identity"), (7, "paper")])
+def test_it_is_the_papers(kernel, start):
     torch.manual_seed(0)
-    block = CBAM(8, reduction=2, kernel_size=kernel).eval()
+    block = CBAM(8, reduction=2, kernel_size=kernel, start=start).eval()
+    assert block.gain == (2 if start == "identity" else 1)
     norm = block.spatial[1]
     with torch.no_grad():
         for value in (norm.running_mean, norm.bias):
@@ -66,3 +67,18 @@ def test_outside_a_models_forward_the_map_goes_nowhere():
 
 def test_few_channels_have_one_hidden_unit():
     assert CBAM(3).channel[0].out_channels == 1
+
+
+def test_it_begins_as_nearly_nothing_and_every_parameter_learns():
+    torch.manual_seed(0)
+    block, maps = CBAM(64), torch.randn(8, 64, 7, 7).relu()
+    with collect_side() as side:
+        out = block(maps)
+    assert (out - maps).norm() < 0.1 * maps.norm()
+    gate = side["cbam.map"].flatten(1)
+    assert (gate.std(1) / gate.mean(1)).median() > 0.01  # not flat: that is reported as collapsed
+    paper = CBAM(64, start="paper")
+    assert (paper(maps) - maps).norm() > 0.5 * maps.norm()
+    (out * torch.randn_like(out)).sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
