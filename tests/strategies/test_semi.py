@@ -20,7 +20,7 @@ CLASSES, NAMES = (
     [
         n
         for n in strategies.names()
-        if n not in ("metric", "lmcs", "rotation")  # they have files of their own
+        if n not in ("metric", "tac_ccl", "lmcs", "rotation")  # they have files of their own
     ],
 )
 
