@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -28,6 +30,9 @@ _SIZES = {
     "inception_5b": (1024, 352, (192, 320), (192, 224), 128, "max"),
 }
 
+# Convolution with bias, batch norm, ReLU; the map keeps its size but for the stride.
+Conv = partial(ConvNormAct, bias=True)
+
 
 class BNInception(Heads):
     """Ten inception units behind three convolutions, each with bias, batch norm and ReLU."""
@@ -47,13 +52,6 @@ class BNInception(Heads):
         self.feature_info = stages({**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)})
         self.reset_classifier(num_classes, global_pool)
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """The last feature map (B, 1024, H / 32, W / 32)."""
-        maps = images
-        for name in self.trunk:
-            maps = self.get_submodule(name)(maps)
-        return maps
-
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights in common use, in these names, and the first filters for RGB, not BGR."""
         if "conv1_7x7_s2.weight" not in state:
@@ -69,19 +67,6 @@ class BNInception(Heads):
                 own[f"{layer}.conv.{kind}"] = value
         own["conv1_7x7_s2.conv.weight"] = own["conv1_7x7_s2.conv.weight"].flip(1)
         return own
-
-
-class Conv(nn.Module):
-    """Convolution with bias, batch norm, ReLU; the map keeps its size but for the stride."""
-
-    def __init__(self, before: int, after: int, kernel: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, kernel, stride, kernel // 2)
-        self.bn = nn.BatchNorm2d(after)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """The map after the three."""
-        return self.bn(self.conv(maps)).relu_()
 
 
 class Inception(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
+from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -26,6 +28,9 @@ _SIZES = {
     "inception5a": (832, 256, (160, 320), (32, 128), 128),
     "inception5b": (832, 384, (192, 384), (48, 128), 128),
 }
+
+# Convolution, batch norm, ReLU; the map keeps its size but for the stride.
+Conv = partial(ConvNormAct, norm_kwargs={"eps": 1e-3})
 
 
 class GoogLeNet(Heads):
@@ -61,29 +66,9 @@ class GoogLeNet(Heads):
                 nn.init.trunc_normal_(module.weight, std=0.01)
         self.reset_classifier(num_classes, global_pool)
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """The last feature map (B, 1024, H / 32, W / 32)."""
-        maps = images
-        for name in self.trunk:
-            maps = self.get_submodule(name)(maps)
-        return maps
-
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """torchvision's weights without those of the auxiliary classifiers."""
         return {n: value for n, value in state.items() if not n.startswith(("aux1.", "aux2."))}
-
-
-class Conv(nn.Module):
-    """Convolution, batch norm, ReLU; the map keeps its size but for the stride."""
-
-    def __init__(self, before: int, after: int, kernel: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(after, eps=1e-3)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """The map after the three."""
-        return self.bn(self.conv(maps)).relu_()
 
 
 class Inception(nn.Module):

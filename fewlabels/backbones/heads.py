@@ -28,7 +28,7 @@ def plain(linear: nn.Linear) -> nn.Linear:
 
 
 class Heads(nn.Module):
-    """The methods that timm asks of a model, after ``forward_features``, which a network adds.
+    """The methods that timm asks of a model, of which a network adds its ``trunk``.
 
     Args:
         features: channels of the last feature map.
@@ -36,6 +36,8 @@ class Heads(nn.Module):
         wrap: changes each linear layer, as weight norm does.
         drop_rate: of the pooled vector, while it trains.
     """
+
+    trunk: tuple[str, ...]
 
     def __init__(
         self,
@@ -72,8 +74,14 @@ class Heads(nn.Module):
         return state
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The last feature map; each network has its own."""
-        raise NotImplementedError  # abstract: nn.Module has no ABCMeta that would refuse it sooner
+        """The last feature map: the modules that ``trunk`` names, one after the other.
+
+        A network that is no chain of modules has its own.
+        """
+        maps = images
+        for name in self.trunk:
+            maps = self.get_submodule(name)(maps)
+        return maps
 
     def forward_heads(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of pooled features (B, F) by each head; None for one that is not there."""
