@@ -108,6 +108,7 @@ class TACCCL(Metric):
         )
         self.attention, self.both = attention, metric_on == "both"
         self.pairs, self.sigma, self.printed = pairs, sigma, form == "printed"
+        self.watched: Tensor | None = None  # the attention maps of the last step
         self.spread: Tensor | None = None
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
@@ -117,6 +118,9 @@ class TACCCL(Metric):
             ComponentError: a loss wants an attention map that no block hands over.
         """
         modules = super().modules(build)
+        for name, inputs in self.loss_inputs.items():
+            if "embeddings_pair" in inputs:  # embeddings may be of both sides, first is of x
+                self.loss_inputs[name] = ["first" if i == "embeddings" else i for i in inputs]
         student: Any = modules["student"]
         asking = [name for name, inputs in self.loss_inputs.items() if "attention" in inputs]
         student.eval()
@@ -151,15 +155,8 @@ class TACCCL(Metric):
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Every loss of the recipe on the global batch, and the spread of the attention."""
-        given = self.given(models, batch, clock)
-        own = {**given, "embeddings": given["first"]}
-        losses = {
-            name: models[f"loss.{name}"](
-                *((own if "embeddings_pair" in inputs else given)[i] for i in inputs)
-            )
-            for name, inputs in self.loss_inputs.items()
-        }
-        if "attention" in given:
+        losses = super().losses(phase, models, batch, clock)
+        if self.watched is not None:
             maps = self.watched.flatten(1)
             self.spread = (maps.std(1) / maps.mean(1)).median()
             losses["attention_spread"] = self.spread
