@@ -182,7 +182,7 @@ def assemble(
         evaluate_every=ask.every,
         evaluate_steps=ask.steps,
         keep_best=classifies and ask.report == "best",
-        batch_norm=recipe.model.batch_norm,
+        freeze_batchnorm=recipe.model.freeze_batchnorm,
     )
     optimizer, schedule = recipe.optimizer, recipe.schedule
     weights = dict(strategy.weights)
@@ -238,7 +238,7 @@ def assemble(
             say=say,
             seed=derive(recipe.seed, "pretrain"),
             steps_per_epoch=recipe.rounds.steps_per_epoch,
-            batch_norm=recipe.model.batch_norm,
+            freeze_batchnorm=recipe.model.freeze_batchnorm,
             **recipe.train.model_dump(exclude={"precision"}),
         )
     pixels.keep(budget, quiet)

@@ -41,7 +41,7 @@ class Builder:
         self.recipe, self.size, self.classes = recipe, size, classes
         model = recipe.model
         torch.manual_seed(derive(recipe.seed, "weights"))
-        same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "batch_norm"})
+        same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "freeze_batchnorm"})
         same["blocks"] = [{"name": spec.name, **spec.options} for spec in recipe.blocks]
         self.model: Embedder | Classifier = (
             Classifier(**same, classes=names)

@@ -36,7 +36,7 @@ class Plan:
     evaluate_every: int = 1
     evaluate_steps: int = 0
     keep_best: bool = False
-    batch_norm: str = "train"
+    freeze_batchnorm: Literal["none", "statistics", "all"] = "none"
 
     @property
     def total(self) -> int:

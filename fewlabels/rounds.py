@@ -91,7 +91,7 @@ class Loop:
             self._reload,
             self._stepped,
         )
-        if plan.batch_norm == "frozen":
+        if plan.freeze_batchnorm == "all":
             for module in running.modules.values():
                 freeze_norms(module)
 

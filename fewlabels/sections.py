@@ -71,8 +71,9 @@ class Model(Section):
     image_size: Positive | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
-    batch_norm: Literal["train", "still", "frozen"] = Field(
-        "train", description="still: running statistics fixed; frozen: weight and bias too"
+    freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
+        "none",
+        description="of batch norms, a block's too: running statistics, or weights and biases too",
     )
 
 

@@ -184,7 +184,7 @@ class Training:
         for name, module in self.running.modules.items():
             own = name in phase.averages and phase.averages[name].buffers == "own"
             if name in phase.trains or own:
-                set_training(module, self.plan.batch_norm)
+                set_training(module, self.plan.freeze_batchnorm != "none")
             else:
                 module.eval()
 

@@ -44,7 +44,7 @@ def cub(tmp_path):
 
 def test_the_chapters_recipe_trains_three_steps_under_accelerate_launch(cub):
     # Batch norms of random weights have no statistics to be kept.
-    small = ["model.pretrained=false", "model.batch_norm=train"]
+    small = ["model.pretrained=false", "model.freeze_batchnorm=none"]
     small += ["model.image_size=64", "data.check_counts=false"]
     small += [
         "strategy.batch=20",

@@ -145,7 +145,7 @@ def recipe(shelf, cache, **changes):
             "backbone": "convnet3",
             "image_size": 32,
             "embedding_size": 16,
-            "batch_norm": "still",
+            "freeze_batchnorm": "statistics",
             "backbone_options": {"width": 0.25},
         },
         "blocks": {"name": "cbam", "after": "conv3", "reduction": 4},

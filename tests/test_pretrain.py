@@ -233,7 +233,7 @@ def test_what_cannot_be_is_a_sentence(changes, sentence):
 
 
 def test_two_processes_pretrain_as_one(in_one_and_two_processes):
-    one, two = in_one_and_two_processes(recipe_from(BASE, ["model.batch_norm=still"]))
+    one, two = in_one_and_two_processes(recipe_from(BASE, ["model.freeze_batchnorm=statistics"]))
     assert rows(two, "run")[0]["processes"] == 2
     losses = [[r["loss"] for r in rows(f / "pretrain", "train")] for f in (one, two)]
     assert len(losses[0]) == 10

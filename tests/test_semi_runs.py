@@ -310,7 +310,7 @@ def test_two_processes_train_as_one(in_one_and_two_processes):
             "rounds.generations=1",
             "rounds.rounds=2",
             "train.log_every=1",
-            "model.batch_norm=still",
+            "model.freeze_batchnorm=statistics",
             "rounds.stop=1.0",
             "data.validation=50",
             "evaluation.report=best",

@@ -90,17 +90,20 @@ class _Gather(torch.autograd.Function):
         return grads[0].chunk(ctx.processes)[ctx.rank] * ctx.processes, None
 
 
-def set_training(module: nn.Module, batch_norm: str) -> None:
-    """Train mode; ``still`` and ``frozen`` keep the running statistics of batch norms fixed."""
+def set_training(module: nn.Module, freeze_statistics: bool) -> None:
+    """Train mode; with the running statistics of batch norms fixed, or not."""
     module.train()
-    if batch_norm != "train":
-        for norm in module.modules():
-            if isinstance(norm, _BatchNorm):
-                norm.eval()
+    if freeze_statistics:
+        for norm in batch_norms(module):
+            norm.eval()
 
 
 def freeze_norms(module: nn.Module) -> None:
     """No gradient for the weights and biases of batch norms."""
-    for norm in module.modules():
-        if isinstance(norm, _BatchNorm):
-            norm.requires_grad_(False)
+    for norm in batch_norms(module):
+        norm.requires_grad_(False)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Those of a network and of its blocks."""
+    return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]

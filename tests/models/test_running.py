@@ -27,7 +27,7 @@ def test_running_statistics_do_not_move_while_still_and_move_again_after():
 def test_frozen_norms_neither_learn_nor_count():
     model = net()
     freeze_norms(model)
-    set_training(model, "frozen")
+    set_training(model, freeze_statistics=True)
     model(torch.randn(5, 3, 6, 6)).sum().backward()
     assert model[1].weight.grad is None
     assert model[1].num_batches_tracked == 0

@@ -303,7 +303,7 @@ def test_two_processes_compose_as_one(in_one_and_two_processes):
     recipe = recipe_from(
         {**BASE, "discovery": DISCOVERY},
         ["rounds.discover_every=1", "rounds.rounds=2", "rounds.steps_per_epoch=4",
-         "model.batch_norm=still"],
+         "model.freeze_batchnorm=statistics"],
     )  # fmt: skip
     one, two = in_one_and_two_processes(recipe)
     assert rows(two, "run")[0]["processes"] == 2

@@ -209,7 +209,7 @@ def test_two_processes_train_as_one(in_one_and_two_processes):
     recipe = recipe_from(
         {
             **RECIPE,
-            "model": {**RECIPE["model"], "batch_norm": "still"},
+            "model": {**RECIPE["model"], "freeze_batchnorm": "statistics"},
             "rounds": {"steps_per_epoch": 8},
             "name": "recipe",
         }
