@@ -39,10 +39,11 @@ class Matching:
         detector: ``sift``, ``asift`` (affine-SIFT), or ``cascade``: SIFT, then affine-SIFT of tilt
             3 and 5 for the images that are left without a partner.
         size: pixels of a side in which keypoints are sought.
-        features: keypoints at most, in each view of an image.
+        features: keypoints of an image at most; in each of affine-SIFT's views a fifth of it.
         neighbours: candidates of an image; ``all`` of its cluster.
         matches: partners of an image at most.
-        min_inliers: common keypoints at least; 12 to 15 for SIFT, 20 to 25 for affine-SIFT.
+        min_inliers: common keypoints at least; null: 12 for SIFT, 20 for affine-SIFT, whose many
+            views agree by chance more often.
         margin: of a sub-image about its keypoints, as a share of their extent to each side.
         smallest: side of a sub-image at least, as a share of the image's.
         workers: processes; 0 is none beside this one, null as many as there are processors.
@@ -59,14 +60,16 @@ class Matching:
         features: Annotated[int, Ge(10)] = 500,
         neighbours: Annotated[int, Ge(1)] | Literal["all"] = 10,
         matches: Annotated[int, Ge(1)] = 2,
-        min_inliers: Annotated[int, Ge(3)] = 12,
+        min_inliers: Annotated[int, Ge(3)] | None = None,
         margin: Annotated[float, Ge(0)] = 0.1,
         smallest: Annotated[float, Interval(gt=0, le=1)] = 0.3,
         workers: Annotated[int, Ge(0)] | None = None,
         cache: str | None = None,
     ) -> None:
-        self.tilts, self.size, self.features = TILTS[detector], size, features
-        self.neighbours, self.matches, self.min_inliers = neighbours, matches, min_inliers
+        self.tilts, self.size = TILTS[detector], size
+        self.neighbours, self.matches = neighbours, matches
+        self.features = {tilt: features // 5 if tilt else features for tilt in self.tilts}
+        self.least = {tilt: min_inliers or (20 if tilt else 12) for tilt in self.tilts}
         self.margin, self.smallest = margin, smallest
         self.workers = os.cpu_count() or 1 if workers is None else workers
         given = cache or os.environ.get("FEWLABELS_CACHE") or "~/.cache/fewlabels"
@@ -95,7 +98,7 @@ class Matching:
             self._match(tilt, pool, own)
             for i, j in own.tolist():
                 found = self._found(tilt, pool.rows[i], pool.rows[j])
-                if found is not None and len(found.points) >= self.min_inliers:
+                if found is not None and len(found.points) >= self.least[tilt]:
                     partners.setdefault(i, []).append((j, tilt))
                     partners.setdefault(j, []).append((i, tilt))
         nothing = np.empty(0, np.int64)
@@ -119,7 +122,7 @@ class Matching:
         ]
         if not fresh:
             return
-        settings = (self.size, self.features, tilt)
+        settings = (self.size, self.features[tilt], tilt)
         store = KeypointStore(self.cache / "-".join(map(str, settings)))
         new = sorted({i for pair in fresh for i in pair if int(rows[i]) not in keys})
         describing, described = Describe(pool.images, settings, set(store.places)), {}
