@@ -21,7 +21,8 @@ class CBAM(nn.Module):
 
     Gates of random weights spoil what a pretrained network sees (docs/results.md). So here they
     begin near 1/2 everywhere and are doubled, which passes the map on as it is; from there they
-    dim and amplify. In the paper's block, which is trained from scratch, they only dim.
+    dim and amplify. They see the map divided by its root mean square, without which "near" would
+    depend on the network's scale. In the paper's block, trained from scratch, gates only dim.
 
     Args:
         channels: of the map.
@@ -47,9 +48,8 @@ class CBAM(nn.Module):
         self.spatial = nn.Sequential(
             nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False), norm
         )
-        self.gain = 1.0
-        if start == "identity":
-            self.gain = 2.0
+        self.near = start == "identity"
+        if self.near:
             with torch.no_grad():
                 last.weight.mul_(0.1)
                 norm.weight.mul_(0.1)
@@ -57,9 +57,14 @@ class CBAM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """A map of the same shape (B, C, H, W)."""
-        mean, most = maps.mean((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        maps = maps * (self.gain * (self.channel(mean) + self.channel(most)).sigmoid())
-        mean, most = maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)
+        gain, seen = 1.0, maps
+        if self.near:
+            square = maps.float().square().mean((1, 2, 3), keepdim=True)
+            gain, seen = 2.0, maps * square.clamp(min=1e-12).rsqrt().to(maps)
+        mean, most = seen.mean((2, 3), keepdim=True), seen.amax((2, 3), keepdim=True)
+        channels = gain * (self.channel(mean) + self.channel(most)).sigmoid()
+        seen = seen * channels
+        mean, most = seen.mean(1, keepdim=True), seen.amax(1, keepdim=True)
         gate = self.spatial(torch.cat([mean, most], 1)).sigmoid()
         write_side("cbam.map", gate)
-        return maps * (self.gain * gate)
+        return maps * channels * (gain * gate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -11,17 +13,23 @@ from fewlabels.registry import losses
 
 @losses.register("contrastive_clustering")
 class ContrastiveClustering(nn.Module):
-    """Moves an embedding to its nearest centre and away from the second nearest (Eq. 4.3).
+    """Moves an embedding to its cluster's centre and away from the next (Eq. 4.3).
 
     The mean of d+/d-, as the formula is printed; the sentence beside it in the text has the
     fraction upside down. Gradient flows into the embeddings only.
+
+    Args:
+        centre: of d+: the ``nearest``, as printed, or that of an image's ``own`` cluster; d- is to
+            the nearest of the others. As printed the loss is 0 where all embeddings sit on one
+            centre, and a high learning rate goes there within ten steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, centre: Literal["nearest", "own"] = "nearest") -> None:
         super().__init__()
+        self.own = centre == "own"
 
-    def forward(self, embeddings: Tensor, centres: Tensor | None) -> Tensor:
-        """The loss of embeddings (B, D) among centres (K, D).
+    def forward(self, embeddings: Tensor, centres: Tensor | None, labels: Tensor) -> Tensor:
+        """The loss of embeddings (B, D) among centres (K, D), with the clusters (B,) as labels.
 
         Raises:
             FewLabelsError: fewer than two centres.
@@ -37,9 +45,14 @@ class ContrastiveClustering(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             centres = centres.detach().to(embeddings)
             with torch.no_grad():
-                nearest = torch.cdist(embeddings, centres).topk(2, largest=False).indices  # (B, 2)
+                all_distances = torch.cdist(embeddings, centres)
+                if self.own:
+                    all_distances.scatter_(1, labels[:, None], -1.0)  # before all others
+                chosen = all_distances.topk(2, largest=False).indices  # (B, 2)
             # cdist may go through a matrix product, whose cancellation spoils small distances;
             # vector_norm is exact, and its gradient at zero is zero.
-            distances = torch.linalg.vector_norm(embeddings[:, None] - centres[nearest], dim=2)
-            near, far = distances.sort(dim=1).values.unbind(1)  # (B,) each
+            distances = torch.linalg.vector_norm(embeddings[:, None] - centres[chosen], dim=2)
+            if not self.own:
+                distances = distances.sort(dim=1).values
+            near, far = distances.unbind(1)  # (B,) each
             return (near / far.clamp(min=1e-6)).mean()
