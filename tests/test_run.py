@@ -237,7 +237,12 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("memory", ["all", "null"])
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, memory):
-    same = [*QUICK, "model.freeze_batchnorm=statistics", f"strategy.memory={memory}", "train.log_every=1"]
+    same = [
+        *QUICK,
+        "model.freeze_batchnorm=statistics",
+        f"strategy.memory={memory}",
+        "train.log_every=1",
+    ]
     same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=20"]
     same += ["losses=[multi_similarity, contrastive_clustering]", "evaluation.pixels=false"]
     launch("fewlabels.run", *same, "--out", tmp_path / "one")
@@ -253,7 +258,12 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, memory)
 
 
 def test_a_parametric_loss_learns_alike_in_two_processes(tmp_path):
-    same = [*QUICK, "model.freeze_batchnorm=statistics", "train.log_every=1", "losses=pml:proxy_anchor_loss"]
+    same = [
+        *QUICK,
+        "model.freeze_batchnorm=statistics",
+        "train.log_every=1",
+        "losses=pml:proxy_anchor_loss",
+    ]
     same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=10"]
     same += ["optimizer.name=sgd", "optimizer.lr=0.1", "optimizer.factors={loss: 10}"]
     same += ["evaluation.pixels=false", "evaluation.before=false"]

@@ -6,7 +6,6 @@ import torch
 from fewlabels.errors import FewLabelsError
 from fewlabels.losses.contrastive_clustering import ContrastiveClustering
 
-
 ANY = torch.zeros(1, dtype=torch.int64)  # labels, which the printed form does not read
 
 
