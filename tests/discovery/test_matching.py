@@ -195,6 +195,16 @@ def test_pairs_show_one_object(objects, tmp_path):
             assert (inside <= box[2:] + 1e-5).all()
 
 
+def test_affine_sift_has_a_threshold_and_a_number_of_keypoints_of_its_own(objects, tmp_path):
+    options = {"detector": "asift", "size": SIZE, "features": 15, "matches": 9, "workers": 0}
+    pairs = found(Matching(**options, cache=str(tmp_path)), objects)
+    assert pairs.scores.min() >= 20
+    more = found(Matching(**options, min_inliers=12, cache=str(tmp_path)), objects)
+    assert more.scores.min() < 20
+    (folder,) = (tmp_path / "keypoints").iterdir()
+    assert folder.name == f"{SIZE}-3-5"
+
+
 def test_processes_find_the_same(objects, tmp_path):
     alone = found(Matching(**OPTIONS, cache=str(tmp_path / "a")), objects)
     many = found(Matching(**{**OPTIONS, "workers": 2}, cache=str(tmp_path / "b")), objects)
