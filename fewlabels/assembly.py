@@ -32,6 +32,7 @@ from fewlabels.plan import Plan
 from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe
+from fewlabels.registry import REGISTRIES
 from fewlabels.rounds import Loop
 from fewlabels.scoring import ClassificationScoring, RetrievalScoring, Scoring
 from fewlabels.seeds import derive
@@ -186,6 +187,8 @@ def assemble(
     )
     optimizer, schedule = recipe.optimizer, recipe.schedule
     weights = dict(strategy.weights)
+    for spec in recipe.blocks:
+        weights |= getattr(REGISTRIES["blocks"].get(spec.name), "weights", {})
     for term, weight in recipe.weights.items():  # a number changes the height of a ramp alone
         known = weights.get(term, Ramp(end=1.0))
         weights[term] = weight if isinstance(weight, Ramp) else replace(known, end=weight)

@@ -162,7 +162,8 @@ def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
-    terms = check.schemas.get(("strategy",), ("", {}))[1].get("x-terms", [])
+    places = [("strategy",), *(("blocks", i) for i in range(len(data["blocks"])))]
+    terms = [t for p in places for t in check.schemas.get(p, ("", {}))[1].get("x-terms", [])]
     names = [v.get("name") for v in data["losses"] if isinstance(v, dict)]
     known = [*terms, *(name for name in names if isinstance(name, str))]
     for name in _section(data, "weights"):

@@ -35,8 +35,9 @@ class Section(BaseModel):
 def component_schema(component: Callable[..., Any]) -> Schema:
     """What a recipe may set on ``component``, and what it says of itself.
 
-    ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` and ``x-terms`` what a
-    strategy hands to losses and the terms it computes itself; ``x-task`` is a strategy's.
+    ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` is what a strategy
+    hands to losses; ``x-terms`` the loss terms that a strategy or a block computes itself;
+    ``x-task`` is a strategy's.
     """
     hints = typing.get_type_hints(
         component.__init__ if inspect.isclass(component) else component, include_extras=True

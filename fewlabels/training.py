@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fewlabels.batches import Batches
-from fewlabels.contracts import Clock, Extract, Phase, Strategy
+from fewlabels.contracts import Clock, Extract, Phase, Strategy, collect_terms
 from fewlabels.errors import FewLabelsError
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
@@ -22,6 +23,8 @@ from fewlabels.plan import Plan
 from fewlabels.ramps import Ramp
 from fewlabels.seeds import derive
 from fewlabels.state import Progress, State
+
+LOG = logging.getLogger(__name__)
 
 
 class Training:
@@ -57,6 +60,7 @@ class Training:
         self.weights, self.extract, self.metrics = weights, extract, metrics
         self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         self.reload, self.stepped = reload, stepped
+        self.logged: dict[str, float] = {}  # the loss terms of the last step that was logged
         self.restart()
 
     @property
@@ -115,8 +119,9 @@ class Training:
                 trained = [self.running[name] for name in phase.trains]
                 with self.accelerator.accumulate(*trained):
                     clock = Clock(self.at.round, epoch, self.at.clock(phase.name))
-                    with self.accelerator.autocast():
+                    with self.accelerator.autocast(), collect_terms() as terms:
                         losses = self.strategy.losses(phase, self.running, batch, clock)
+                        losses |= {n: torch.stack(each).mean() for n, each in terms.items()}
                         weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
                         total = torch.stack(list(weighed.values())).sum()
                     self.accelerator.backward(total)
@@ -130,6 +135,16 @@ class Training:
                     self._stepped(phase, scheduler, losses, total)
             self.at.epoch, self.at.batch = epoch + 1, 0
         self.state.found = self.state.found._replace(fresh=False)
+        self._remark(phase)
+
+    def _remark(self, phase: Phase) -> None:
+        """Say what blocks have to say of how their terms ended."""
+        blocks: list[Any] = [b for n in phase.trains for b in self.running.plain(n).modules()]
+        for block in blocks:
+            told = hasattr(block, "remark") and self.logged.keys() >= set(block.terms)
+            remark = block.remark(self.logged) if told else None
+            if remark and self.accelerator.is_main_process:
+                LOG.warning(remark)
 
     def _begin_averages(self, phase: Phase) -> None:
         """Copy the source of each average that starts at the first discovery, once there is one."""
@@ -160,6 +175,7 @@ class Training:
                 )
             row = {"kind": "train", "phase": phase.name, "epoch": self.at.epoch, "lr": rate}
             row |= {"loss": whole, **values}
+            self.logged = values
             self.metrics.write([row], round=self.at.round, step=self.at.step)
         self.at.step += 1
         self.at.steps[phase.name] = self.at.steps.get(phase.name, 0) + 1

@@ -5,7 +5,15 @@ Floor 0: numpy alone at run time; torch is named for type checkers only.
 
 from fewlabels.contracts.data import Batch, Part, Partners, Records, Source, View, ViewFunction
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool
-from fewlabels.contracts.models import LOSS_INPUTS, Memory, Output, collect_side, write_side
+from fewlabels.contracts.models import (
+    LOSS_INPUTS,
+    Memory,
+    Output,
+    collect_side,
+    collect_terms,
+    write_side,
+    write_term,
+)
 from fewlabels.contracts.strategy import (
     Average,
     Build,
@@ -50,5 +58,7 @@ __all__ = [
     "View",
     "ViewFunction",
     "collect_side",
+    "collect_terms",
     "write_side",
+    "write_term",
 ]

@@ -47,6 +47,7 @@ LOSS_INPUTS = (
 """The names that a loss's forward may use for its positional parameters: they say what it gets."""
 
 _side: ContextVar[dict[str, Any] | None] = ContextVar("side", default=None)
+_terms: ContextVar[dict[str, list[Any]] | None] = ContextVar("terms", default=None)
 
 
 def write_side(name: str, value: Tensor) -> None:
@@ -65,3 +66,25 @@ def collect_side() -> Iterator[dict[str, Any]]:
         yield written
     finally:
         _side.reset(token)
+
+
+def write_term(name: str, value: Tensor) -> None:
+    """Hand a loss term (), from inside a block, to the running training step; else a no-op.
+
+    Its block declares the name in ``terms``, and in ``weights`` what it counts where a recipe says
+    nothing. Of several calls in a step the mean counts.
+    """
+    running = _terms.get()
+    if running is not None:
+        running.setdefault(name, []).append(value)
+
+
+@contextmanager
+def collect_terms() -> Iterator[dict[str, list[Any]]]:
+    """The lists that blocks write their terms to while the body runs; a training step opens it."""
+    written: dict[str, list[Any]] = {}
+    token = _terms.set(written)
+    try:
+        yield written
+    finally:
+        _terms.reset(token)
