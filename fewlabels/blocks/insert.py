@@ -96,6 +96,10 @@ def layout_after(backbone: Any, after: str, image_size: int, what: str = "block"
     try:
         reference = next(backbone.parameters())
         backbone.forward_features(reference.new_zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ModelError(
+            f"block {what!r}: the backbone cannot see images of {image_size} pixels: {error}"
+        ) from error
     finally:
         handle.remove()
         for module, mode in training.items():

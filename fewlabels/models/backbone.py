@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewlabels.blocks.insert import Layout, insert
 from fewlabels.errors import ModelError, nearest, some
+from fewlabels.models.probe import refuse_where_averaged
 from fewlabels.paths import locate, looked_for
 from fewlabels.registry import backbones, blocks
 
@@ -106,6 +107,8 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
         return result
 
     insert(backbone, after, made, image_size, name)
+    if getattr(backbone.get_submodule(after).block, "keeps_mean", False):
+        refuse_where_averaged(backbone, after, image_size, name)
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
