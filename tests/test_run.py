@@ -207,6 +207,7 @@ def test_an_average_of_the_weights_is_what_is_saved(tmp_path):
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     long = [*QUICK, "rounds.rounds=3", "rounds.epochs_per_round=2", "rounds.steps_per_epoch=10"]
     long += ["evaluation.before=false", "evaluation.pixels=false", "train.checkpoint_every=4"]
+    long += ["strategy.momentum=0.9"]
     start = time.monotonic()
     launch("fewlabels.run", *long, "--out", tmp_path / "whole")
     whole = time.monotonic() - start
@@ -235,12 +236,12 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("memory", ["all", "null"])
+@pytest.mark.parametrize("memory", ["memory=all", "memory=null", "momentum=0.9"])
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, memory):
     same = [
         *QUICK,
         "model.freeze_batchnorm=statistics",
-        f"strategy.memory={memory}",
+        f"strategy.{memory}",
         "train.log_every=1",
     ]
     same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=20"]

@@ -118,6 +118,14 @@ class _Bridge(nn.Module):
             value = self.loss(embeddings, labels, pairs, past, memory.labels)
             return value
 
+    @torch.no_grad()
+    def recentre(self, centres: Tensor) -> None:
+        """Start a class's proxy, where the loss has one for each, from its new centre (K, D)."""
+        for name, weights in self.loss.named_parameters():
+            proxies = weights.T if name == "W" else weights
+            if name in ("W", "proxies") and proxies.shape == centres.shape:
+                proxies.copy_(centres)
+
 
 def _constructor(
     name: str, found: Any, wanted: list[str], settable: dict[str, inspect.Parameter]

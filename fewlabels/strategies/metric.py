@@ -37,7 +37,12 @@ Count = Annotated[int, Ge(1)]
 class Metric:
     """Trains an embedder on cluster labels with pair losses and a memory (Section 4.3.2).
 
-    With ``labels: all`` and no discovery it is supervised metric learning, unchanged.
+    With ``labels: all`` and no discovery it is supervised metric learning, unchanged. With
+    ``momentum`` the memory is a momentum memory bank, as in chapter 5's baseline (He et al.,
+    CVPR 2020): a slowly moving copy of the student fills it, so that entries of many batches agree.
+
+    A loss with weights for each class, such as ``pml:proxy_anchor_loss``, gets new ones at each
+    discovery that gives centres: these.
 
     Args:
         batch: images a step, over all processes, before views.
@@ -46,6 +51,8 @@ class Metric:
         memory: past embeddings that losses see: ``all`` training images, a number, or null.
         one_slot_per_image: the memory holds each image's latest embedding; else it is a queue.
         memory_start: optimiser steps before losses see the memory (cross-batch memory warms up).
+        momentum: decay of the moving average whose embeddings the memory holds; null: the
+            student's own.
         head: ``pca`` starts the head from the principal components of the frozen features.
         average: decay of a moving average of the student's weights, which is then what is
             evaluated and saved; null: the student itself.
@@ -65,6 +72,7 @@ class Metric:
         memory: Count | Literal["all"] | None = "all",
         one_slot_per_image: bool = True,
         memory_start: Annotated[int, Ge(0)] = 0,
+        momentum: Annotated[float, Interval(gt=0, lt=1)] | None = None,
         head: Literal["random", "pca"] = "random",
         average: Annotated[float, Interval(gt=0, lt=1)] | None = None,
     ) -> None:
@@ -77,13 +85,18 @@ class Metric:
                 f"strategy: a memory of {memory} is a queue, which has no slot for each image; "
                 "set one_slot_per_image: false, or memory: all"
             )
+        if momentum is not None and memory is None:
+            raise DataError(
+                "strategy: momentum fills a memory and there is none; set memory, or leave it out"
+            )
         self.batch, self.per_class, self.views, self.head = batch, per_class, views, head
         self.memory, self.one_slot = memory, one_slot_per_image
         self.memory_start = memory_start
-        self.averages = (
-            {} if average is None else {"average": Average("student", Ramp(end=average))}
-        )
-        self.deploys = "average" if self.averages else "student"
+        decays = {"average": average, "momentum": momentum}
+        self.averages = {
+            name: Average("student", Ramp(end=d)) for name, d in decays.items() if d is not None
+        }
+        self.deploys = "student" if average is None else "average"
         self.centres: Tensor | None = None
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
@@ -91,8 +104,8 @@ class Metric:
         self.view = build.view
         student = build.embedder()
         modules: dict[str, nn.Module] = {"student": student}
-        if self.averages:
-            modules["average"] = copy.deepcopy(student).requires_grad_(False)
+        for name in self.averages:
+            modules[name] = copy.deepcopy(student).requires_grad_(False)
         if self.memory is not None:
             size = None if self.memory == "all" else self.memory
             modules["memory"] = CrossBatchMemory(
@@ -130,6 +143,10 @@ class Metric:
         if found.centres is not None:
             device = next(models.plain("student").parameters()).device
             self.centres = torch.from_numpy(found.centres).to(device)
+            losses: list[Any] = [models.plain(f"loss.{name}") for name in self.loss_inputs]
+            for loss in losses:
+                if found.fresh and hasattr(loss, "recentre"):
+                    loss.recentre(self.centres)
         if self.memory is not None:
             memory: Any = models.plain("memory")
             memory.relabel(torch.from_numpy(found.labels))
@@ -145,18 +162,25 @@ class Metric:
     def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
         """What losses may ask for, by the names of their inputs."""
         part = batch["images"]
-        embedding = models["student"](torch.cat([view.images for view in part.views])).embedding
-        # Each view is gathered by itself, so that the global batch has the order of one process.
-        embeddings = torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
+        images = torch.cat([view.images for view in part.views])
+        embeddings = self._gathered(models, models["student"](images).embedding)
+        keys = embeddings
+        if "momentum" in self.averages:
+            with torch.no_grad():
+                keys = self._gathered(models, models["momentum"](images).embedding)
         labels = models.gather(part.labels).repeat(self.views)
         indices = models.gather(part.indices).repeat(self.views)
         return {
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": self.remember(models, clock, embeddings, labels, indices),
+            "memory": self.remember(models, clock, keys, labels, indices),
             "centres": self.centres,
         }
+
+    def _gathered(self, models: Models, embedding: Tensor) -> Tensor:
+        """The global batch in the order of one process: each view is gathered by itself."""
+        return torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
 
     def remember(
         self, models: Models, clock: Clock, embeddings: Tensor, labels: Tensor, indices: Tensor
