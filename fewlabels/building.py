@@ -39,17 +39,15 @@ class Builder:
         self, recipe: Recipe, task: str, size: int, classes: int | None, names: tuple[str, ...]
     ) -> None:
         self.recipe, self.size, self.classes = recipe, size, classes
-        model = recipe.model
         torch.manual_seed(derive(recipe.seed, "weights"))
-        same: dict[str, Any] = model.model_dump(exclude={"embedding_size", "freeze_batchnorm"})
-        same["blocks"] = [{"name": spec.name, **spec.options} for spec in recipe.blocks]
+        same, width = _model_options(recipe), recipe.model.embedding_size
         self.model: Embedder | Classifier = (
             Classifier(**same, classes=names)
             if task == "classification"
-            else Embedder(**same, embedding_size=model.embedding_size)
+            else Embedder(**same, embedding_size=width)
         )
         self.image_size = self.model.image_size
-        self.embedding_size = model.embedding_size or self.model.feature_size
+        self.embedding_size = width or self.model.feature_size
         views = [build("views", spec) for spec in recipe.views]
         self.view: ViewFunction = Pipeline(views, self.image_size)
 
@@ -68,6 +66,20 @@ class Builder:
         torch.manual_seed(derive(self.recipe.seed, "losses"))
         sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
         return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
+
+
+def _model_options(recipe: Recipe) -> dict[str, Any]:
+    same = recipe.model.model_dump(exclude={"embedding_size", "freeze_batchnorm"})
+    return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
+
+
+def check_blocks(recipe: Recipe) -> None:
+    """Put the recipe's blocks into its backbone, with random weights.
+
+    Raises:
+        ModelError: a block does not fit in its place, or would do nothing there.
+    """
+    Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
 
 
 def run_modules(

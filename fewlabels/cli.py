@@ -1,13 +1,14 @@
-"""The command line: run, study, check, list, show, schema."""
+"""The command line: run, study, check, list, show, assembly, schema."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import ComponentError, FewLabelsError, RecipeError, nearest
+from fewlabels.errors import ComponentError, FewLabelsError, ModelError, RecipeError, nearest
 from fewlabels.registry import REGISTRIES, Registry
 
 
@@ -31,6 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show = commands.add_parser("show", help="what a component is and which options it has")
     show.add_argument("kind", help="as in loss")
     show.add_argument("name", help="as in multi_similarity")
+    assembly = commands.add_parser("assembly", help="picture where SAN moves an image's features")
+    assembly.add_argument("model", help="a model folder, as in runs/NAME/model")
+    assembly.add_argument("image", help="a picture")
+    assembly.add_argument(
+        "--at", nargs="+", metavar="ROW,COLUMN", help="destinations; the four that move most"
+    )
+    assembly.add_argument("-o", "--out", default="assembly.png", help="assembly.png if left out")
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -52,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             list_components(given.kind)
         elif given.command == "show":
             show_component(given.kind, given.name)
+        elif given.command == "assembly":
+            draw_assembly(given.model, given.image, given.at, given.out)
         else:
             from fewlabels.json_schema import schema_text
 
@@ -77,8 +87,14 @@ def check_recipes(arguments: Sequence[str]) -> int:
     for path in paths:
         try:
             recipe = load_recipe(path, overrides)
+            if recipe.blocks:  # their places are known to the backbone alone
+                from fewlabels.building import check_blocks
+
+                check_blocks(recipe)
         except RecipeError as error:
             mistakes += error.mistakes
+        except ModelError as error:
+            mistakes.append(f"{path}: {error}")
         else:
             print(f"{path}: good (recipe {recipe.hash})")
     for mistake in mistakes:
@@ -103,6 +119,23 @@ def run_study(
     if out is not None:
         write(rows, out)
     print(markdown(rows), end="")
+
+
+def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:
+    """Write a picture of the assembly weights of positions given as "ROW,COLUMN"."""
+    from fewlabels.models.saved import load_model
+    from fewlabels.report.assembly import draw_assembly
+
+    for place in at or []:
+        if not re.fullmatch(r"\d+,\d+", place):
+            raise FewLabelsError(f"--at {place}: expected a row and a column, as in 0,3")
+    places = [(int(r), int(c)) for r, c in (place.split(",") for place in at)] if at else None
+    picture = draw_assembly(load_model(model), image, places)
+    try:
+        picture.save(out)
+    except (OSError, ValueError) as error:
+        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    print(out)
 
 
 def find_registry(kind: str) -> Registry:

@@ -1,10 +1,13 @@
 """What a person sees at the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fewlabels.cli import main
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def test_list_names_every_component_with_who_offers_it(capsys):
@@ -63,6 +66,15 @@ def test_check_tells_the_mistakes_of_every_recipe(capsys, tmp_path):
     captured = capsys.readouterr()
     assert len(captured.err.strip().splitlines()) == 2
     assert "c.yaml: good" in captured.out
+
+
+def test_check_tries_the_places_of_blocks(capsys):
+    recipe = str(RECIPES / "quickstart.yaml")
+    assert main(["check", recipe, "blocks={name: san, after: conv2}"]) == 0
+    assert main(["check", recipe, "blocks={name: san, after: conv3}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{recipe}: block 'san' after 'conv3': average pooling undoes it" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_schema_is_json_that_knows_the_components(capsys):

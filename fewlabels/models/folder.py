@@ -112,6 +112,15 @@ def read(folder: Path, kind: type[Config]) -> tuple[Config, dict[str, Tensor]]:
         raise ModelError(f"{folder / WEIGHTS}: damaged: {error}; copy it again") from error
 
 
+def kind(folder: Path) -> str:
+    """What a model folder says it holds; nothing if it cannot be read, which ``read`` explains."""
+    try:
+        data = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(data.get("kind", "")) if isinstance(data, dict) else ""
+
+
 _PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
 
 

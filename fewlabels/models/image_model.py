@@ -132,7 +132,7 @@ class ImageModel(nn.Module):
         """
         return centre(self.canvas(image), self.image_size)
 
-    def _prepare(self, image: Image.Image | Tensor) -> Tensor:
+    def prepare(self, image: Image.Image | Tensor) -> Tensor:
         """(3, S, S) floats in [0, 1]; a tensor of that size already is taken as it is."""
         if isinstance(image, Tensor) and image.shape[1:] != (self.image_size,) * 2:
             if image.is_floating_point():
@@ -157,7 +157,7 @@ class ImageModel(nn.Module):
         self.eval()
         rows = [np.empty((0, width), np.float32)]
         try:
-            prepared = pixels.each(images, self._prepare)
+            prepared = pixels.each(images, self.prepare)
             while batch := list(itertools.islice(prepared, batch_size)):
                 # Not inference_mode: what a backbone caches in it could never be trained with.
                 with torch.no_grad():
