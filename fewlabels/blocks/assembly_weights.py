@@ -7,25 +7,73 @@ permutation the differences below would drown in half precision.
 
 from __future__ import annotations
 
-import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
-NEIGHBOURS = [d for d in itertools.product((-1, 0, 1), repeat=2) if d != (0, 0)]
+NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
+"""Half of a position's eight neighbours; it is that of the other half."""
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     """Logarithms of doubly stochastic weights (Eq. 5.3), (B, N, N).
 
     Rows and columns are normalised in turn, ``iterations`` times; columns come last, so that every
-    destination is a convex combination of sources however far rows have come.
+    destination is a convex combination of sources however far rows have come. The first time is in
+    logarithms; what is left is a factor for each row and column, which float32 holds for logits
+    that span up to 80.
     """
-    for _ in range(iterations):
-        logits = logits.log_softmax(2).log_softmax(1)
-    return logits
+    logs = logits.log_softmax(2).log_softmax(1)
+    scaled: Tensor = _Scaled.apply(logs, iterations - 1)
+    return scaled
+
+
+class _Scaled(torch.autograd.Function):
+    """Factors for rows and columns, found in turn.
+
+    The gradient goes back through each turn, with products of a matrix and a vector alone; left to
+    autograd, two matrices of each turn would be kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logs: Tensor, turns: int) -> Tensor:
+        kernel = logs.exp()
+        columns = [torch.ones_like(kernel[:, :1])]  # (B, 1, N)
+        rows = []  # (B, N, 1)
+        for _ in range(turns):
+            rows.append(_inverse(kernel @ columns[-1].mT))
+            columns.append(_inverse(rows[-1].mT @ kernel))
+        ctx.save_for_backward(kernel, *rows, *columns)
+        return logs + rows[-1].log() + columns[-1].log() if rows else logs.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        kernel, *factors = ctx.saved_tensors
+        turns = len(factors) // 2
+        if not turns:
+            return gradient, None
+        rows, columns = factors[:turns], factors[turns:]
+        of_row, of_column = gradient.sum(2, keepdim=True), gradient.sum(1, keepdim=True)
+        left, right = [], []  # (B, N, 1), (B, 1, N), whose products are what the kernel adds
+        for turn in reversed(range(turns)):
+            # log c = -log(r K), then log r = -log(K c) of the turn before.
+            weighed = columns[turn + 1] * of_column
+            left.append(rows[turn])
+            right.append(weighed)
+            of_row = of_row - rows[turn] * (kernel @ weighed.mT)
+            weighed = rows[turn] * of_row
+            left.append(weighed)
+            right.append(columns[turn])
+            of_column = -columns[turn] * (weighed.mT @ kernel)
+            of_row = torch.zeros_like(of_row)
+        return gradient - kernel * (torch.cat(left, 2) @ torch.cat(right, 1)), None
+
+
+def _inverse(sums: Tensor) -> Tensor:
+    return 1 / sums.clamp(min=torch.finfo(sums.dtype).tiny)
 
 
 def entropy(log_weights: Tensor) -> Tensor:
@@ -59,15 +107,16 @@ def coherence(weights: Tensor, maps: Tensor) -> Tensor:
     where = weights.unflatten(2, (height, width)).unflatten(1, (height, width))  # (B, H, W, H, W)
     alike = normalize(maps.detach().to(weights), dim=1)
     for dy, dx in NEIGHBOURS:
-        here, there = _overlap(height, dy), _overlap(width, dx)
-        own, other = zip(here, there, strict=True)
+        own, other = zip(_overlap(height, dy), _overlap(width, dx), strict=True)
         alpha = (alike[(..., *own)] * alike[(..., *other)]).sum(1).clamp(min=0)
-        # Moved by one step back; what comes in from outside is 0.
-        moved = where[(slice(None), *other)]
-        moved = pad(moved, (max(0, -dx), max(0, dx), max(0, -dy), max(0, dy)))
-        moved = moved[..., max(0, dy) : max(0, dy) + height, max(0, dx) : max(0, dx) + width]
-        apart = torch.linalg.vector_norm(where[(slice(None), *own)] - moved, dim=(3, 4))
-        total = total + (alpha * apart).sum((1, 2)).mean()
+        one, two = where[(slice(None), *own)], where[(slice(None), *other)]
+        # Where both could be, and the rest, which a step would take off the map, in three norms.
+        both = one[(..., *own)] - two[(..., *other)]
+        for goes, inside in ((one, own), (two, other)):
+            rows, columns = (_rest(s, n) for s, n in zip(inside, (height, width), strict=True))
+            parts = (both, goes[..., rows, :], goes[..., inside[0], columns])
+            norms = torch.stack([torch.linalg.vector_norm(p, dim=(3, 4)) for p in parts])
+            total = total + (alpha * torch.linalg.vector_norm(norms, dim=0)).sum((1, 2)).mean()
     return total / weights.shape[1]
 
 
@@ -75,3 +124,8 @@ def _overlap(size: int, step: int) -> tuple[slice, slice]:
     """Positions along an axis whose neighbour is inside, and these neighbours."""
     start, stop = max(0, -step), size - max(0, step)
     return slice(start, stop), slice(start + step, stop + step)
+
+
+def _rest(inside: slice, size: int) -> slice:
+    """Positions along an axis beside a stretch that begins or ends with it."""
+    return slice(0, inside.start) if inside.start else slice(inside.stop, size)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from fewlabels.blocks.assembly_weights import coherence, correlation, entropy, sinkhorn
@@ -77,7 +77,7 @@ class SAN(nn.Module):
         hidden: Annotated[int, Ge(4)] = 64,
         normalise: Literal["sinkhorn", "softmax"] = "sinkhorn",
         iterations: Annotated[int, Ge(1)] = 20,
-        scale: Annotated[float, Gt(0)] | None = None,
+        scale: Annotated[float, Interval(gt=0, le=30)] | None = None,
     ) -> None:
         super().__init__()
         if height * width < 2:

@@ -12,6 +12,7 @@ from fewlabels.blocks.san import SAN, identity_bias
 from fewlabels.contracts import collect_side, collect_terms
 from fewlabels.errors import ModelError
 
+EIGHT = [d for d in itertools.product((-1, 0, 1), repeat=2) if d != (0, 0)]
 KINDS = list(itertools.product(["conv", "attention"], ["sinkhorn", "softmax"]))
 
 
@@ -49,6 +50,30 @@ def test_rows_and_columns_sum_to_one(count):
     assert (early.sum(2) - 1).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 5, 20])
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_sinkhorn_by_turns_in_logarithms(iterations, spread):
+    torch.manual_seed(0)
+    ours = (spread * torch.randn(2, 16, 16)).requires_grad_()
+    plain = ours.detach().double().requires_grad_()
+    logs = plain
+    for _ in range(iterations):
+        logs = logs.log_softmax(2).log_softmax(1)
+    found = weighing.sinkhorn(ours, iterations)
+    torch.testing.assert_close(found.double(), logs, rtol=1e-4, atol=1e-4)
+    pull = torch.randn(2, 16, 16)
+    (found * pull).sum().backward()
+    (logs * pull).sum().backward()
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_float32_holds_the_largest_logits_that_a_block_may_ask_for():
+    logits = 30 * torch.randn(4, 49, 49).sign() + 7 * torch.eye(49)
+    weights = weighing.sinkhorn(logits, 20).exp()
+    expected = weighing.sinkhorn(logits.double(), 20).exp()
+    torch.testing.assert_close(weights.double(), expected, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("count", [9, 16, 49])
 def test_entropy_by_loops(count):
     logs = log_weights(count, iterations=1)  # rows are far from 1, so normalising them counts
@@ -78,7 +103,7 @@ def test_coherence_by_loops(shape):
     places = list(itertools.product(range(height), range(width)))
     expected = 0.0
     for w, f in zip(weights, maps, strict=True):
-        for (i, j), (di, dj) in itertools.product(places, weighing.NEIGHBOURS):
+        for (i, j), (di, dj) in itertools.product(places, EIGHT):
             if (i + di, j + dj) not in places:
                 continue
             a, b = f[:, i, j], f[:, i + di, j + dj]
@@ -157,7 +182,7 @@ def test_it_begins_near_the_identity_and_every_weight_learns(predictor, normalis
 def test_a_permutation_in_gives_that_permutation_out(predictor):
     """Whatever predicts it: logits that say one thing loudly move features to that place."""
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
-    block = made(predictor, scale=50.0).eval()
+    block = made(predictor, scale=30.0).eval()
     logits = torch.full((1, 16, 16), -1000.0)
     logits[0, order, torch.arange(16)] = 1000.0
     maps = torch.randn(1, 6, 4, 4)
