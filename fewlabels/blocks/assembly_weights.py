@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 """Half of a position's eight neighbours; it is that of the other half."""
@@ -105,10 +104,12 @@ def coherence(weights: Tensor, maps: Tensor) -> Tensor:
     """
     (height, width), total = maps.shape[2:], weights.new_zeros(())
     where = weights.unflatten(2, (height, width)).unflatten(1, (height, width))  # (B, H, W, H, W)
-    alike = normalize(maps.detach().to(weights), dim=1)
+    features = maps.detach().to(weights)
+    lengths = torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12)
     for dy, dx in NEIGHBOURS:
         own, other = zip(_overlap(height, dy), _overlap(width, dx), strict=True)
-        alpha = (alike[(..., *own)] * alike[(..., *other)]).sum(1).clamp(min=0)
+        alike = (features[(..., *own)] * features[(..., *other)]).sum(1).clamp(min=0)
+        alpha = alike / lengths[(..., *own)] / lengths[(..., *other)]
         one, two = where[(slice(None), *own)], where[(slice(None), *other)]
         # Where both could be, and the rest, which a step would take off the map, in three norms.
         both = one[(..., *own)] - two[(..., *other)]

@@ -89,10 +89,11 @@ class SAN(nn.Module):
                 "overcome; raise it, or leave it out"
             )
         self.doubly, self.iterations, self.scale = normalise == "sinkhorn", iterations, scale
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=False)
         self.predict: nn.Module = (
-            ConvPredictor(channels, hidden, height, width)
+            ConvPredictor(hidden, height, width)
             if predictor == "conv"
-            else AttentionPredictor(channels, hidden)
+            else AttentionPredictor(hidden)
         )
 
     @property
@@ -102,19 +103,27 @@ class SAN(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """A map of the same shape (B, C, H, W)."""
-        square = _at_least_float(maps).square().mean((1, 2, 3), keepdim=True)
-        logits = self.predict(maps * square.clamp(min=1e-12).rsqrt().to(maps))
+        # Logits are of the map divided by its root mean square, which passes the first layer.
+        length = torch.linalg.vector_norm(maps, dim=(1, 2, 3), keepdim=True, dtype=_wide(maps))
+        gain = math.sqrt(maps[0].numel()) / length.clamp(min=1e-6)
+        tokens = self.reduce(maps)
+        logits = self.predict(tokens * gain.to(tokens))
         with torch.autocast(maps.device.type, enabled=False):
             log_weights = self.normalised(logits)
             weights = log_weights.exp()
             write_side("san.weights", weights)
             if self.training and torch.is_grad_enabled():
                 self._tell(log_weights, weights, maps)
-        return (maps.flatten(2) @ weights.to(maps.dtype)).unflatten(2, maps.shape[2:])
+        sources, weights = maps.flatten(2), weights.to(maps.dtype)
+        if maps.is_contiguous(memory_format=torch.channels_last):  # then so is what comes out
+            assembled = (weights.mT @ sources.mT).mT
+        else:
+            assembled = sources @ weights
+        return assembled.unflatten(2, maps.shape[2:])
 
     def normalised(self, logits: Tensor) -> Tensor:
         """Logarithms of the weights from what the predictor gives (B, N, N), in float32."""
-        logits = _at_least_float(logits)
+        logits = logits.to(_wide(logits))
         count = logits.shape[1]
         bias = identity_bias(count)
         scale = max(self.scale or bias, bias)  # a larger image than that of training has more
@@ -146,8 +155,8 @@ class SAN(nn.Module):
         )
 
 
-def _at_least_float(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+def _wide(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def identity_bias(count: int) -> float:
@@ -158,53 +167,51 @@ def identity_bias(count: int) -> float:
 class ConvPredictor(nn.Module):
     """Each source predicts its destinations, from itself and its eight neighbours."""
 
-    def __init__(self, channels: int, hidden: int, height: int, width: int) -> None:
+    def __init__(self, hidden: int, height: int, width: int) -> None:
         super().__init__()
         self.size = (height, width)
         last = nn.Conv2d(hidden, height * width, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(),
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
             last,
         )
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Logits (B, N, N) of a map (B, C, H, W).
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (B, N, N) of tokens (B, hidden, H, W).
 
         Raises:
             ModelError: a map of another size.
         """
-        height, width = maps.shape[2:]
+        height, width = tokens.shape[2:]
         if (height, width) != self.size:
             raise ModelError(
                 f"SAN was made for maps of {self.size[0]} x {self.size[1]} positions and got "
                 f"{height} x {width}; keep the image size, or use predictor: attention"
             )
-        destinations: Tensor = self.layers(maps)  # (B, N of destinations, H, W of sources)
+        destinations: Tensor = self.layers(tokens)  # (B, N of destinations, H, W of sources)
         return destinations.flatten(2).transpose(1, 2)
 
 
 class AttentionPredictor(nn.Module):
     """Queries of destinations meet keys of sources; both know where they are."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
         if hidden % 4:
             raise ValueError(f"hidden {hidden} is no multiple of 4; a position takes four channels")
-        self.token = nn.Conv2d(channels, hidden, 1)
         self.key = nn.Conv2d(hidden, hidden, 1)
         self.query = nn.Conv2d(hidden, hidden, 1)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)  # type: ignore[arg-type]
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Logits (B, N, N) of a map (B, C, H, W)."""
-        tokens = self.token(maps)
-        tokens = tokens + positions(maps.shape[2], maps.shape[3], tokens.shape[1]).to(tokens)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (B, N, N) of tokens (B, hidden, H, W)."""
+        hidden, height, width = tokens.shape[1:]
+        tokens = tokens + positions(height, width, hidden).to(tokens)
         keys, queries = self.key(tokens).flatten(2), self.query(tokens).flatten(2)
         logits: Tensor = keys.transpose(1, 2) @ queries / math.sqrt(keys.shape[1])
         return logits

@@ -167,6 +167,30 @@ def test_inshop_by_its_partition_file(tmp_path, folder):
         load(InShop, tmp_path)
 
 
+def test_inshops_true_counts_pass_and_one_image_less_is_an_error(tmp_path):
+    """25,882 train, 14,218 query, 12,612 gallery; 52,712 images of 7,982 items in all."""
+    jpeg(tmp_path / "img" / "a.jpg")
+    parts = {
+        "train": (25882, 0, 3997),
+        "query": (14218, 3997, 3985),
+        "gallery": (12612, 3997, 3985),
+    }
+    lines = [
+        f"img/a.jpg id_{first + i % items:08d} {part}"
+        for part, (count, first, items) in parts.items()
+        for i in range(count)
+    ]
+    path, head = tmp_path / "list_eval_partition.txt", "image_name item_id evaluation_status"
+    path.write_text("\n".join([str(len(lines)), head, *lines]))
+    records = InShop(root=str(tmp_path)).load()
+    assert (len(records), len(records.classes)) == (52712, 7982)
+    lines.remove("img/a.jpg id_00003997 query")
+    path.write_text("\n".join([str(len(lines)), head, *lines]))
+    sentence = "query has 14,217 images of 3,985 classes, not 14,218 of 3,985; the download is"
+    with pytest.raises(DataError, match=sentence):
+        InShop(root=str(tmp_path)).load()
+
+
 def cifar_rows(count):
     return np.random.default_rng(0).integers(0, 256, (count, 3072), dtype=np.uint8)
 

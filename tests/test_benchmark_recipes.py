@@ -1,4 +1,4 @@
-"""The chapter's recipe on a folder in CUB's layout."""
+"""The recipes of chapters 4 and 5 on folders in the layouts of CUB and In-Shop."""
 
 import json
 import os
@@ -11,9 +11,11 @@ import pytest
 import torch
 from pictures import moved, texture
 
+import fewlabels
 from fewlabels import Embedder
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "tac_ccl_cub.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE = RECIPES / "tac_ccl_cub.yaml"
 MODEL = {
     "backbone": "googlenet",
     "image_size": 64,
@@ -98,3 +100,61 @@ def test_counts_that_are_not_cubs_are_an_error_that_says_so(cub):
     assert done.returncode == 2
     assert "5,864" in done.stderr or "5864" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+TINY = ["model.pretrained=false", "model.image_size=64", "data.check_counts=false"]
+TINY += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=3"]
+TINY += ["train.log_every=1", "train.precision=no", "strategy.batch=20", "evaluation.before=false"]
+
+
+def small(name, out, *overrides):
+    """A recipe for three steps of 64 pixels; the rows of its metrics, and its last optimiser state."""
+    recipe = fewlabels.load_recipe(RECIPES / f"{name}.yaml", [*TINY, *overrides])
+    folder = fewlabels.train(recipe, out=out).folder
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (last,) = (folder / "checkpoints").iterdir()
+    state = torch.load(last / "optimizers.pt", weights_only=True)["embed"]["state"].values()
+    return rows, state
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("san_cub", ["multi_similarity", "pml:contrastive_loss"]),
+        ("san_unsupervised_cub", ["multi_similarity", "pml:contrastive_loss"]),
+        ("ms_san_cub", ["multi_similarity"]),
+        ("proxy_anchor_san_cub", ["pml:proxy_anchor_loss"]),
+    ],
+)
+def test_chapter_5s_recipes_train_every_weight_of_san(cub, monkeypatch, name, terms):
+    monkeypatch.setenv("FEWLABELS_DATA", str(cub / "data"))
+    clusters = ["discovery.clusters=6"] if "unsupervised" in name else []
+    rows, state = small(name, cub, *clusters)
+    steps = [row for row in rows if row["kind"] == "train"]
+    assert len(steps) == 3
+    logged = {"san.entropy", "san.correlation", "san.coherence", "san.off_diagonal", "san.moved"}
+    for row in steps:
+        assert row.keys() >= {*terms, *logged}
+        assert all(np.isfinite(row[term]) for term in (*terms, *logged))
+    assert steps[0]["san.off_diagonal"] == pytest.approx(1 / (1 + np.exp(3)), rel=0.05)
+    assert steps[2]["san.off_diagonal"] != steps[0]["san.off_diagonal"]
+    assert all(moment["exp_avg_sq"].max() > 0 for moment in state)
+
+
+def test_inshop_is_reported_in_both_settings(tmp_path, monkeypatch):
+    """Queries against the gallery, and the whole test set against itself."""
+    root = tmp_path / "data" / "Inshop_Clothes"
+    (root / "img").mkdir(parents=True)
+    lines = []
+    for item in range(8):
+        for i, part in enumerate(["train"] * 5 if item < 4 else ["query", "gallery", "gallery"]):
+            texture(item, 64).rotate(20 * i).save(root / "img" / f"{item}_{i}.jpg")
+            lines.append(f"img/{item}_{i}.jpg id_{item} {part}")
+    head = [str(len(lines)), "image_name item_id evaluation_status"]
+    (root / "list_eval_partition.txt").write_text("\n".join([*head, *lines]))
+    monkeypatch.setenv("FEWLABELS_DATA", str(tmp_path / "data"))
+    rows, _ = small("san_inshop", tmp_path)
+    scores = {row["search"]: row for row in rows if row["kind"] == "evaluation"}
+    assert scores["query against gallery"]["queries"] == 4
+    assert scores["all against all"]["queries"] == 12
+    assert "recall@30" in scores["all against all"]
