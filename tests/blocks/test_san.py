@@ -1,5 +1,6 @@
 """SAN against plain loops over the dissertation's sums, and what a training step is told."""
 
+import copy
 import itertools
 import math
 
@@ -331,3 +332,22 @@ def test_the_probe_moves_no_random_number_and_no_weight():
     own = model.backbone.state_dict()
     for path, value in bare.backbone.state_dict().items():
         assert torch.equal(own[path.replace("layer3.", "layer3.module.")], value), path
+
+
+@pytest.mark.parametrize("predictor", ["conv", "attention"])
+def test_a_model_with_it_is_copied_saved_and_exported(predictor, tmp_path):
+    torch.manual_seed(0)
+    block = {"name": "san", "after": "layer3", "hidden": 8, "predictor": predictor}
+    model = Embedder("resnet18", image_size=64, embedding_size=8, blocks=[block])
+    for parameter in model.backbone.layer3.block.predict.parameters():
+        parameter.data.normal_(0, 0.5)
+    model.eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images).embedding
+        model.save_pretrained(tmp_path)
+        for same in (copy.deepcopy(model), Embedder.from_pretrained(tmp_path)):
+            torch.testing.assert_close(same(images).embedding, expected)
+            assert same(images).side["san.weights"].shape == (2, 16, 16)
+        program = torch.export.export(model, (images,))
+        torch.testing.assert_close(program.module()(images).embedding, expected)
