@@ -59,9 +59,9 @@ class SAN(nn.Module):
         "san.moved",
     )
     weights: ClassVar[Mapping[str, Ramp]] = {
-        "san.entropy": Ramp(end=0.01),
-        "san.correlation": Ramp(end=0.01),
-        "san.coherence": Ramp(end=0.01),
+        "san.entropy": Ramp(end=0.0003),
+        "san.correlation": Ramp(end=0.0003),
+        "san.coherence": Ramp(end=0.0003),
         "san.residual": Ramp(end=0.0),
         "san.off_diagonal": Ramp(end=0.0),
         "san.moved": Ramp(end=0.0),
