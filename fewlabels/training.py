@@ -138,7 +138,7 @@ class Training:
         self._remark(phase)
 
     def _remark(self, phase: Phase) -> None:
-        """Say what blocks have to say of how their terms ended."""
+        """Pass on what blocks say of how their terms ended."""
         blocks: list[Any] = [b for n in phase.trains for b in self.running.plain(n).modules()]
         for block in blocks:
             told = hasattr(block, "remark") and self.logged.keys() >= set(block.terms)

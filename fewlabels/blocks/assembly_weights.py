@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
-"""Half of a position's eight neighbours; it is that of the other half."""
+"""Half of the eight neighbours: seen from there, a position is one of the other half."""
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
@@ -56,19 +56,19 @@ class _Scaled(torch.autograd.Function):
             return gradient, None
         rows, columns = factors[:turns], factors[turns:]
         of_row, of_column = gradient.sum(2, keepdim=True), gradient.sum(1, keepdim=True)
-        left, right = [], []  # (B, N, 1), (B, 1, N), whose products are what the kernel adds
-        for turn in reversed(range(turns)):
-            # log c = -log(r K), then log r = -log(K c) of the turn before.
-            weighed = columns[turn + 1] * of_column
-            left.append(rows[turn])
-            right.append(weighed)
-            of_row = of_row - rows[turn] * (kernel @ weighed.mT)
-            weighed = rows[turn] * of_row
-            left.append(weighed)
-            right.append(columns[turn])
-            of_column = -columns[turn] * (weighed.mT @ kernel)
-            of_row = torch.zeros_like(of_row)
-        return gradient - kernel * (torch.cat(left, 2) @ torch.cat(right, 1)), None
+        left, right = [], []  # (B, N, 1), (B, 1, N): the kernel's gradient is of their products
+        with torch.autocast(gradient.device.type, enabled=False):
+            for turn in reversed(range(turns)):
+                # log c = -log(r K), and r is in the result itself after the last turn alone.
+                across = columns[turn + 1] * of_column
+                of_row = of_row - rows[turn] * (kernel @ across.mT)
+                # log r = -log(K c), of the columns before.
+                down = rows[turn] * of_row
+                of_column = -columns[turn] * (down.mT @ kernel)
+                of_row = torch.zeros_like(of_row)
+                left += [rows[turn], down]
+                right += [across, columns[turn]]
+            return gradient - kernel * (torch.cat(left, 2) @ torch.cat(right, 1)), None
 
 
 def _inverse(sums: Tensor) -> Tensor:

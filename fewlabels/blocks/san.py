@@ -144,7 +144,7 @@ class SAN(nn.Module):
 
     @staticmethod
     def remark(values: Mapping[str, float]) -> str | None:
-        """What a person should know of a training phase, from the terms' means over it."""
+        """What a person should know of a training phase, from the terms of its last logged step."""
         moved, off = values["san.moved"], values["san.off_diagonal"]
         if min(moved, off) >= INACTIVE:
             return None
