@@ -31,13 +31,18 @@ class PlacedBlock(BaseModel):
     after: str
 
 
-class ImageConfig(BaseModel):
-    """All that a model is made of, but its weights."""
+class SavedConfig(BaseModel):
+    """The config.json of any folder that this package writes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     format: Literal[1] = FORMAT
     kind: str
+
+
+class ImageConfig(SavedConfig):
+    """All that a model is made of, but its weights."""
+
     # A bare name: with a colon it would mean a place that timm downloads or reads from.
     backbone: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     pooling: str | None
@@ -66,6 +71,7 @@ class ClassifierConfig(ImageConfig):
 
 
 Config = TypeVar("Config", bound=ImageConfig)
+AnyConfig = TypeVar("AnyConfig", bound=SavedConfig)
 
 
 def write(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
@@ -105,7 +111,7 @@ def read(folder: Path, kind: type[Config]) -> tuple[Config, dict[str, Tensor]]:
             raise ModelError(
                 f"{folder}: no {name}{hint}; a model folder holds {CONFIG} and {WEIGHTS}"
             )
-    config = _config(folder / CONFIG, kind)
+    config = read_config(folder / CONFIG, kind)
     try:
         return config, load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
@@ -124,7 +130,12 @@ def kind(folder: Path) -> str:
 _PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
 
 
-def _config(file: Path, wanted: type[Config]) -> Config:
+def read_config(file: Path, wanted: type[AnyConfig]) -> AnyConfig:
+    """A checked config.json.
+
+    Raises:
+        ModelError: it is missing a key, or is of another kind or format.
+    """
     try:
         text = file.read_text("utf-8")
         data = json.loads(text)
@@ -133,9 +144,10 @@ def _config(file: Path, wanted: type[Config]) -> Config:
     if not isinstance(data, dict):
         raise ModelError(f"{file}: expected a JSON object, got {type(data).__name__}")
     version, kind = data.get("format"), data.get("kind")
-    if type(version) is int and version > FORMAT:
+    newest = wanted.model_fields["format"].default
+    if type(version) is int and version > newest:
         raise ModelError(
-            f"{file}: format {version} is newer than this fewlabels reads ({FORMAT}); "
+            f"{file}: format {version} is newer than this fewlabels reads ({newest}); "
             "pip install --upgrade fewlabels"
         )
     expected = wanted.model_fields["kind"].default
@@ -149,7 +161,7 @@ def _config(file: Path, wanted: type[Config]) -> Config:
         ) from error
 
 
-def _sentence(file: Path, item: Any, wanted: type[ImageConfig]) -> str:
+def _sentence(file: Path, item: Any, wanted: type[SavedConfig]) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         return f"{file}: {key}: unknown key{nearest(key, wanted.model_fields)}"

@@ -15,10 +15,10 @@ from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from fewlabels.data.images import SUFFIXES, image_files
 from fewlabels.errors import ModelError
 
 Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def canvas(
@@ -63,17 +63,26 @@ def each(images: Images, prepare: Callable[[Image.Image | Tensor], Tensor]) -> I
         yield image
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The images below a folder, in sorted order; hidden files are none.
+
+    Raises:
+        ModelError: there is none.
+    """
+    files = image_files(folder)
+    if not files:
+        raise ModelError(
+            f"{folder}: no image in this folder; looked for {', '.join(sorted(SUFFIXES))}"
+        )
+    return files
+
+
 def _items(images: Images) -> Iterator[Any]:
     if isinstance(images, (str, Path)):
         path = Path(images)
         if not path.is_dir():
             return iter([path])
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise ModelError(
-                f"{path}: no image in this folder; looked for {', '.join(sorted(SUFFIXES))}"
-            )
-        return iter(files)
+        return iter(files_of(path))
     if isinstance(images, (Image.Image, Mapping)):
         return iter([images])
     if isinstance(images, (Tensor, np.ndarray)):

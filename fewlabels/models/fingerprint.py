@@ -1,0 +1,34 @@
+"""A name for what a model computes, so that its embeddings are never compared with another's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from fewlabels.models.image_model import ImageModel
+
+
+def fingerprint(model: ImageModel) -> str:
+    """SHA-256 of a model's weights, and of the settings beside them that change its output.
+
+    The name of the backbone is left out: a saved model may bear a shorter one. About a second for
+    2 GB of weights.
+    """
+    settings = {
+        "pooling": model.pooling,
+        "options": model.backbone_options,
+        "blocks": model.blocks,
+        "image_size": model.image_size,
+        "crop_pct": model.crop_pct,
+        "interpolation": model.interpolation,
+        **model.statistics,
+    }
+    # A plugin's option may be any object; its text will do here.
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
