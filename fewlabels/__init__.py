@@ -14,13 +14,15 @@ _WHERE = {
     "Classifier": "fewlabels.models.classifier",
     "Embedder": "fewlabels.models.embedder",
     "FewLabelsError": "fewlabels.errors",
+    "Index": "fewlabels.index.index",
     "load_recipe": "fewlabels.recipe",
     "train": "fewlabels.run",
 }
-__all__ = ["Classifier", "Embedder", "FewLabelsError", "load_recipe", "train"]
+__all__ = ["Classifier", "Embedder", "FewLabelsError", "Index", "load_recipe", "train"]
 
 if TYPE_CHECKING:
     from fewlabels.errors import FewLabelsError
+    from fewlabels.index.index import Index
     from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
     from fewlabels.recipe import load_recipe
