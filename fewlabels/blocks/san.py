@@ -103,10 +103,10 @@ class SAN(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """A map of the same shape (B, C, H, W)."""
-        # Logits are of the map divided by its root mean square, which passes the first layer.
-        length = torch.linalg.vector_norm(maps, dim=(1, 2, 3), keepdim=True, dtype=_wide(maps))
-        gain = math.sqrt(maps[0].numel()) / length.clamp(min=1e-6)
         tokens = self.reduce(maps)
+        # Each image's have a root mean square of 1, whatever the scale of the network's maps is.
+        length = torch.linalg.vector_norm(tokens, dim=(1, 2, 3), keepdim=True, dtype=_wide(tokens))
+        gain = math.sqrt(tokens[0].numel()) / length.clamp(min=1e-6)
         logits = self.predict(tokens * gain.to(tokens))
         with torch.autocast(maps.device.type, enabled=False):
             log_weights = self.normalised(logits)
