@@ -34,6 +34,10 @@ class ModelError(FewLabelsError):
     """Weights or a model folder that do not fit."""
 
 
+class HubError(FewLabelsError):
+    """The Hugging Face Hub refuses, or cannot be reached; or what must not be pushed to it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'margin'?"`` when a known name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

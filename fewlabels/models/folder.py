@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,6 +31,20 @@ class PlacedBlock(BaseModel):
     after: str
 
 
+class Plugin(BaseModel):
+    """Who offers a component that is not built in; text for a person, nothing is imported by it.
+
+    ``distribution`` is None for one that a program registered by itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["backbone", "block"]
+    name: Annotated[str, Field(pattern=r"^[\w.:-]+$")]
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] | None
+    version: Annotated[str, Field(pattern=r"^[\w.+!-]*$")] = ""
+
+
 class SavedConfig(BaseModel):
     """The config.json of any folder that this package writes."""
 
@@ -53,6 +67,7 @@ class ImageConfig(SavedConfig):
     std: ThreePositive
     backbone_options: dict[str, Any]
     blocks: list[PlacedBlock] = []
+    plugins: list[Plugin] = []
 
 
 class EmbedderConfig(ImageConfig):
@@ -93,36 +108,41 @@ def write(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> Non
         os.replace(folder / f"{name}.part", folder / name)
 
 
-def read(folder: Path, kind: type[Config]) -> tuple[Config, dict[str, Tensor]]:
+def read(
+    folder: Path, kind: type[Config], what: str | None = None
+) -> tuple[Config, dict[str, Tensor]]:
     """The checked config and the weights.
+
+    Args:
+        what: the folder's name in errors, where it is not its path.
 
     Raises:
         ModelError: a missing file, a config of another format or kind, or a damaged file.
     """
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such folder; give one that save_pretrained wrote "
-            "(names on the Hub are not read yet)"
-        )
+    what = str(folder) if what is None else what
+    names = sorted(path.name for path in folder.iterdir())
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            pickled = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
-            hint = f"; {pickled[0]} is pickled, can run code and is not read" if pickled else ""
-            raise ModelError(
-                f"{folder}: no {name}{hint}; a model folder holds {CONFIG} and {WEIGHTS}"
-            )
-    config = read_config(folder / CONFIG, kind)
+            raise ModelError(missing(what, name, names))
+    config = read_config(folder / CONFIG, kind, f"{what}/{CONFIG}")
     try:
         return config, load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{folder / WEIGHTS}: damaged: {error}; copy it again") from error
+        raise ModelError(f"{what}/{WEIGHTS}: damaged: {error}; copy it again") from error
+
+
+def missing(what: str, name: str, names: Iterable[str]) -> str:
+    """The sentence for a model without one of its files; ``names`` are those that it has."""
+    pickled = [other for other in names if Path(other).suffix in _PICKLED]
+    hint = f"; {pickled[0]} is pickled, can run code and is not read" if pickled else ""
+    return f"{what}: no {name}{hint}; a model is {CONFIG} and {WEIGHTS}"
 
 
 def kind(folder: Path) -> str:
     """What a model folder says it holds; nothing if it cannot be read, which ``read`` explains."""
     try:
         data = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(data.get("kind", "")) if isinstance(data, dict) else ""
 
@@ -130,20 +150,29 @@ def kind(folder: Path) -> str:
 _PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
 
 
-def read_config(file: Path, wanted: type[AnyConfig]) -> AnyConfig:
+def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) -> AnyConfig:
     """A checked config.json.
+
+    Args:
+        file: its name in errors, where it is not its path.
 
     Raises:
         ModelError: it is missing a key, or is of another kind or format.
     """
+    file = str(path) if file is None else file
     try:
-        text = file.read_text("utf-8")
+        text = path.read_text("utf-8")
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ModelError(f"{file}: expected a JSON object, got {type(data).__name__}")
     version, kind = data.get("format"), data.get("kind")
+    if "format" not in data:
+        raise ModelError(
+            f"{file}: no format number, so fewlabels did not write this; give a folder that "
+            "save_pretrained or fewlabels push wrote"
+        )
     newest = wanted.model_fields["format"].default
     if type(version) is int and version > newest:
         raise ModelError(
@@ -161,10 +190,15 @@ def read_config(file: Path, wanted: type[AnyConfig]) -> AnyConfig:
         ) from error
 
 
-def _sentence(file: Path, item: Any, wanted: type[SavedConfig]) -> str:
+def _sentence(file: str, item: Any, wanted: type[SavedConfig]) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         return f"{file}: {key}: unknown key{nearest(key, wanted.model_fields)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing"
+    if item["type"] == "string_pattern_mismatch":
+        return (
+            f"{file}: {key}: {item['input']!r} is no registered name, and nothing "
+            "else is loaded; names are letters, digits, dots, dashes and underscores"
+        )
     return f"{file}: {key}: {item['msg']}, got {item['input']!r}"

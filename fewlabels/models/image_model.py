@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,14 @@ from torchvision.transforms.functional import to_pil_image
 from typing_extensions import Self
 
 from fewlabels.data.pixels import centre
-from fewlabels.errors import ModelError
+from fewlabels.errors import FewLabelsError, ModelError
 from fewlabels.models import folder as folders
 from fewlabels.models import images as pixels
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
+from fewlabels.models.card import short_card
+from fewlabels.models.fetch import CARD, fetch
+from fewlabels.models.plugins import check_plugins, plugins_of
+from fewlabels.models.send import check_name, send
 
 
 class ImageModel(nn.Module):
@@ -186,19 +191,65 @@ class ImageModel(nn.Module):
             **self.statistics,  # type: ignore[arg-type]
             backbone_options=self.backbone_options,
             blocks=self.blocks,  # type: ignore[arg-type]
+            plugins=plugins_of(self.name, self.blocks),
             **self._own_config(),
         )
         folders.write(Path(folder), config, self.state_dict())
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """The model in a folder, in evaluation mode; downloads nothing and unpickles nothing.
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Commit weights, config and a short card to ``org/name``; gives the commit's address.
+
+        ``fewlabels push`` sends a run with its full card instead.
+
+        Args:
+            private: make the repository a private one; one that is public already is refused.
 
         Raises:
-            ModelError: no such folder, or one that does not hold a model of this kind.
+            HubError: a name that is none, or what the Hub refuses.
         """
-        folder = Path(folder)
-        config, state = folders.read(folder, cls.config)
-        model = cls(**config.model_dump(exclude={"format", "kind"}))
-        load_exactly(model, state, str(folder / folders.WEIGHTS))
+        check_name(repo)
+        with TemporaryDirectory() as made:
+            self.save_pretrained(made)
+            files: dict[str, Path | bytes] = {
+                name: Path(made) / name for name in (folders.CONFIG, folders.WEIGHTS)
+            }
+            files[CARD] = short_card(repo, self.config.model_fields["kind"].default).encode()
+            return send(files, repo, private, "Model saved by fewlabels")
+
+    @classmethod
+    def from_pretrained(cls, place: str | Path, *, revision: str | None = None) -> Self:
+        """The model in a folder or in a repository of the Hub, in evaluation mode.
+
+        Nothing but config.json, model.safetensors and README.md is downloaded; nothing is unpickled
+        and no code of a repository is run.
+
+        Args:
+            place: a folder, or ``org/name`` where no folder is called so.
+            revision: of a repository: a branch, tag or commit.
+
+        Raises:
+            ModelError: no such folder, or what is not a model of this kind.
+            HubError: a repository that the Hub does not give out, or that cannot be reached.
+        """
+        return cls.from_folder(*fetch(place, revision))
+
+    @classmethod
+    def from_folder(cls, folder: Path, what: str) -> Self:
+        """The model in a folder that errors call ``what``.
+
+        Raises:
+            ModelError: a folder that does not hold a model of this kind.
+        """
+        config, state = folders.read(folder, cls.config, what)
+        check_plugins(config.plugins, what)
+        try:
+            model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
+        except FewLabelsError as error:
+            raise ModelError(f"{what}/{folders.CONFIG}: {error}") from error
+        except Exception as error:  # options from elsewhere can make a constructor fail in any way
+            raise ModelError(
+                f"{what}/{folders.CONFIG}: no model can be made of it: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        load_exactly(model, state, f"{what}/{folders.WEIGHTS}")
         return model.eval()

@@ -7,13 +7,15 @@ from pathlib import Path
 from fewlabels.models import folder as folders
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
+from fewlabels.models.fetch import fetch
 
 
-def load_model(folder: str | Path) -> Embedder | Classifier:
-    """The embedder or classifier in a folder, in evaluation mode.
+def load_model(place: str | Path, *, revision: str | None = None) -> Embedder | Classifier:
+    """The embedder or classifier in a folder or a repository, in evaluation mode.
 
     Raises:
-        ModelError: as ``from_pretrained``.
+        ModelError, HubError: as ``from_pretrained``.
     """
-    kind = folders.kind(Path(folder))
-    return (Classifier if kind == "classifier" else Embedder).from_pretrained(folder)
+    fetched = fetch(place, revision)
+    kind = folders.kind(fetched.folder)
+    return (Classifier if kind == "classifier" else Embedder).from_folder(*fetched)

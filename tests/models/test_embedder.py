@@ -325,6 +325,7 @@ def edit(saved, **changes):
         ({"mean": "drop"}, "mean: missing"),
         ({"std": [0.5, 0.5, 0]}, "std.2: "),
         ({"backbone": "hf-hub:somebody/something"}, "backbone: "),
+        ({"format": "drop"}, "no format number"),
         ({"backbone": "convent3"}, "did you mean 'convnet3'"),
         ({"backbone_options": {"checkpoint_path": "x"}}, "cannot be set there"),
         ({"embedding_size": 8}, "head.weight .16, 128. for .8, 128."),
@@ -367,7 +368,7 @@ def test_pickled_weights_are_never_read(saved, monkeypatch):
     assert not Path("intruded").exists()
 
 
-@pytest.mark.parametrize("name", ["somebody/embedder", "missing"])
+@pytest.mark.parametrize("name", ["missing", "runs/x/model", Path("somebody/embedder")])
 def test_a_name_that_is_no_folder_is_a_sentence(name):
     with pytest.raises(ModelError, match="no such folder"):
         Embedder.from_pretrained(name)

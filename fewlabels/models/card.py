@@ -1,0 +1,74 @@
+"""What every model card is made of: its metadata, five lines of use, and text made harmless."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from typing import Any, Literal
+
+Kind = Literal["embedder", "classifier"]
+PIPELINE: dict[str, str] = {
+    "embedder": "image-feature-extraction",
+    "classifier": "image-classification",
+}
+LONGEST = 200
+
+
+def escape(text: object) -> str:
+    """Text from outside as Markdown that shows it and does nothing else: no HTML, link or picture.
+
+    In one line, and cut where it is longer than a name should be.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(c for c in line if c.isprintable())
+    line = line if len(line) <= LONGEST else line[:LONGEST] + "…"
+    return re.sub(r"[\\`*_{}\[\]<>()#!|~&\"'$:@]", lambda found: f"&#{ord(found[0])};", line)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code that nothing in ``text`` can end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def usage(repo: str, kind: Kind) -> str:
+    """Five lines that load a model and use it."""
+    if kind == "classifier":
+        last = [
+            'probabilities = model.predict(["a.jpg", "b.jpg"])  # (2, classes)',
+            "print([model.classes[k] for k in probabilities.argmax(1)])",
+        ]
+    else:
+        last = [
+            'vectors = model.encode(["a.jpg", "b.jpg"])  # (2, D), L2-normalised',
+            "print(vectors @ vectors.T)  # cosine similarities",
+        ]
+    name = kind.capitalize()
+    lines = [f"from fewlabels import {name}", "", f'model = {name}.from_pretrained("{repo}")']
+    return fenced("\n".join([*lines, *last]), "python")
+
+
+def metadata(kind: Kind, **more: Any) -> str:
+    """The YAML that opens a card, as the Hub's own client writes it."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        library_name="fewlabels", pipeline_tag=PIPELINE[kind], tags=["fewlabels", kind], **more
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def short_card(repo: str, kind: Kind) -> str:
+    """The card of a model that comes without its run.
+
+    Args:
+        repo: ``org/name``, which the caller has checked.
+    """
+    return (
+        f"{metadata(kind)}\n# {escape(repo.partition('/')[2])}\n\n"
+        f"An image {kind} made with fewlabels {version('fewlabels')}. How it was trained and how well it "
+        "does is not recorded here: `fewlabels push RUN_FOLDER` writes a full card.\n\n"
+        f"{usage(repo, kind)}\n\n"
+        "The weights are safetensors; loading them runs no code of this repository.\n"
+    )

@@ -1,0 +1,68 @@
+"""Which components of a saved model are a plugin's, and whether it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from fewlabels.errors import ModelError
+from fewlabels.models.folder import Plugin
+from fewlabels.registry import Offer, Registry, backbones, blocks
+
+OWN = "fewlabels"
+_REGISTRIES: dict[str, Registry] = {"backbone": backbones, "block": blocks}
+
+
+def plugins_of(backbone: str, placed: Iterable[Mapping[str, Any]]) -> list[Plugin]:
+    """Who offers a backbone and blocks; what is built in, or timm's, is left out."""
+    used: dict[tuple[Literal["backbone", "block"], str], None] = {
+        ("backbone", backbone.split(".")[0]): None
+    }
+    used |= {("block", str(block["name"])): None for block in placed}
+    found = []
+    for kind, name in used:
+        offers = _offers(kind, name)
+        if any(offer.entry is not None and offer.distribution == OWN for offer in offers):
+            continue
+        for offer in offers[:1]:
+            by = offer.distribution if offer.entry is not None else None
+            version = offer.version if offer.entry is not None else ""
+            found.append(Plugin(kind=kind, name=name, distribution=by, version=version))
+    return found
+
+
+def _offers(kind: str, name: str) -> list[Offer]:
+    distribution, _, bare = name.rpartition(":")
+    offers = _REGISTRIES[kind].offers().get(bare, [])
+    return [offer for offer in offers if distribution in ("", offer.distribution)]
+
+
+def check_plugins(plugins: Sequence[Plugin], what: str) -> None:
+    """Refuse a model whose plugin is missing; one that this process has registered itself will do.
+
+    Args:
+        what: the model, for the sentence.
+
+    Raises:
+        ModelError: naming the distribution to install.
+    """
+    for plugin in plugins:
+        offers = _offers(plugin.kind, plugin.name)
+        known = any(
+            offer.entry is None or plugin.distribution in (None, offer.distribution)
+            for offer in offers
+        )
+        if known:
+            continue
+        said = f"{what}: {plugin.kind} {plugin.name!r} "
+        if plugin.distribution is None:
+            raise ModelError(
+                f"{said}was registered by a program of its author, not by a plugin; import the "
+                "code that registers it first"
+            )
+        others = ", ".join(offer.distribution for offer in offers)
+        instead = f" (the one offered here is of {others})" if others else ""
+        raise ModelError(
+            f"{said}is of {f'{plugin.distribution} {plugin.version}'.strip()}, which is not "
+            f"installed{instead}; pip install {plugin.distribution}, if you trust it"
+        )
