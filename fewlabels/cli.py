@@ -1,4 +1,4 @@
-"""The command line: run, study, check, list, show, assembly, schema."""
+"""The command line: run, study, push, check, list, show, assembly, schema."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare.add_argument(
         "--validation", action="store_true", help="the error on data.validation, not on the test"
     )
+    share = commands.add_parser("push", help="send a run's model and its card to the Hub")
+    share.add_argument("run", help="a run folder that has come to its end")
+    share.add_argument("--repo", required=True, help="org/name; made where it is not there")
+    share.add_argument(
+        "--seeds", nargs="+", default=[], metavar="RUN", help="more seeds, for the card's spread"
+    )
+    share.add_argument("--private", action="store_true", help="a private repository")
+    share.add_argument("--dry-run", action="store_true", help="say what would be sent")
+    share.add_argument("--license", help="of the weights, as in apache-2.0")
+    share.add_argument("--data-license", help="of the images, in words")
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -56,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return check_recipes(given.recipes)
         if given.command == "study":
             run_study(given.recipes, given.seeds, given.runs, given.out, given.validation)
+        elif given.command == "push":
+            from fewlabels.hub.push import push
+
+            options = ("seeds", "private", "dry_run", "license", "data_license")
+            push(given.run, given.repo, **{name: getattr(given, name) for name in options})
         elif given.command == "list":
             list_components(given.kind)
         elif given.command == "show":

@@ -44,6 +44,8 @@ def test_show_says_what_a_component_is_and_what_a_recipe_may_set(capsys):
         (["show", "loss", "pml:triplet_margn_loss"], "did you mean 'triplet_margin_loss'?"),
         (["check", "gone.yaml"], "gone.yaml: no such file"),
         (["check", "seed=1"], "no recipe given; name a YAML file before key=value"),
+        (["push", "gone", "--repo", "lab/x"], "gone is no run folder"),
+        (["push", "gone", "--repo", "x"], "'x' is no name on the Hub; write org/name"),
         (["run", "gone.yaml"], "gone.yaml: no such file"),
         (["run"], "no recipe given; name a YAML file, or a run folder to resume"),
         (["run", "--resume", "gone"], "gone is no run folder"),

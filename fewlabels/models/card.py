@@ -22,7 +22,7 @@ def escape(text: object) -> str:
     line = " ".join(str(text).split())
     line = "".join(c for c in line if c.isprintable())
     line = line if len(line) <= LONGEST else line[:LONGEST] + "…"
-    return re.sub(r"[\\`*_{}\[\]<>()#!|~&\"'$:@]", lambda found: f"&#{ord(found[0])};", line)
+    return re.sub(r"[\\`*_{}\[\]<>#!|~&\"'$:@]", lambda found: f"&#{ord(found[0])};", line)
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -67,8 +67,8 @@ def short_card(repo: str, kind: Kind) -> str:
     """
     return (
         f"{metadata(kind)}\n# {escape(repo.partition('/')[2])}\n\n"
-        f"An image {kind} made with fewlabels {version('fewlabels')}. How it was trained and how well it "
-        "does is not recorded here: `fewlabels push RUN_FOLDER` writes a full card.\n\n"
+        f"An image {kind} made with fewlabels {version('fewlabels')}. How it was trained and how "
+        "well it does is not recorded here: `fewlabels push RUN_FOLDER` writes a full card.\n\n"
         f"{usage(repo, kind)}\n\n"
         "The weights are safetensors; loading them runs no code of this repository.\n"
     )

@@ -56,6 +56,7 @@ class Hub:
         self.faults: list[tuple[str, object]] = []
         self.asked: list[str] = []
         self.closed = False
+        self.lose = ""  # the "METHOD path" of which the next answer is lost on its way
         hub = self
 
         class Handler(_Handler):
@@ -106,6 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self, status: int, body: object = None, **headers: str) -> None:
+        if self.hub.lose and self.hub.lose in self.hub.asked[-1]:
+            self.hub.lose, self.close_connection = "", True
+            return
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for name, value in headers.items():

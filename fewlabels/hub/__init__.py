@@ -1,0 +1,1 @@
+"""Model cards, and runs pushed to the Hugging Face Hub."""
