@@ -107,7 +107,7 @@ def sentence(error: BaseException, repo: str, revision: str | None = None, also:
     if has(errors.HFValidationError):
         return f"{repo!r} cannot be a name on the Hub: {_short(chain[-1])}; write org/name"
     if status == 401:
-        return f"{repo}: the Hub does not accept your token; {LOGIN}"
+        return f"{repo}: the Hub wants a token, and one that it knows; {LOGIN}"
     if status == 403:
         return (
             f"{repo}: the Hub forbids this to your token; use one that may read {repo}, or write "

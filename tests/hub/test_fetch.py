@@ -149,7 +149,7 @@ def test_without_a_network_a_model_that_was_loaded_before_still_loads(hub, clien
         ((401, {"X_Error_Code": "RepoNotFound"}), "no such repository on the Hub, or a private"),
         (
             (401, {"X_Error_Message": "Invalid credentials in Authorization header"}),
-            "the Hub does not accept your token; log in by `hf auth login`",
+            "the Hub wants a token, and one that it knows; log in by `hf auth login`",
         ),
         (
             (403, {"X_Error_Code": "GatedRepo"}),
@@ -249,6 +249,31 @@ def test_a_push_meant_to_be_private_never_lands_in_a_public_repository(hub, clie
     hub.add("lab/open", saved)
     assert "is there already, and public" in client(push_mistake, "lab/open", True)
     assert len(hub.repos["lab/open"].commits) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("POST /api/repos/create", 500),
+        ("POST /api/validate-yaml", "cut"),
+        ("POST .*/preupload/", 503),
+        ("POST .*/objects/batch", 500),
+        ("PUT /lfs/", 500),
+    ],
+)
+def test_an_error_that_passes_does_not_stop_a_push(hub, client, place, fault):
+    hub.fail(place, fault)
+    assert client(push_mistake, "lab/rough") == "none"
+    assert hub.faults == []
+    assert len(hub.repos["lab/rough"].commits) == 1
+
+
+def test_a_push_without_a_right_to_it_is_a_sentence(hub, client):
+    hub.fail("POST /api/repos/create", 401)
+    assert "the Hub wants a token, and one that it knows" in client(push_mistake, "lab/mine")
+    hub.fail("POST .*/preupload/", 403)
+    assert "the Hub forbids this to your token" in client(push_mistake, "lab/mine")
+    assert not hub.repos["lab/mine"].commits
 
 
 def test_a_name_that_is_none_is_refused_before_anything_is_sent(hub, client):
