@@ -357,7 +357,7 @@ HOSTILE = {
     ),
     "another library's": (
         lambda saved, mark: {**saved, "config.json": b'{"model_type": "vit"}'},
-        "no format number, so this is no model of fewlabels",
+        "no format number, so fewlabels did not write this",
     ),
     "from the future": (
         lambda saved, mark: config(saved, format=9),
