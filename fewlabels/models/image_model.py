@@ -220,8 +220,8 @@ class ImageModel(nn.Module):
     def from_pretrained(cls, place: str | Path, *, revision: str | None = None) -> Self:
         """The model in a folder or in a repository of the Hub, in evaluation mode.
 
-        Nothing but config.json and model.safetensors is downloaded; nothing is unpickled, and no code
-        of a repository is run.
+        Nothing but config.json and model.safetensors is downloaded; nothing is unpickled, and no
+        code of a repository is run.
 
         Args:
             place: a folder, or ``org/name`` where no folder is called so.
