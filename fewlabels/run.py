@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.processes import leave
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
 
 if TYPE_CHECKING:
@@ -82,20 +82,10 @@ def train(
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
     from fewlabels.assembly import assemble  # imports torch: only once the recipe stands
 
-    atexit.unregister(_leave)  # after a mistake nobody waits for the others
+    atexit.unregister(leave)  # after a mistake nobody waits for the others
     result = Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
-    atexit.register(_leave)
+    atexit.register(leave)
     return result
-
-
-def _leave() -> None:
-    """Part from the other processes at the end of this one, which its threads would abort."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        gc.collect()  # what holds the group would keep its threads until the interpreter is gone
-        distributed.barrier()  # one that leaves early would abort the others
-        distributed.destroy_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FewLabelsError as error:
         print(error, file=sys.stderr)
         return 2
-    _leave()
+    leave()
     return 0
 
 

@@ -1,0 +1,33 @@
+"""The processes that a command runs in: one, or as many as accelerate or torchrun started."""
+
+from __future__ import annotations
+
+import gc
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+def this_process() -> PartialState:
+    """This process among all: its number, how many there are, and its device.
+
+    One that is done waits for the others for days if need be: torch's half an hour would end a
+    command whose last part takes longer.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=cpu, timeout=timedelta(days=30))
+
+
+def leave() -> None:
+    """Part from the other processes at the end of this one, which its threads would abort."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # what holds the group would keep its threads until the interpreter is gone
+        distributed.barrier()  # one that leaves early would abort the others
+        distributed.destroy_process_group()
