@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fewlabels.errors import ModelError
 from fewlabels.models import folder as folders
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
@@ -19,3 +20,33 @@ def load_model(place: str | Path, *, revision: str | None = None) -> Embedder | 
     fetched = fetch(place, revision)
     kind = folders.kind(fetched.folder)
     return (Classifier if kind == "classifier" else Embedder).from_folder(*fetched)
+
+
+def load_embedder(place: str | Path) -> Embedder:
+    """The embedder in a folder or a repository, in evaluation mode.
+
+    Raises:
+        ModelError, HubError: a classifier, or as ``from_pretrained``.
+    """
+    model = load_model(place)
+    if isinstance(model, Classifier):
+        raise ModelError(
+            f"{place}: a classifier, which embeds nothing; give an embedder "
+            "(fewlabels predict gives images the labels of a classifier)"
+        )
+    return model
+
+
+def load_classifier(place: str | Path) -> Classifier:
+    """The classifier in a folder or a repository, in evaluation mode.
+
+    Raises:
+        ModelError, HubError: an embedder, or as ``from_pretrained``.
+    """
+    model = load_model(place)
+    if isinstance(model, Embedder):
+        raise ModelError(
+            f"{place}: an embedder, which knows no labels; give a classifier "
+            "(fewlabels embed gives images the vectors of an embedder)"
+        )
+    return model

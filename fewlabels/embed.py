@@ -1,0 +1,165 @@
+"""Embeds a folder of images: ``accelerate launch -m fewlabels.embed MODEL FOLDER -o FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.processes import leave, this_process
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fewlabels.models.embedder import Embedder
+
+
+def embed_folder(
+    model: str | Path,
+    folder: str | Path,
+    out: str | Path,
+    *,
+    batch_size: int = 32,
+    shard: int = 4096,
+    skip_unreadable: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Write the embeddings of all images below a folder to a parquet file.
+
+    Its columns: ``file``, relative to the folder, and ``embedding``, float32 of fixed size and unit
+    length. Every ``shard`` images a part is written beside it; when stopped, the same call goes on
+    after the last one, in any number of processes, and ends with the same file.
+
+    Args:
+        model: the folder of an embedder.
+        skip_unreadable: leave out images that cannot be read.
+        say: tells how far this process is.
+
+    Returns:
+        The names of images that were left out.
+
+    Raises:
+        DataError: no folder, parts of another model or folder, or a place that cannot be written.
+        ModelError: no embedder, no image, or an image that cannot be read.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    from fewlabels.embeddings.files import Stamp, listing
+    from fewlabels.embeddings.parts import Parts
+    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.saved import load_embedder
+
+    for option, value in (("batch-size", batch_size), ("shard", shard)):
+        if value < 1:
+            raise DataError(f"--{option} {value}: give at least 1")
+    folder, process = Path(folder), this_process()
+    plan: list[Any] = [None]
+    embedder = load_embedder(model) if process.is_main_process else None
+    if embedder:
+        names, files = listing(folder)
+        stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
+        parts = Parts(Path(out), names, stamp)
+        joined, found = parts.joined(), parts.finished()
+        todo = [] if joined else [n for n in range(len(parts)) if n not in found]
+        for done in [joined] if joined else found.values():
+            if done.unreadable and not skip_unreadable:
+                raise ModelError(_unreadable(folder / done.unreadable[0], "it was left out before"))
+        plan = [(parts, todo)]
+    if process.num_processes > 1:
+        broadcast_object_list(plan)
+    parts, todo = plan[0]
+    # After the main process: what is wrong with the model is said once.
+    embedder = (embedder or load_embedder(model)).to(process.device)
+    for number in todo[process.process_index :: process.num_processes]:
+        names = parts.shard(number)
+        parts.write(number, *_encode(embedder, folder, names, batch_size, skip_unreadable))
+        among = f" (process {process.process_index})" if process.num_processes > 1 else ""
+        say(f"shard {number + 1} of {len(parts)}{among}")
+    process.wait_for_everyone()
+    if process.is_main_process:
+        if parts.joined() is None:
+            parts.join()
+        parts.remove()
+    process.wait_for_everyone()
+    whole = parts.joined()
+    return whole.unreadable if whole else []
+
+
+def _encode(
+    embedder: Embedder, folder: Path, names: list[str], batch_size: int, skip: bool
+) -> tuple[list[str], np.ndarray, list[str]]:
+    """Names and embeddings (N, D) of the images that can be read, and the names of the others."""
+    from fewlabels.models.images import each
+
+    read, unreadable = [], []
+
+    def pictures() -> Any:
+        for name in names:
+            try:
+                [image] = each([folder / name], embedder.prepare)
+            except ModelError as error:
+                if not skip:
+                    raise ModelError(_unreadable(folder / name, error.__cause__)) from error
+                unreadable.append(name)
+            else:
+                read.append(name)
+                yield image
+
+    return read, embedder.encode(pictures(), batch_size), unreadable
+
+
+def _unreadable(file: Path, reason: object) -> str:
+    return (
+        f"{file}: cannot be read as an image ({reason}); repair or remove it, or leave out all "
+        "such images with --skip-unreadable"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", help="the folder of an embedder, as in runs/NAME/model")
+    parser.add_argument("folder", help="a folder of images")
+    parser.add_argument("-o", "--out", required=True, help="a parquet file to write")
+    parser.add_argument("--batch-size", type=int, default=32, help="images at once (32)")
+    parser.add_argument("--shard", type=int, default=4096, help="images in a part (4096)")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
+    )
+
+
+def command(given: argparse.Namespace) -> None:
+    """Embed a folder as given on the command line, and name the images that were left out."""
+    left_out = embed_folder(
+        given.model,
+        given.folder,
+        given.out,
+        batch_size=given.batch_size,
+        shard=given.shard,
+        skip_unreadable=given.skip_unreadable,
+    )
+    if this_process().is_main_process:
+        print(given.out)
+        if left_out:
+            count = f"{len(left_out)} image{'s' if len(left_out) > 1 else ''}"
+            print(f"{count} left out, which cannot be read:", file=sys.stderr)
+            print("\n".join(left_out), file=sys.stderr)
+    leave()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 2 on a mistake of the user's."""
+    parser = argparse.ArgumentParser(prog="python -m fewlabels.embed", description=__doc__)
+    add_arguments(parser)
+    try:
+        command(parser.parse_args(arguments))
+    except FewLabelsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
