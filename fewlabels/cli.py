@@ -1,15 +1,19 @@
-"""The command line: run, study, push, check, list, show, assembly, schema."""
+"""The command line.
+
+About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: embed,
+index, search, predict, assembly.
+"""
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import ComponentError, FewLabelsError, ModelError, RecipeError, nearest
-from fewlabels.registry import REGISTRIES, Registry
+from fewlabels import embed
+from fewlabels.commands import components, images, recipes
+from fewlabels.errors import FewLabelsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +53,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--at", nargs="+", metavar="ROW,COLUMN", help="destinations; the four that move most"
     )
     assembly.add_argument("-o", "--out", default="assembly.png", help="assembly.png if left out")
+    embed.add_arguments(commands.add_parser("embed", help="write a folder's embeddings"))
+    index = commands.add_parser("index", help="make a folder of images ready to be searched")
+    index.add_argument("model", help="the folder of an embedder, as in runs/NAME/model")
+    index.add_argument("folder", nargs="?", help="a folder of images")
+    index.add_argument("-o", "--out", required=True, help="a folder to write, as photos.index")
+    index.add_argument("--from", dest="embeddings", help="embeddings that `embed` wrote")
+    index.add_argument("--kind", default="auto", help="auto, flat or ivf_pq; auto if left out")
+    search = commands.add_parser("search", help="find the images that are nearest to an image")
+    search.add_argument("model", help="the embedder that the index was made with")
+    search.add_argument("index", help="a folder that `index` wrote")
+    search.add_argument("image", help="a picture")
+    search.add_argument("-k", type=int, default=10, help="how many to find (10)")
+    search.add_argument("--expand", type=int, default=0, metavar="N", help="search again near N")
+    search.add_argument("--rerank", action="store_true", help="order by shared neighbours")
+    predict = commands.add_parser("predict", help="write a classifier's labels of a folder")
+    predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
+    predict.add_argument("folder", help="a folder of images")
+    predict.add_argument("-o", "--out", required=True, help="a CSV file to write, as labels.csv")
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -62,142 +84,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if more:  # recipes and overrides that stand behind an option
         given.recipes += more
     try:
-        if given.command == "check":
-            return check_recipes(given.recipes)
-        if given.command == "study":
-            run_study(given.recipes, given.seeds, given.runs, given.out, given.validation)
-        elif given.command == "push":
+        return dispatch(given)
+    except FewLabelsError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def dispatch(given: argparse.Namespace) -> int:
+    """Run one command; 0, or 2 where it has told its mistakes itself."""
+    match given.command:
+        case "check":
+            return recipes.check_recipes(given.recipes)
+        case "study":
+            recipes.run_study(given.recipes, given.seeds, given.runs, given.out, given.validation)
+        case "push":
             from fewlabels.hub.push import push
 
             options = ("seeds", "private", "dry_run", "license", "data_license")
             push(given.run, given.repo, **{name: getattr(given, name) for name in options})
-        elif given.command == "list":
-            list_components(given.kind)
-        elif given.command == "show":
-            show_component(given.kind, given.name)
-        elif given.command == "assembly":
-            draw_assembly(given.model, given.image, given.at, given.out)
-        else:
-            from fewlabels.json_schema import schema_text
-
-            if given.write:
-                Path(__file__).with_name("schema.json").write_text(schema_text(), "utf-8")
-            else:
-                print(schema_text(), end="")
-    except FewLabelsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-def check_recipes(arguments: Sequence[str]) -> int:
-    """Check each recipe; every mistake of every one is printed."""
-    from fewlabels.recipe import load_recipe
-
-    overrides = [a for a in arguments if "=" in a]
-    mistakes = []
-    paths = [a for a in arguments if "=" not in a]
-    if not paths:
-        raise RecipeError(["no recipe given; name a YAML file before key=value"])
-    for path in paths:
-        try:
-            recipe = load_recipe(path, overrides)
-            if recipe.blocks:  # their places are known to the backbone alone
-                from fewlabels.building import check_blocks
-
-                check_blocks(recipe)
-        except RecipeError as error:
-            mistakes += error.mistakes
-        except ModelError as error:
-            mistakes.append(f"{path}: {error}")
-        else:
-            print(f"{path}: good (recipe {recipe.hash})")
-    for mistake in mistakes:
-        print(mistake, file=sys.stderr)
-    return 2 if mistakes else 0
-
-
-def run_study(
-    words: Sequence[str], seeds: str, runs: str, out: Path | None, validation: bool
-) -> None:
-    """Run a study and print its table; write it where ``out`` says."""
-    from fewlabels.study import markdown, seeds_of, study, write
-
-    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
-    if not paths:
-        raise RecipeError(["no recipe given; name YAML files before key=value"])
-    if out is not None and out.suffix in (".md", ".csv"):
-        out = out.with_suffix("")
-    if out is not None and not out.name:
-        raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
-    rows = study(paths, seeds_of(seeds), overrides, runs, validation=validation)
-    if out is not None:
-        write(rows, out)
-    print(markdown(rows), end="")
-
-
-def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:
-    """Write a picture of the assembly weights of positions given as "ROW,COLUMN"."""
-    from fewlabels.models.saved import load_model
-    from fewlabels.report.assembly import draw_assembly
-
-    for place in at or []:
-        if not re.fullmatch(r"\d+,\d+", place):
-            raise FewLabelsError(f"--at {place}: expected a row and a column, as in 0,3")
-    places = [(int(r), int(c)) for r, c in (place.split(",") for place in at)] if at else None
-    picture = draw_assembly(load_model(model), image, places)
-    try:
-        picture.save(out)
-    except (OSError, ValueError) as error:
-        raise FewLabelsError(f"{out} cannot be written: {error}") from error
-    print(out)
-
-
-def find_registry(kind: str) -> Registry:
-    """The registry that a word means, in singular or plural."""
-    for registry in REGISTRIES.values():
-        if kind in (registry.kind, registry.plural):
-            return registry
-    known = sorted(REGISTRIES)
-    raise ComponentError(
-        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
-    )
-
-
-def list_components(kind: str | None) -> None:
-    """Print names with the distributions that offer them; nothing is imported."""
-    registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
-    for registry in registries:
-        print(f"{registry.plural}:")
-        offers = registry.offers()
-        for name, offered in offers.items():
-            print(
-                f"  {name:28}" + ", ".join(f"{o.distribution} {o.version}".strip() for o in offered)
+        case "list":
+            components.list_components(given.kind)
+        case "show":
+            components.show_component(given.kind, given.name)
+        case "schema":
+            components.show_schema(given.write)
+        case "assembly":
+            images.draw_assembly(given.model, given.image, given.at, given.out)
+        case "embed":
+            embed.command(given)
+        case "index":
+            images.build_index(given.model, given.folder, given.out, given.embeddings, given.kind)
+        case "search":
+            images.search_index(
+                given.model, given.index, given.image, given.k, given.expand, given.rerank
             )
-        if registry.plural == "backbones":
-            from fewlabels.timm_names import timm_names
-
-            if kind:
-                print("\n".join(f"  {name:28}timm" for name in sorted(timm_names())))
-            else:
-                print(f"  and {len(timm_names())} of timm's  (fewlabels list backbones)")
-        elif registry.plural == "losses":
-            print("  pml:NAME                    any loss of pytorch-metric-learning")
-        elif not offers:
-            print("  none yet")
-
-
-def show_component(kind: str, name: str) -> None:
-    """Print a component's purpose and options."""
-    from fewlabels.schema import describe, schema_of
-
-    registry = find_registry(kind)
-    schema = schema_of(registry.plural, name)
-    print(f"{registry.kind} {name}: {schema['description']}")
-    if schema.get("x-inputs"):
-        print(f"needs: {', '.join(schema['x-inputs'])}")
-    for option, value in schema["properties"].items():
-        print(f"  {option}: {describe(value)}  (default {value.get('default')!r})")
+        case "predict":
+            images.predict_labels(given.model, given.folder, given.out)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""Commands that show images to a saved model: index, search, predict, assembly."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.processes import this_process
+
+
+def build_index(
+    model: str, folder: str | None, out: str, embeddings: str | None, kind: str
+) -> None:
+    """Index a folder of images, or the embeddings of them that ``embed`` wrote."""
+    from fewlabels.embeddings.files import listing, read_embeddings
+    from fewlabels.index.index import Index
+    from fewlabels.index.inputs import check_kind
+    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.saved import load_embedder
+
+    check_kind(kind)
+    embedder = load_embedder(model)
+    if embeddings is not None:
+        names, vectors, stamp = read_embeddings(Path(embeddings))
+        if stamp.model != fingerprint(embedder):
+            raise ModelError(
+                f"{embeddings}: its embeddings are of another model than {model} (weights or "
+                "preprocessing differ); give that model, or embed again with this one"
+            )
+        if folder is not None and stamp.files != listing(Path(folder))[1]:
+            raise DataError(
+                f"{embeddings}: its embeddings are of another folder than {folder}, or images in "
+                "it changed since; embed it again, or leave FOLDER out to index them as they are"
+            )
+        index = Index.from_embeddings(vectors, names, embedder=embedder, kind=kind)  # type: ignore[arg-type]
+    elif folder is None:
+        raise DataError("nothing to index; name a folder of images, or --from a file of embeddings")
+    else:
+        listing(Path(folder))  # says what is wrong with it
+        index = Index.build(embedder.to(this_process().device), folder, kind=kind)  # type: ignore[arg-type]
+    try:
+        index.save(out)
+    except OSError as error:
+        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    print(f"{out}: {len(index)} images")
+
+
+def search_index(model: str, index: str, image: str, k: int, expand: int, rerank: bool) -> None:
+    """Print what an image finds, best first: score, tab, id."""
+    from fewlabels.index.index import Index
+    from fewlabels.models.saved import load_embedder
+
+    if not Path(image).is_file():
+        raise DataError(f"{image}: no such file; name one picture to search with")
+    loaded = Index.load(index, load_embedder(model).to(this_process().device))
+    shortlist = max(k, 100)
+    found = loaded.search(image, k, expand=expand, rerank=rerank, shortlist=shortlist)
+    for score, name in zip(found.scores[0], found.ids[0], strict=True):
+        print(f"{score:.4f}\t{name}")
+
+
+def predict_labels(model: str, folder: str, out: str) -> None:
+    """Write a CSV (file, label, probability) of a classifier's first choice for each image.
+
+    A file that is there stays: it may hold labels that a person gave.
+    """
+    from fewlabels.embeddings.files import listing
+    from fewlabels.models.saved import load_classifier
+
+    file = Path(out)
+    if file.exists():
+        raise DataError(f"{out} is there, and may hold labels of yours; name another file with -o")
+    classifier = load_classifier(model)
+    names, _ = listing(Path(folder))
+    images = [Path(folder, name) for name in names]
+    probabilities = classifier.predict(images, device=this_process().device)  # (N, C)
+    labels = [classifier.classes[best] for best in probabilities.argmax(1)]
+    sure = [f"{p:.6f}" for p in probabilities.max(1)]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.part")
+        with draft.open("w", newline="", encoding="utf-8") as opened:
+            table = csv.writer(opened, lineterminator="\n")
+            table.writerow(["file", "label", "probability"])
+            table.writerows(zip(names, labels, sure, strict=True))
+        os.replace(draft, file)
+    except OSError as error:
+        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    print(f"{out}: {len(names)} images")
+
+
+def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:
+    """Write a picture of the assembly weights of positions given as "ROW,COLUMN"."""
+    from fewlabels.models.saved import load_model
+    from fewlabels.report.assembly import draw_assembly
+
+    for place in at or []:
+        if not re.fullmatch(r"\d+,\d+", place):
+            raise FewLabelsError(f"--at {place}: expected a row and a column, as in 0,3")
+    places = [(int(r), int(c)) for r, c in (place.split(",") for place in at)] if at else None
+    picture = draw_assembly(load_model(model), image, places)
+    try:
+        picture.save(out)
+    except (OSError, ValueError) as error:
+        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    print(out)
