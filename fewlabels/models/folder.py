@@ -196,7 +196,8 @@ def _sentence(file: str, item: Any, wanted: type[SavedConfig]) -> str:
         return f"{file}: {key}: unknown key{nearest(key, wanted.model_fields)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing"
-    if item["type"] == "string_pattern_mismatch" and key.endswith(("backbone", "name", "distribution")):
+    names = ("backbone", "name", "distribution")
+    if item["type"] == "string_pattern_mismatch" and key.endswith(names):
         return (
             f"{file}: {key}: {item['input']!r} is no registered name, and nothing "
             "else is loaded; names are letters, digits, dots, dashes and underscores"
