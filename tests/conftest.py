@@ -11,6 +11,12 @@ PORTS = itertools.count(25_000 + os.getpid() % 4_000)
 
 
 @pytest.fixture
+def port():
+    """A port for processes to meet at."""
+    return next(PORTS)
+
+
+@pytest.fixture
 def in_one_and_two_processes(tmp_path):
     """Runs a recipe in one process and in two; the two run folders."""
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import PORTS
 from pictures import texture
 
 from fewlabels import Classifier, Embedder
@@ -109,9 +108,9 @@ def test_a_run_killed_three_times_ends_with_the_same_file_and_repeats_no_shard(p
     assert os.listdir(tmp_path) == ["out.parquet"]
 
 
-def test_two_processes_write_the_same_file_as_one(place, tmp_path):
+def test_two_processes_write_the_same_file_as_one(place, tmp_path, port):
     out = tmp_path / "out.parquet"
-    two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(next(PORTS))]
+    two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     done = subprocess.run(
         [sys.executable, "-m", *two, "-m", "fewlabels.embed", *words(place, out)],
         capture_output=True,
