@@ -120,7 +120,7 @@ class Training:
                 with self.accelerator.accumulate(*trained):
                     clock = Clock(self.at.round, epoch, self.at.clock(phase.name))
                     with self.accelerator.autocast(), collect_terms() as terms:
-                        losses = self.strategy.losses(phase, self.running, batch, clock)
+                        losses = dict(self.strategy.losses(phase, self.running, batch, clock))
                         losses |= {n: torch.stack(each).mean() for n, each in terms.items()}
                         weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
                         total = torch.stack(list(weighed.values())).sum()

@@ -47,7 +47,8 @@ class SAN(nn.Module):
         hidden: channels of the predictor.
         normalise: ``sinkhorn`` is doubly stochastic; ``softmax`` normalises destinations alone.
         iterations: of Sinkhorn's normalisation.
-        scale: s, the bound of the predicted logits; null: b, the least that can leave the identity.
+        scale: s, the bound of the predicted logits, which float32 holds up to 30; null: b, the
+            least that can leave the identity.
     """
 
     terms: ClassVar[tuple[str, ...]] = (

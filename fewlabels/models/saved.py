@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from fewlabels.errors import ModelError
 from fewlabels.models import folder as folders
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fetch import fetch
+
+Kind = TypeVar("Kind", Embedder, Classifier)
 
 
 def load_model(place: str | Path, *, revision: str | None = None) -> Embedder | Classifier:
@@ -28,13 +31,12 @@ def load_embedder(place: str | Path) -> Embedder:
     Raises:
         ModelError, HubError: a classifier, or as ``from_pretrained``.
     """
-    model = load_model(place)
-    if isinstance(model, Classifier):
-        raise ModelError(
-            f"{place}: a classifier, which embeds nothing; give an embedder "
-            "(fewlabels predict gives images the labels of a classifier)"
-        )
-    return model
+    return _load_as(
+        Embedder,
+        place,
+        "a classifier, which embeds nothing; give an embedder "
+        "(fewlabels predict gives images the labels of a classifier)",
+    )
 
 
 def load_classifier(place: str | Path) -> Classifier:
@@ -43,10 +45,16 @@ def load_classifier(place: str | Path) -> Classifier:
     Raises:
         ModelError, HubError: an embedder, or as ``from_pretrained``.
     """
+    return _load_as(
+        Classifier,
+        place,
+        "an embedder, which knows no labels; give a classifier "
+        "(fewlabels embed gives images the vectors of an embedder)",
+    )
+
+
+def _load_as(wanted: type[Kind], place: str | Path, otherwise: str) -> Kind:
     model = load_model(place)
-    if isinstance(model, Embedder):
-        raise ModelError(
-            f"{place}: an embedder, which knows no labels; give a classifier "
-            "(fewlabels embed gives images the vectors of an embedder)"
-        )
+    if not isinstance(model, wanted):
+        raise ModelError(f"{place}: {otherwise}")
     return model
