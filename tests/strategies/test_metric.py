@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from small import DIGITS
 
 import fewlabels
 from fewlabels.contracts import Clock, Found, Part, Round
@@ -20,16 +21,9 @@ from fewlabels.recipe import recipe_from
 from fewlabels.strategies.metric import Metric
 
 RECIPE = {
-    "data": {"source": "digits", "split": "official"},
-    "model": {
-        "backbone": "convnet3",
-        "image_size": 16,
-        "embedding_size": 16,
-        "backbone_options": {"width": 0.25},
-    },
+    **DIGITS,
     "views": [{"name": "flip"}],
     "strategy": {"name": "metric", "batch": 20, "per_class": 5},
-    "discovery": {"name": "kmeans", "clusters": 12},
     "losses": [{"name": "multi_similarity"}],
     "optimizer": {"name": "adam", "lr": 1e-2},
     "rounds": {"rounds": 2, "steps_per_epoch": 4},

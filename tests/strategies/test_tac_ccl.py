@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.numpy import load_file
+from small import DIGITS
 
 import fewlabels
 from fewlabels import geometry
@@ -25,17 +26,10 @@ from fewlabels.recipe import recipe_from
 from fewlabels.strategies.tac_ccl import TACCCL
 
 RECIPE = {
-    "data": {"source": "digits", "split": "official"},
-    "model": {
-        "backbone": "convnet3",
-        "image_size": 16,
-        "embedding_size": 16,
-        "backbone_options": {"width": 0.25},
-    },
+    **DIGITS,
     "blocks": [{"name": "cbam", "after": "conv2", "reduction": 4}],
     "views": [{"name": "homography", "crop": [0.7, 1.0], "rotation": 20, "perspective": 0.1}],
     "strategy": {"name": "tac_ccl", "batch": 20, "per_class": 5},
-    "discovery": {"name": "kmeans", "clusters": 12},
     "losses": [
         {"name": "multi_similarity"},
         {"name": "contrastive_clustering"},
