@@ -21,7 +21,6 @@ from fewlabels.sections import Subset
 LICENCES = {
     "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI repository)",
     "svhn": "non-commercial use only, as its authors ask",
-    "cub200": "the photographers' own; for non-commercial research and education",
 }
 """Of images whose authors have said so; of others the card says that it does not know."""
 RULES = {
