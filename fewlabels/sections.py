@@ -69,7 +69,7 @@ class Model(Section):
     embedding_size: Positive | None = 512
     pooling: str | None = Field(None, description="timm's global_pool; null: the backbone's own")
     image_size: Positive | None = None
-    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from fewlabels.contracts import Output, collect_side
+from fewlabels.errors import ModelError
 from fewlabels.models.folder import EmbedderConfig
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.images import Images
+
+LARGEST_EMBEDDING = 65_536
 
 
 class Embedder(ImageModel):
@@ -54,6 +57,10 @@ class Embedder(ImageModel):
         backbone_options: dict[str, Any] | None = None,
         blocks: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        if embedding_size is not None and not 0 <= embedding_size <= LARGEST_EMBEDDING:
+            raise ModelError(
+                f"embedding_size {embedding_size}: expected at most {LARGEST_EMBEDDING} numbers"
+            )
         super().__init__(
             backbone,
             pretrained=pretrained,

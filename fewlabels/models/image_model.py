@@ -27,6 +27,10 @@ from fewlabels.models.fetch import CARD, fetch
 from fewlabels.models.plugins import check_plugins, plugins_of
 from fewlabels.models.send import check_name, send
 
+LARGEST_IMAGE = 4096
+"""Pixels a side; a config of a stranger's that asks for more would only fill the memory."""
+SMALLEST_CROP = 0.1
+
 
 class ImageModel(nn.Module):
     """A timm backbone without its classifier, and the pixels that it wants.
@@ -66,6 +70,8 @@ class ImageModel(nn.Module):
         blocks: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
+        if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
+            raise ModelError(f"image_size {image_size}: expected 1 to {LARGEST_IMAGE} pixels")
         self.name, self.pooling = backbone, pooling
         self.backbone_options = dict(backbone_options or {})
         self.backbone: Any = make_backbone(
@@ -86,8 +92,10 @@ class ImageModel(nn.Module):
         for block in self.blocks:
             insert_block(self.backbone, block, self.image_size)
         self.crop_pct, self.interpolation = float(known["crop_pct"]), str(known["interpolation"])
-        if not 0 < self.crop_pct <= 1:
-            raise ModelError(f"crop_pct {self.crop_pct}: expected a share of the image, in (0, 1]")
+        if not SMALLEST_CROP <= self.crop_pct <= 1:
+            raise ModelError(
+                f"crop_pct {self.crop_pct}: expected a share of the image, {SMALLEST_CROP} to 1"
+            )
         self.statistics = {n: tuple(float(v) for v in known[n]) for n in ("mean", "std")}
         for name, values in self.statistics.items():
             buffer = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)

@@ -226,6 +226,8 @@ def test_a_folder_without_images_is_refused(tmp_path):
         ({"backbone_options": {"widht": 2}}, "widht"),
         ({"backbone_options": {"checkpoint_path": "x"}}, "checkpoint_path cannot be set there"),
         ({"crop_pct": 1.5}, "crop_pct 1.5"),
+        ({"image_size": 5000}, "image_size 5000: expected 1 to 4096"),
+        ({"embedding_size": -1}, "embedding_size -1: expected at most 65536"),
         ({"mean": (0.5,)}, "three numbers"),
         ({"image_size": 2}, "2 pixels"),
         ({"weights": "nowhere.pth"}, "no such file; looked for nowhere.pth"),
@@ -330,6 +332,9 @@ def edit(saved, **changes):
         ({"backbone_options": {"checkpoint_path": "x"}}, "cannot be set there"),
         ({"embedding_size": 8}, "head.weight .16, 128. for .8, 128."),
         ({"embedding_size": None}, "head.bias, head.weight not expected"),
+        ({"embedding_size": 10**12}, "embedding_size 1000000000000: expected at most 65536"),
+        ({"image_size": 10**9}, "image_size 1000000000: expected 1 to 4096"),
+        ({"crop_pct": 1e-9}, "crop_pct 1e-09: expected a share"),
     ],
 )
 def test_a_config_that_is_not_ours_is_a_sentence(saved, changes, sentence):
