@@ -11,6 +11,8 @@ from fewlabels.schema import Section
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0)]
+# Of any model: a stranger's config that asks for more would only fill the memory.
+LARGEST_IMAGE, LARGEST_EMBEDDING, SMALLEST_CROP = 4096, 65_536, 0.1
 
 
 class Subset(Section):
@@ -66,10 +68,10 @@ class Model(Section):
     backbone_options: dict[str, Any] = {}
     pretrained: bool = False
     weights: str | None = Field(None, description="a local .safetensors or .pth of the backbone")
-    embedding_size: Positive | None = 512
+    embedding_size: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] | None = 512
     pooling: str | None = Field(None, description="timm's global_pool; null: the backbone's own")
-    image_size: Positive | None = None
-    crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)] | None = None
+    crop_pct: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",

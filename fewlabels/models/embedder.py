@@ -15,8 +15,7 @@ from fewlabels.errors import ModelError
 from fewlabels.models.folder import EmbedderConfig
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.images import Images
-
-LARGEST_EMBEDDING = 65_536
+from fewlabels.sections import LARGEST_EMBEDDING
 
 
 class Embedder(ImageModel):
@@ -59,7 +58,7 @@ class Embedder(ImageModel):
     ) -> None:
         if embedding_size is not None and not 0 <= embedding_size <= LARGEST_EMBEDDING:
             raise ModelError(
-                f"embedding_size {embedding_size}: expected at most {LARGEST_EMBEDDING} numbers"
+                f"embedding_size {embedding_size}: expected 0 (no head) to {LARGEST_EMBEDDING}"
             )
         super().__init__(
             backbone,

@@ -26,10 +26,7 @@ from fewlabels.models.card import short_card
 from fewlabels.models.fetch import CARD, fetch
 from fewlabels.models.plugins import check_plugins, plugins_of
 from fewlabels.models.send import check_name, send
-
-LARGEST_IMAGE = 4096
-"""Pixels a side; a config of a stranger's that asks for more would only fill the memory."""
-SMALLEST_CROP = 0.1
+from fewlabels.sections import LARGEST_IMAGE, SMALLEST_CROP
 
 
 class ImageModel(nn.Module):
