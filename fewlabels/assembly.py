@@ -133,9 +133,8 @@ def assemble(
         kinds = (Classifier, Composition)
         models = [n for n, m in running.modules.items() if isinstance(m, kinds)]
         given = train[labels >= 0]
-        tested = np.setdiff1d(split.test, [*given, *validation])  # split: all tests on the others
         scoring = ClassificationScoring(
-            strategy, models, tested, validation, records.truth, len(given), ask.report
+            strategy, models, split.test, validation, records.truth, given, ask.report
         )
     else:
         raw = builder.image_size if ask.pixels else None

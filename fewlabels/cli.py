@@ -1,7 +1,7 @@
 """The command line.
 
-About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: embed,
-index, search, predict, assembly.
+About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
+evaluate, export, embed, index, search, predict, assembly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewlabels import embed
-from fewlabels.commands import components, images, recipes
+from fewlabels.commands import components, images, models, recipes
 from fewlabels.errors import FewLabelsError
 
 
@@ -43,9 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
     listing.add_argument("kind", nargs="?", help="as in losses; all kinds if left out")
-    show = commands.add_parser("show", help="what a component is and which options it has")
-    show.add_argument("kind", help="as in loss")
-    show.add_argument("name", help="as in multi_similarity")
+    show = commands.add_parser("show", help="what a component or a saved model is")
+    show.add_argument("what", help="a kind of component, as loss; or a model's folder or Hub name")
+    show.add_argument("name", nargs="?", help="the component's, as multi_similarity")
+    evaluate = commands.add_parser("evaluate", help="score a saved model on labelled images")
+    evaluate.add_argument("model", help="a model's folder, as in runs/NAME/model, or org/name")
+    evaluate.add_argument(
+        "overrides", nargs="*", help="key=value of a recipe, as in data.split=all"
+    )
+    evaluate.add_argument(
+        "--data", help="a source's name, a folder of images, or a recipe; the run's own if left out"
+    )
+    evaluate.add_argument("-o", "--out", help="a JSON file to write")
+    export = commands.add_parser("export", help="write a saved model as an ONNX file")
+    export.add_argument("model", help="a model's folder, as in runs/NAME/model, or org/name")
+    export.add_argument("--onnx", required=True, metavar="OUT", help="as in model.onnx")
     assembly = commands.add_parser("assembly", help="picture where SAN moves an image's features")
     assembly.add_argument("model", help="a model folder, as in runs/NAME/model")
     assembly.add_argument("image", help="a picture")
@@ -79,10 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run.main(words[1:])
     given, more = parser.parse_known_args(words)
-    if any(word.startswith("-") for word in more) or (more and not hasattr(given, "recipes")):
+    several = getattr(given, "recipes", getattr(given, "overrides", None))
+    if any(word.startswith("-") for word in more) or (more and several is None):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
-    if more:  # recipes and overrides that stand behind an option
-        given.recipes += more
+    if several is not None:
+        several += more  # those that stand behind an option
     try:
         return dispatch(given)
     except FewLabelsError as error:
@@ -105,7 +118,14 @@ def dispatch(given: argparse.Namespace) -> int:
         case "list":
             components.list_components(given.kind)
         case "show":
-            components.show_component(given.kind, given.name)
+            if given.name is None:
+                models.show_model(given.what)
+            else:
+                components.show_component(given.what, given.name)
+        case "evaluate":
+            models.evaluate_model(given.model, given.data, given.overrides, given.out)
+        case "export":
+            models.export_model(given.model, given.onnx)
         case "schema":
             components.show_schema(given.write)
         case "assembly":

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fewlabels.contracts import Strategy
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Split
 from fewlabels.evaluation.classification import Rule, error_rate, reported
@@ -17,6 +16,14 @@ Row = dict[str, Any]
 NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
 See = Callable[..., list[np.ndarray]]
 """``see(model, *fields)``: fields of its Output for the scored images; called in every process."""
+
+
+class Deploys(Protocol):
+    """What scoring asks of a strategy."""
+
+    deploys: str
+
+    def seen_through(self, model: str, discoveries: int) -> str: ...
 
 
 class Scoring(Protocol):
@@ -55,7 +62,7 @@ class RetrievalScoring:
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Deploys,
         split: Split,
         truth: np.ndarray,
         ks: Sequence[int],
@@ -115,24 +122,26 @@ class ClassificationScoring:
     """The error of every model that exists by then, on test images and on those held out.
 
     Args:
-        test, validation: data-set rows; images of unknown class are not looked at.
-        labels: how many labels people gave, said in the table.
+        test, validation: data-set rows; images of unknown class are not looked at, nor are those of
+            ``validation`` and ``given`` as a test.
+        given: data-set rows that people have labelled for training.
         rule: by which the run's number is reported.
     """
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Deploys,
         models: Iterable[str],
         test: np.ndarray,
         validation: np.ndarray,
         truth: np.ndarray,
-        labels: int,
+        given: np.ndarray,
         rule: Rule,
     ) -> None:
-        self.strategy, self.rule, self.labels, self.held = strategy, rule, labels, len(validation)
+        self.strategy, self.rule = strategy, rule
+        self.labels, self.held = len(given), len(validation)
         self.models = sorted(models, key=lambda name: name != strategy.deploys)
-        test = test[truth[test] >= 0]
+        test = np.setdiff1d(test[truth[test] >= 0], [*given, *validation])
         self.rows = np.concatenate([test, validation])
         self.truth, self.count = truth[self.rows], len(test)
 

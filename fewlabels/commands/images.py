@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fewlabels.commands.files import new_file, refuse_existing
 from fewlabels.errors import DataError, FewLabelsError, ModelError
 from fewlabels.processes import this_process
 
@@ -71,25 +71,17 @@ def predict_labels(model: str, folder: str, out: str) -> None:
     from fewlabels.embeddings.files import listing
     from fewlabels.models.saved import load_classifier
 
-    file = Path(out)
-    if file.exists():
-        raise DataError(f"{out} is there, and may hold labels of yours; name another file with -o")
+    refuse_existing(out, "labels of yours")
     classifier = load_classifier(model)
     names, _ = listing(Path(folder))
     images = [Path(folder, name) for name in names]
     probabilities = classifier.predict(images, device=this_process().device)  # (N, C)
     labels = [classifier.classes[best] for best in probabilities.argmax(1)]
     sure = [f"{p:.6f}" for p in probabilities.max(1)]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.part")
-        with draft.open("w", newline="", encoding="utf-8") as opened:
-            table = csv.writer(opened, lineterminator="\n")
-            table.writerow(["file", "label", "probability"])
-            table.writerows(zip(names, labels, sure, strict=True))
-        os.replace(draft, file)
-    except OSError as error:
-        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    with new_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as opened:
+        table = csv.writer(opened, lineterminator="\n")
+        table.writerow(["file", "label", "probability"])
+        table.writerows(zip(names, labels, sure, strict=True))
     print(f"{out}: {len(names)} images")
 
 

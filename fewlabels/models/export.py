@@ -1,0 +1,120 @@
+"""A model as one ONNX file, which other programs run without torch."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fewlabels.errors import FewLabelsError, ModelError
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
+from fewlabels.models.fingerprint import fingerprint
+
+TOLERANCE = 1e-4
+BATCHES = (1, 2, 7)
+LARGEST = 2**31
+"""Bytes that protobuf, of which an ONNX file is made, can hold."""
+
+
+class Answer(nn.Module):
+    """What ``encode`` and ``predict`` give, and nothing else."""
+
+    def __init__(self, model: Embedder | Classifier) -> None:
+        super().__init__()
+        self.model = model
+        self.name = "probabilities" if isinstance(model, Classifier) else "embeddings"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (B, C), or L2-normalised embeddings (B, D), of images (B, 3, S, S)."""
+        output = self.model(images)
+        logits: Tensor | None = output.logits
+        return normalize(output.embedding) if logits is None else logits.softmax(1)
+
+
+def export_onnx(model: Embedder | Classifier, file: Path) -> float:
+    """Write a model to an ONNX file with a dynamic batch; gives how far onnxruntime is from it.
+
+    The input ``images`` is float32 (batch, 3, S, S), RGB in [0, 1]: mean and standard deviation are
+    inside, resizing is not. The output is ``embeddings``, L2-normalised, or ``probabilities``. The
+    file's metadata say what else a program must know.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+
+    Returns:
+        The largest absolute difference on random images, in batches of several sizes.
+
+    Raises:
+        FewLabelsError: the extra ``onnx`` is not installed.
+        ModelError: a model that cannot be exported, or whose file answers otherwise; the file may
+            be there, and is worth nothing.
+    """
+    try:
+        import onnx  # noqa: F401 - torch needs it
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise FewLabelsError(
+            f"an export needs onnx, onnxscript and onnxruntime ({error}); "
+            "pip install 'fewlabels[onnx]'"
+        ) from error
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    if size >= LARGEST:
+        raise ModelError(
+            f"one ONNX file holds less than 2 GiB, and the weights have {size:,} bytes"
+        )
+    answer, side = Answer(model).eval(), model.image_size
+    try:
+        program: Any = torch.onnx.export(
+            answer,
+            (torch.zeros(2, 3, side, side),),
+            input_names=["images"],
+            output_names=[answer.name],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # a backbone can be beyond the exporter in any way
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error))
+        raise ModelError(f"backbone {model.name!r} cannot be exported: {reason}") from error
+    program.model.metadata_props.update(metadata(model))
+    program.save(file, external_data=False)
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    rng, differences = torch.Generator().manual_seed(0), []
+    for batch in BATCHES:
+        images = torch.rand(batch, 3, side, side, generator=rng)
+        with torch.no_grad():
+            expected = answer(images).numpy()
+        (found,) = session.run(None, {"images": images.numpy()})
+        differences.append(np.abs(found - expected).max())
+    if not max(differences) <= TOLERANCE:  # written so that a NaN is refused too
+        raise ModelError(
+            f"in onnxruntime the export is {max(differences):.1e} away from the model, more than "
+            f"{TOLERANCE:.0e}; it is not written"
+        )
+    return float(max(differences))
+
+
+def metadata(model: Embedder | Classifier) -> dict[str, str]:
+    """What a program must know to use the file, as text."""
+    found = {
+        "fewlabels": version("fewlabels"),
+        "kind": model.config.model_fields["kind"].default,
+        "backbone": model.name,
+        "fingerprint": fingerprint(model),
+        "pixels": "RGB in [0, 1]; mean and standard deviation are inside",
+        "resize": str(model.resize_size),
+        "interpolation": model.interpolation,
+        "centre_crop": str(model.image_size),
+    }
+    if isinstance(model, Classifier):
+        return {**found, "classes": json.dumps(model.classes)}
+    return {**found, "embedding_size": str(model.embedding_size)}
