@@ -21,7 +21,10 @@ MODELS = {
     "blocks": lambda: Embedder(
         "convnet3",
         embedding_size=8,
-        blocks=[{"name": "san", "after": "conv2"}, {"name": "cbam", "after": "conv3"}],
+        blocks=[
+            {"name": "san", "after": "conv2", "iterations": 3},
+            {"name": "cbam", "after": "conv3"},
+        ],
         **SMALL,
     ),
     "vit": lambda: Embedder(
@@ -30,9 +33,8 @@ MODELS = {
         normalize=False,
         image_size=16,
         backbone_options=TINY,
-        blocks=[{"name": "san", "after": "blocks.0", "predictor": "attention"}],
     ),
-    "classifier": lambda: Classifier("wrn28_2", classes=["cat", "dog", "owl"], image_size=16),
+    "classifier": lambda: Classifier("convnet3", classes=["cat", "dog", "owl"], **SMALL),
 }
 
 
@@ -110,9 +112,7 @@ def test_what_does_not_answer_as_the_model_is_no_file(tmp_path, capsys, odd, blo
     placed = [{"name": block, "after": "conv1"}]
     Embedder("convnet3", blocks=placed, **SMALL).save_pretrained(tmp_path / "model")
     assert export(tmp_path / "model", tmp_path / "model.onnx") == 2
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert len(error.strip().splitlines()) == 1
+    assert sentence in capsys.readouterr().err.splitlines()[-1]  # behind what torch may warn of
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 

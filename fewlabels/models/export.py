@@ -82,7 +82,7 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
             verbose=False,
         )
     except Exception as error:  # a backbone can be beyond the exporter in any way
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error))
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ModelError(f"backbone {model.name!r} cannot be exported: {reason}") from error
     program.model.metadata_props.update(metadata(model))
     program.save(file, external_data=False)
