@@ -9,6 +9,7 @@ import pytest
 import torch
 from pictures import texture
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from fewlabels import Classifier, Embedder
 from fewlabels.cli import main
@@ -122,6 +123,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, monkeypatch
     assert export(tmp_path / "model", tmp_path / "mine.onnx") == 2
     assert "mine.onnx is there, and may hold something of yours" in capsys.readouterr().err
     assert (tmp_path / "mine.onnx").read_bytes() == b"mine"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", TorchVersion("2.8.1"))
+        assert export(tmp_path / "model", tmp_path / "model.onnx") == 2
+    assert "needs torch 2.9 or newer, and this is 2.8.1" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert export(tmp_path / "model", tmp_path / "model.onnx") == 2
     assert "pip install 'fewlabels[onnx]'" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint
 
+OLDEST = "2.9"
+"""Release of torch whose exporter follows SAN; that of 2.6 crashes."""
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 7)
 LARGEST = 2**31
@@ -52,7 +54,7 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
         The largest absolute difference on random images, in batches of several sizes.
 
     Raises:
-        FewLabelsError: the extra ``onnx`` is not installed.
+        FewLabelsError: the extra ``onnx`` is not installed, or torch is too old for it.
         ModelError: a model that cannot be exported, or whose file answers otherwise; the file may
             be there, and is worth nothing.
     """
@@ -65,6 +67,11 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
             f"an export needs onnx, onnxscript and onnxruntime ({error}); "
             "pip install 'fewlabels[onnx]'"
         ) from error
+    if torch.__version__ < OLDEST:
+        raise FewLabelsError(
+            f"an export needs torch {OLDEST} or newer, and this is {torch.__version__}; "
+            "pip install 'fewlabels[onnx]'"
+        )
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     if size >= LARGEST:
         raise ModelError(
