@@ -1,7 +1,7 @@
 """The command line.
 
 About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
-evaluate, export, embed, index, search, predict, assembly.
+evaluate, export, embed, index, search, demo, predict, assembly.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     search.add_argument("-k", type=int, default=10, help="how many to find (10)")
     search.add_argument("--expand", type=int, default=0, metavar="N", help="search again near N")
     search.add_argument("--rerank", action="store_true", help="order by shared neighbours")
+    demo = commands.add_parser("demo", help="a page on which a dropped image finds those near it")
+    demo.add_argument("model", help="the embedder that the index was made with")
+    demo.add_argument("index", help="a folder that `index` wrote")
+    demo.add_argument("--images", metavar="FOLDER", help="the folder that was indexed, to show")
+    demo.add_argument("--port", type=int, help="the first that is free from 7860 on if left out")
     predict = commands.add_parser("predict", help="write a classifier's labels of a folder")
     predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
     predict.add_argument("folder", help="a folder of images")
@@ -138,6 +143,10 @@ def dispatch(given: argparse.Namespace) -> int:
             images.search_index(
                 given.model, given.index, given.image, given.k, given.expand, given.rerank
             )
+        case "demo":
+            from fewlabels.demo.page import serve
+
+            serve(given.model, given.index, given.images, given.port)
         case "predict":
             images.predict_labels(given.model, given.folder, given.out)
     return 0
