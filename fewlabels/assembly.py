@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from fewlabels.building import Builder, build, run_modules
 from fewlabels.checkpoint import checkpoints, load_modules
 from fewlabels.data.labelled import write_labelled
-from fewlabels.data.pixels import Pixels
+from fewlabels.data.pixels import Pixels, centre
 from fewlabels.discoveries import Discoveries
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
@@ -33,6 +33,7 @@ from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe
 from fewlabels.registry import REGISTRIES
+from fewlabels.report import neighbours
 from fewlabels.rounds import Loop
 from fewlabels.scoring import ClassificationScoring, RetrievalScoring, Scoring
 from fewlabels.seeds import derive
@@ -255,12 +256,20 @@ def assemble(
         for name, module in strategy.modules(fresh).items():
             running.plain(name).load_state_dict(module.state_dict())
     loop.run()
+    shown = scoring.examples(partial(see, searched))
     scores: list[Any] = [[row for row in metrics.rows() if row["kind"] == "evaluation"]]
     if accelerator.is_main_process:
         deployed: Any = running.plain(strategy.deploys)
         if plan.keep_best:
             load_modules(folder / "best", {strategy.deploys: deployed})
         deployed.save_pretrained(folder / "model")
+        if shown is not None:
+            truth = records.truth[scoring.rows]
+            picture = neighbours.draw_neighbours(
+                shown, truth, lambda rows: centre(searched.take(rows), builder.image_size)
+            )
+            (folder / "pictures").mkdir(exist_ok=True)
+            picture.save(folder / "pictures" / neighbours.FILE)
         seconds = sum(row["seconds"] for row in metrics.rows() if row["kind"] == "round")
         end = {"kind": "end", "minutes": seconds / 60, **scoring.final(scores[0]), **stamp}
         end |= loop.counts()

@@ -18,7 +18,6 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
     """Note every mistake; ``data`` may hold anything at any place."""
     for test in (
         _check_backbone,
-        _check_files,
         _check_split,
         _check_strategy,
         _check_tasks,
@@ -52,7 +51,8 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
         check.options(("model", "backbone_options"), "backbones", name, options)
 
 
-def _check_files(check: Mistakes, data: dict[str, Any]) -> None:
+def check_files(check: Mistakes, data: dict[str, Any]) -> None:
+    """Note files that are named and not there."""
     weights = _section(data, "model").get("weights")
     if isinstance(weights, str) and locate(weights) is None:
         check.add(("model", "weights"), f"no such file; looked for {looked_for(weights)}")

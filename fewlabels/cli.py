@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share.add_argument("--dry-run", action="store_true", help="say what would be sent")
     share.add_argument("--license", help="of the weights, as in apache-2.0")
     share.add_argument("--data-license", help="of the images, in words")
+    share.add_argument(
+        "--no-pictures", dest="pictures", action="store_false", help="leave out the run's pictures"
+    )
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -118,7 +121,7 @@ def dispatch(given: argparse.Namespace) -> int:
         case "push":
             from fewlabels.hub.push import push
 
-            options = ("seeds", "private", "dry_run", "license", "data_license")
+            options = ("seeds", "private", "dry_run", "license", "data_license", "pictures")
             push(given.run, given.repo, **{name: getattr(given, name) for name in options})
         case "list":
             components.list_components(given.kind)

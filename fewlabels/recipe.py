@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from fewlabels import yaml_file
-from fewlabels.checks import check_across
+from fewlabels.checks import check_across, check_files
 from fewlabels.errors import RecipeError
 from fewlabels.mistakes import LISTS, Mistakes
 from fewlabels.ramps import Ramp
@@ -75,12 +75,14 @@ class Recipe:
         return yaml_file.dump(self.resolved)
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, ended: bool = False) -> Recipe:
     """The checked recipe in a YAML file.
 
     Args:
         path: the file; ``extends`` in it is relative to it.
         overrides: ``key=value``, the key a dotted path as in ``losses.0.beta=40``.
+        ended: it is read to tell of a run that has ended, so the files that it began from need not
+            be here.
 
     Raises:
         RecipeError: with every mistake, each a sentence with file, key path and fix.
@@ -89,7 +91,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     data, origins = yaml_file.read(path)
     yaml_file.override(data, origins, list(overrides))
     data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
-    return _check(data, origins, str(path))
+    return _check(data, origins, str(path), ended)
 
 
 def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -118,7 +120,7 @@ def _path(value: Any) -> str:
     )
 
 
-def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
+def _check(data: dict[str, Any], origins: Origins, file: str, ended: bool = False) -> Recipe:
     data = {key: value for key, value in data.items() if value is not None}  # null: the default
     check = Mistakes(data, origins, file)
     for slot in LISTS:
@@ -149,6 +151,8 @@ def _check(data: dict[str, Any], origins: Origins, file: str) -> Recipe:
     except ValidationError as error:
         check.say(error)
     check_across(check, data)
+    if not ended:
+        check_files(check, data)
     if check.found:
         raise RecipeError(check.found.values())
     return _recipe(checked)

@@ -10,7 +10,7 @@ import numpy as np
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Split
 from fewlabels.evaluation.classification import Rule, error_rate, reported
-from fewlabels.evaluation.retrieval_test import RetrievalTest, raw_pixels
+from fewlabels.evaluation.retrieval_test import Examples, RetrievalTest, raw_pixels
 
 Row = dict[str, Any]
 NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
@@ -31,7 +31,8 @@ class Scoring(Protocol):
 
     ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
     ``told``, the row in words; ``table`` sums a run's rows up; ``final`` has its one number
-    (``score``), what that measures, and the same on images held out (``validation``) if there are.
+    (``score``), what that measures, and the same on images held out (``validation``) if there are;
+    ``examples`` what can be shown of the trained model, if anything; called in every process.
     """
 
     rows: np.ndarray
@@ -43,6 +44,8 @@ class Scoring(Protocol):
     def table(self, rows: Sequence[Row]) -> str: ...
 
     def final(self, rows: Sequence[Row]) -> Row: ...
+
+    def examples(self, see: See) -> Examples | None: ...
 
 
 class RetrievalScoring:
@@ -73,6 +76,7 @@ class RetrievalScoring:
         self.strategy, self.before, self.raw = strategy, before, raw
         self.test = RetrievalTest(split, truth, ks, all_against_all)
         self.rows = self.test.rows
+        self.shown: Examples | None = None
 
     def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
         """Embeddings by the name under which they are scored."""
@@ -80,7 +84,10 @@ class RetrievalScoring:
         if not self.test.searches or (when == "before" and not self.before):
             return {}
         fields = ("embedding",) if when == "trained" else ("features", "embedding")
-        return dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
+        found = dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
+        if when == "trained":
+            self.shown = self.test.examples(found[when])
+        return found
 
     def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
         """A row a model and search."""
@@ -90,6 +97,12 @@ class RetrievalScoring:
         for row in rows:
             row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
         return rows
+
+    def examples(self, see: See) -> Examples | None:
+        """Of the last evaluation; a run that was resumed after that looks again."""
+        if self.shown is None:
+            self.ask("trained", 0, see)
+        return self.shown
 
     def final(self, rows: Sequence[Row]) -> Row:
         """Recall@1 of the trained embedder in the first search."""
@@ -166,6 +179,9 @@ class ClassificationScoring:
                 row |= {"error": error, "told": f"{model} error {100 * error:.2f}"}
             rows.append(row)
         return rows
+
+    def examples(self, see: See) -> None:
+        """None."""
 
     def final(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,15 @@ from fewlabels.data.splits import Split
 from fewlabels.evaluation.retrieval import evaluate_retrieval
 
 Score = dict[str, Any]
+EXAMPLES, NEAREST = 6, 7
+
+
+class Examples(NamedTuple):
+    """Some queries and what is nearest to them, as positions in the test's ``rows``."""
+
+    queries: np.ndarray  # (Q,)
+    found: np.ndarray  # (Q, K), best first
+    cosines: np.ndarray  # (Q, K)
 
 
 class RetrievalTest:
@@ -60,6 +69,25 @@ class RetrievalTest:
             )
             result.append({"kind": "evaluation", "model": model, "search": name, **scores})
         return result
+
+    def examples(self, features: np.ndarray) -> Examples:
+        """The nearest images of one query of each of a few classes, in the first search.
+
+        Queries have something to find. They are drawn by a seed of their own and so are the same
+        for every model; ``features`` (N, D) decide nothing but what is found.
+        """
+        query, gallery = next(iter(self.searches.values()))
+        rng = np.random.default_rng(0)
+        count = np.bincount(self.truth[gallery][self.truth[gallery] >= 0], minlength=1)
+        known = query[(self.truth[query] >= 0) & (self.truth[query] < len(count))]
+        known = known[count[self.truth[known]] > np.isin(known, gallery)]
+        classes = rng.permutation(np.unique(self.truth[known]))[:EXAMPLES]
+        chosen = np.array([rng.choice(known[self.truth[known] == c]) for c in classes], np.int64)
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+        cosines = unit[chosen] @ unit[gallery].T  # (Q, G)
+        cosines[chosen[:, None] == gallery] = -np.inf  # not itself
+        best = (-cosines).argsort(1, kind="stable")[:, : min(NEAREST, len(gallery) - 1)]
+        return Examples(chosen, gallery[best], np.take_along_axis(cosines, best, 1))
 
 
 def raw_pixels(pixels: Pixels, image_size: int) -> np.ndarray:

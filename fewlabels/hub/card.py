@@ -17,13 +17,19 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fetch import NAME
 
+PICTURES = "Where they show images of the data, the licence of these holds for the pictures too."
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the repository by its path there, and what it shows."""
+    """A picture of the repository by its path there; what it shows, and how it came about.
+
+    ``caption`` is Markdown of the program's own.
+    """
 
     path: str
-    caption: str
+    alt: str
+    caption: str = ""
 
 
 def make_card(
@@ -45,13 +51,13 @@ def make_card(
     """
     run = runs[0]
     kind: Kind = "classifier" if isinstance(model, Classifier) else "embedder"
-    shown = [f"![{escape(p.caption)}]({quote(p.path)})" for p in pictures]
+    shown = [f"![{escape(p.alt)}]({quote(p.path)})\n\n{p.caption}".rstrip() for p in pictures]
     said = {
         "metadata": _metadata(runs, kind, repo, license),
         "title": escape(repo.partition("/")[2]),
         "summary": paragraphs.summary(run, model, kind),
         "usage": usage(repo, kind),
-        "pictures": "\n".join(["", "## Pictures", "", *shown, ""]) if shown else "",
+        "pictures": "\n\n".join(["", "## Pictures", PICTURES, *shown, ""]) if shown else "",
         "data": paragraphs.data(run, data_license),
         "protocol": paragraphs.protocol(run, kind),
         "scores": paragraphs.scores(runs),

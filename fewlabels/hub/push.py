@@ -11,6 +11,7 @@ from fewlabels.hub.run_folder import check_same, read_run
 from fewlabels.models.fetch import CARD, WANTED
 from fewlabels.models.saved import load_model
 from fewlabels.models.send import check_name, send
+from fewlabels.report import neighbours
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -24,6 +25,7 @@ def push(
     dry_run: bool = False,
     license: str | None = None,
     data_license: str | None = None,
+    pictures: bool = True,
     say: Callable[[str], None] = print,
 ) -> str | None:
     """Push a run folder; gives the commit's address, or None where nothing was sent.
@@ -38,6 +40,7 @@ def push(
         dry_run: tell what would be sent, and ask the Hub nothing.
         license: of the weights, as the Hub abbreviates it.
         data_license: of the images, in words.
+        pictures: send ``pictures/``, which show images that may not be yours to pass on.
 
     Raises:
         HubError: a run that is not to be pushed, or what the Hub refuses.
@@ -48,12 +51,13 @@ def push(
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
     model = load_model(folder / "model")
-    drawn = sorted(p for p in folder.glob("pictures/*") if p.suffix.lower() in PICTURES)
+    found = folder.glob("pictures/*") if pictures else ()
+    drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
     card = make_card(
         runs,
         model,
         repo,
-        pictures=[Picture(f"pictures/{path.name}", path.stem) for path in drawn],
+        pictures=[_picture(path.name) for path in drawn],
         license=license,
         data_license=data_license,
     )
@@ -61,6 +65,9 @@ def push(
     files |= {name: folder / "model" / name for name in WANTED}
     files |= {name: folder / name for name in ("recipe.yaml", "metrics.jsonl")}
     files |= {f"pictures/{path.name}": path for path in drawn}
+    if drawn:
+        names = ", ".join(f"pictures/{path.name}" for path in drawn)
+        say(f"note: {names}: images of the data are in it; --no-pictures if that may not be shared")
     for key, path in _places(runs[0].recipe.resolved):
         say(f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see")
     if dry_run:
@@ -73,6 +80,13 @@ def push(
     address = send(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
     say(address)
     return address
+
+
+def _picture(name: str) -> Picture:
+    path = f"pictures/{name}"
+    if name == neighbours.FILE:
+        return Picture(path, neighbours.ALT, neighbours.CAPTION)
+    return Picture(path, Path(name).stem)
 
 
 def _places(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

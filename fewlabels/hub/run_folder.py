@@ -70,7 +70,7 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "recipe.yaml").is_file():
         raise HubError(f"{folder} is no run folder: it has no recipe.yaml; name one, as in runs/x")
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = load_recipe(folder / "recipe.yaml", ended=True)
     try:
         rows = Metrics(folder / "metrics.jsonl").rows()
     except ValueError as error:

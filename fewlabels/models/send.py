@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fewlabels.errors import HubError
 from fewlabels.models.fetch import NAME
 from fewlabels.models.hub_errors import ask_hub
+
+PATIENCE = 60.0
+"""Seconds that the Hub may keep silent, or as many as HF_HUB_DOWNLOAD_TIMEOUT says if more."""
 
 
 def send(files: Mapping[str, Path | bytes], repo: str, private: bool, message: str) -> str:
@@ -36,14 +40,32 @@ def send(files: Mapping[str, Path | bytes], repo: str, private: bool, message: s
         ]
         return str(api.create_commit(repo, added, commit_message=message).commit_url)
 
-    ask_hub(lambda: api.create_repo(repo, private=private, exist_ok=True), repo)
-    # What exists keeps its visibility, so that a private model would become public.
-    if private and not ask_hub(lambda: api.model_info(repo).private, repo):
-        raise HubError(
-            f"{repo} is there already, and public; make it private in its settings, or take "
-            "another name"
-        )
-    return ask_hub(commit, repo)
+    with _answered():
+        ask_hub(lambda: api.create_repo(repo, private=private, exist_ok=True), repo)
+        # What exists keeps its visibility, so that a private model would become public.
+        if private and not ask_hub(lambda: api.model_info(repo).private, repo):
+            raise HubError(
+                f"{repo} is there already, and public; make it private in its settings, or take "
+                "another name"
+            )
+        return ask_hub(commit, repo)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """The client gives up on a silent server, for which it would wait for ever by itself.
+
+    Before its version 1 the client has no such setting.
+    """
+    from huggingface_hub import constants, get_session
+
+    client = get_session()
+    before = getattr(client, "timeout", None)
+    client.timeout = max(PATIENCE, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        client.timeout = before
 
 
 def check_name(repo: str) -> None:
