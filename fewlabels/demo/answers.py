@@ -14,7 +14,6 @@ from fewlabels.index.index import Index
 SIDE = 320
 """Pixels of a side of what is shown."""
 SHORTLIST = 100
-UNREADABLE = "This file cannot be read as an image; try a JPEG, PNG or WebP."
 BLANK, INK = (229, 231, 235), (75, 85, 99)
 
 
@@ -51,7 +50,7 @@ class Answers:
             with Image.open(image) as query:
                 query.load()
         except DAMAGED:
-            return Answer(UNREADABLE, [])
+            return Answer("This file cannot be read as an image; try a JPEG, PNG or WebP.", [])
         try:
             found = self.index.search(
                 query, k, expand=expand, rerank=rerank, shortlist=max(k, SHORTLIST)

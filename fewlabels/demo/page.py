@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fewlabels.demo.answers import UNREADABLE, Answers
+from fewlabels.demo.answers import Answers
 from fewlabels.errors import ComponentError, DataError, FewLabelsError
 from fewlabels.index.index import Index
 from fewlabels.models.card import escape
@@ -100,10 +100,9 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                image = gr.Image(
-                    label="Query", type="filepath", image_mode=None,
-                    sources=["upload", "clipboard"], height=280,
-                )  # fmt: skip
+                image = gr.Image(label="Query", sources=["upload", "clipboard"], height=280)
+                # By itself it would decode the file, with a traceback where that is no image.
+                image.preprocess = lambda dropped: dropped and dropped.path
                 most = min(50, len(index))
                 k = gr.Slider(1, max(2, most), min(12, most), step=1, label="Images to find")
                 expand = gr.Slider(
@@ -119,9 +118,7 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
                 )
         options = [image, k, expand, rerank]
         changes = [image.change, k.release, expand.release, rerank.change]
-        asked = gr.on(changes, answer, options, [told, gallery], api_visibility="private")
-        # gradio opens the file first, and fails where it is no image.
-        asked.failure(lambda: (UNREADABLE, []), None, [told, gallery], api_visibility="private")
+        gr.on(changes, answer, options, [told, gallery], api_visibility="private")
     return page
 
 
@@ -148,7 +145,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = kept
         gr = gradio()
         loaded = Index.load(index, load_embedder(model).to(this_process().device))
-        page = make_page(Answers(loaded, images and Path(images)), model, index)
+        page = make_page(Answers(loaded, Path(images) if images else None), model, index)
         try:
             _, address, _ = page.launch(
                 server_name=HOST,

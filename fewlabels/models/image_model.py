@@ -26,6 +26,7 @@ from fewlabels.models.card import short_card
 from fewlabels.models.fetch import CARD, fetch
 from fewlabels.models.plugins import check_plugins, plugins_of
 from fewlabels.models.send import check_name, send
+from fewlabels.models.size import check_size
 from fewlabels.sections import LARGEST_IMAGE, SMALLEST_CROP
 
 
@@ -247,6 +248,7 @@ class ImageModel(nn.Module):
         """
         config, state = folders.read(folder, cls.config, what)
         check_plugins(config.plugins, what)
+        check_size(config, state, f"{what}/{folders.CONFIG}")
         try:
             model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
         except FewLabelsError as error:

@@ -16,9 +16,11 @@ from torch import Tensor
 from torchvision.transforms import functional as F
 
 from fewlabels.data.images import SUFFIXES, image_files
-from fewlabels.errors import ModelError
+from fewlabels.errors import DataError, ModelError
 
 Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]
+
+NARROW = 100
 
 
 def canvas(
@@ -31,7 +33,13 @@ def canvas(
 
     Returns:
         (3, resize_size, resize_size), uint8 for a PIL image, else of the tensor's type.
+
+    Raises:
+        DataError: a side more than 100 times as long as the other, which would fill the memory.
     """
+    sides = image.size if isinstance(image, Image.Image) else image.shape[1:]
+    if max(sides) > NARROW * min(sides):
+        raise DataError(f"an image of {sides[0]} x {sides[1]} pixels is too narrow; crop it")
     if isinstance(image, Image.Image):
         image = ImageOps.exif_transpose(image).convert("RGB")
     image = F.resize(image, resize_size, str_to_interp_mode(interpolation), antialias=True)

@@ -70,7 +70,9 @@ def test_labels_are_those_of_the_ledger(embedders, classifier):
 
 
 def test_a_card_tells_data_protocol_cost_and_versions(embedders):
-    text = card(embedders[:1], pictures=[Picture("pictures/a b.png", "neighbours")])
+    text = card(
+        embedders[:1], pictures=[Picture("pictures/a b.png", "neighbours", "How *it* came about")]
+    )
     start = rows(embedders[0], "run")[0]
     for words in (
         'Embedder.from_pretrained("lab/model")',
@@ -80,7 +82,8 @@ def test_a_card_tells_data_protocol_cost_and_versions(embedders):
         "that of the last round",
         f"torch {start['torch']}",
         "One run was made",
-        "![neighbours](pictures/a%20b.png)",
+        "![neighbours](pictures/a%20b.png)\n\nHow *it* came about\n",
+        "the licence of these holds for the pictures too",
     ):
         assert words in text
     assert "Licence of the images: mine alone" in card(embedders, data_license="mine alone")

@@ -4,11 +4,14 @@ import contextlib
 import io
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from fewlabels.cli import main
+from fewlabels.errors import HubError, RecipeError
+from fewlabels.models import send
 from fewlabels.models.saved import load_model
 from fewlabels.recipe import load_recipe
 
@@ -38,9 +41,11 @@ def test_a_run_is_one_commit_that_loads_and_computes_the_same(hub, client, embed
     code, told = client(command, embedders[0], "--seeds", embedders[1], "--repo", "lab/digits")
     assert code == 0, told
     repo = hub.repos["lab/digits"]
-    names = ["README.md", "config.json", "metrics.jsonl", "model.safetensors", "recipe.yaml"]
-    assert repo.sent == [names]
-    assert told.strip() == f"{hub.url}/lab/digits/commit/{repo.commits[0][0]}"
+    names = ["README.md", "config.json", "metrics.jsonl", "model.safetensors"]
+    assert repo.sent == [[*names, "pictures/neighbours.png", "recipe.yaml"]]
+    note, address = told.strip().splitlines()
+    assert note.startswith("note: pictures/neighbours.png: images of the data are in it")
+    assert address == f"{hub.url}/lab/digits/commit/{repo.commits[0][0]}"
     expected = outputs(embedders[0] / "model")
     np.testing.assert_allclose(client(outputs, "lab/digits"), expected, atol=1e-6)
     data = client(parsed, "lab/digits")
@@ -62,7 +67,7 @@ def test_a_classifier_goes_with_its_pictures_and_tells_of_paths(hub, client, cla
 
 
 def test_a_push_is_repeated_after_a_failure_and_sends_nothing_twice(hub, client, embedders):
-    words = (embedders[0], "--repo", "lab/late")
+    words = (embedders[0], "--repo", "lab/late", "--no-pictures")
     hub.fail("POST /api/models/lab/late/commit", 403)
     code, told = client(command, *words)
     assert code == 2
@@ -94,6 +99,43 @@ def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders
     assert "in one commit to lab/dry; nothing was sent" in told
 
 
+def test_pictures_of_the_data_can_be_left_at_home(hub, client, embedders):
+    code, told = client(command, embedders[0], "--repo", "lab/bare", "--no-pictures")
+    assert code == 0
+    repo = hub.repos["lab/bare"]
+    assert not [path for path in repo.sent[0] if path.startswith("pictures")]
+    assert b"neighbours" not in repo.commits[0][1]["README.md"]
+    assert "note" not in told
+
+
+def impatient(*words):
+    send.PATIENCE = 0.5
+    return command(*words)
+
+
+def test_a_server_that_keeps_silent_is_not_waited_for(hub, client, embedders):
+    begin = time.monotonic()
+    for place in ("POST /api/repos/create", "POST .*/commit/"):
+        hub.fail(place, 30.0)
+    code, told = client(impatient, embedders[0], "--repo", "lab/silent")
+    assert code == 0, told
+    assert len(hub.repos["lab/silent"].commits) == 1
+    assert time.monotonic() - begin < 20
+
+
+def test_the_users_own_client_keeps_its_patience(client):
+    assert client(patience_after_a_refusal) == (None, None)
+
+
+def patience_after_a_refusal():
+    from huggingface_hub import get_session
+
+    before = get_session().timeout.read
+    with pytest.raises(HubError):
+        send.send({"a/../b": b""}, "lab/x", False, "no path")
+    return before, get_session().timeout.read
+
+
 @pytest.fixture
 def copied(embedders, tmp_path):
     return shutil.copytree(embedders[0], tmp_path / "run")
@@ -123,6 +165,15 @@ def test_it_cannot_hide_among_the_seeds(copied, embedders):
     recipe = copied / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("oracle: false", "oracle: true"))
     assert "which is an analysis and no result" in refused(embedders[1], "--seeds", str(copied))
+
+
+def test_the_weights_that_a_run_began_from_need_not_be_here(copied):
+    recipe = copied / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("weights: null", "weights: gone/away.pth"))
+    code, told = command(copied, "--repo", "lab/x", "--dry-run")
+    assert code == 0, told
+    with pytest.raises(RecipeError, match="no such file"):  # to run it they must be
+        load_recipe(recipe)
 
 
 def test_a_run_that_has_not_ended_is_refused(copied):

@@ -335,12 +335,27 @@ def edit(saved, **changes):
         ({"embedding_size": 10**12}, "embedding_size 1000000000000: expected 0 .no head. to 65536"),
         ({"image_size": 10**9}, "image_size 1000000000: expected 1 to 4096"),
         ({"crop_pct": 1e-9}, "crop_pct 1e-09: expected a share"),
+        (
+            {"backbone_options": {"width": 10**9}},
+            "backbone_options.width: 1000000000: at most 16384",
+        ),
+        ({"backbone_options": {"width": 400.0}}, "describes a model of [0-9,]+ numbers, and the"),
+        (
+            {"blocks": [{"name": "san", "after": "conv2", "hidden": 10**6}]},
+            "blocks.hidden: 1000000",
+        ),
+        ({"blocks": [{"name": "san", "after": "conv2", "hidden": 9000}]}, "describes a model of"),
     ],
 )
 def test_a_config_that_is_not_ours_is_a_sentence(saved, changes, sentence):
     edit(saved, **changes)
     with pytest.raises(ModelError, match=sentence):
         Embedder.from_pretrained(saved)
+
+
+def test_an_image_that_would_fill_the_memory_is_a_sentence():
+    with pytest.raises(ModelError, match="an image of 1 x 900 pixels is too narrow; crop it"):
+        small().encode(Image.new("RGB", (1, 900)))
 
 
 def test_weights_that_do_not_fit_are_a_sentence(saved):
@@ -394,7 +409,7 @@ def test_loading_downloads_nothing(saved, monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", spy)
     Embedder.from_pretrained(saved)
-    assert [call["pretrained"] for call in calls] == [False]
+    assert {call["pretrained"] for call in calls} == {False}
 
 
 def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
