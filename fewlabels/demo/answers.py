@@ -13,7 +13,7 @@ from fewlabels.index.index import Index
 
 SIDE = 320
 """Pixels of a side of what is shown."""
-SHORTLIST = 100
+SHORTLIST, LONGEST = 100, 80
 BLANK, INK = (229, 231, 235), (75, 85, 99)
 
 
@@ -99,9 +99,10 @@ def inside(folder: Path, name: str) -> Path | None:
     return file if there else None
 
 
-def printable(text: str) -> str:
-    """One line that no letter of a foreign name can turn around or break."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+def printable(name: str) -> str:
+    """A foreign name in one line, which no letter of it turns around; of a long one the end."""
+    name = name if len(name) <= LONGEST else "…" + name[-LONGEST:]
+    return "".join(c if c.isprintable() else "�" for c in name)
 
 
 def blank() -> Image.Image:

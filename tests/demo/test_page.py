@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from urllib.error import HTTPError
@@ -43,12 +44,15 @@ def test_gradio_is_not_imported_by_other_commands():
 def test_it_is_served_to_this_machine_alone_and_asks_no_other(place, port):
     pytest.importorskip("gradio")
     words = [str(place / "model"), str(place / "photos.index"), "--images", str(place / "photos")]
+    (place / "tmp").mkdir()
+    hostile = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"}
+    hostile["GRADIO_ANALYTICS_ENABLED"] = "True"
     page = subprocess.Popen(
         [sys.executable, "-m", "fewlabels.cli", "demo", *words, "--port", str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"},
+        env={**os.environ, **hostile, "TMPDIR": str(place / "tmp")},
     )
     try:
         assert page.stdout.readline() == f"http://127.0.0.1:{port}/  (Ctrl+C ends it)\n"
@@ -64,6 +68,8 @@ def test_it_is_served_to_this_machine_alone_and_asks_no_other(place, port):
             urlopen(Request(f"http://127.0.0.1:{port}/config", headers={"Host": "evil.example"}))
         listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
         assert f"0.0.0.0:{port}" not in listening
+        page.send_signal(signal.SIGINT)
+        assert page.wait() == 0
+        assert not list((place / "tmp").iterdir())  # nothing that was dropped stays
     finally:
-        page.terminate()
-        page.wait()
+        page.kill()
