@@ -26,7 +26,7 @@ from fewlabels.models.card import short_card
 from fewlabels.models.fetch import CARD, fetch
 from fewlabels.models.plugins import check_plugins, plugins_of
 from fewlabels.models.send import check_name, send
-from fewlabels.models.size import check_size
+from fewlabels.models.size import check_options, check_size
 from fewlabels.sections import LARGEST_IMAGE, SMALLEST_CROP
 
 
@@ -70,6 +70,7 @@ class ImageModel(nn.Module):
         super().__init__()
         if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
             raise ModelError(f"image_size {image_size}: expected 1 to {LARGEST_IMAGE} pixels")
+        check_options(backbone_options or {}, blocks)
         self.name, self.pooling = backbone, pooling
         self.backbone_options = dict(backbone_options or {})
         self.backbone: Any = make_backbone(
@@ -248,8 +249,8 @@ class ImageModel(nn.Module):
         """
         config, state = folders.read(folder, cls.config, what)
         check_plugins(config.plugins, what)
-        check_size(config, state, f"{what}/{folders.CONFIG}")
         try:
+            check_size(config, state)
             model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
         except FewLabelsError as error:
             raise ModelError(f"{what}/{folders.CONFIG}: {error}") from error

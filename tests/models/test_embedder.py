@@ -337,7 +337,7 @@ def edit(saved, **changes):
         ({"crop_pct": 1e-9}, "crop_pct 1e-09: expected a share"),
         (
             {"backbone_options": {"width": 10**9}},
-            "backbone_options.width: 1000000000: at most 16384",
+            "config.json: backbone_options.width: 1000000000: expected at most 16384",
         ),
         ({"backbone_options": {"width": 400.0}}, "describes a model of [0-9,]+ numbers, and the"),
         (
