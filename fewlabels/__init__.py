@@ -16,20 +16,30 @@ _WHERE = {
     "FewLabelsError": "fewlabels.errors",
     "Index": "fewlabels.index.index",
     "load_recipe": "fewlabels.recipe",
+    "sources": "fewlabels.registry",
     "train": "fewlabels.run",
+    "views": "fewlabels.registry",
 }
+_FOLDERS = ("backbones", "blocks", "discovery", "losses", "strategies")
+"""Each has ``register`` too, as in ``@discovery.register("my_idea")``."""
+
 __all__ = ["Classifier", "Embedder", "FewLabelsError", "Index", "load_recipe", "train"]
+__all__ += ["backbones", "blocks", "discovery", "losses", "sources", "strategies", "views"]
 
 if TYPE_CHECKING:
+    from fewlabels import backbones, blocks, discovery, losses, strategies
     from fewlabels.errors import FewLabelsError
     from fewlabels.index.index import Index
     from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
     from fewlabels.recipe import load_recipe
+    from fewlabels.registry import sources, views
     from fewlabels.run import train
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return importlib.import_module(f"fewlabels.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'fewlabels' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)

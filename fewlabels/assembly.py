@@ -23,6 +23,7 @@ from fewlabels.data.pixels import Pixels, centre
 from fewlabels.discoveries import Discoveries
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.evaluation.embedding import extract
+from fewlabels.imports import copy_modules
 from fewlabels.metrics import Metrics
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
@@ -167,6 +168,7 @@ def assemble(
     facts |= stamp
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        copy_modules(recipe.imports, folder)
         metrics.write([facts])
         if isinstance(recipe.data.labels, int):
             parts = {"labelled": train[labels >= 0], "validation": validation}

@@ -1,7 +1,8 @@
 """The command line.
 
 About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
-evaluate, export, embed, index, search, demo, predict, assembly.
+evaluate, export, embed, index, search, demo, predict, assembly. `--import my_module` lets
+any of them know components of yours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from fewlabels import embed
 from fewlabels.commands import components, images, models, recipes
 from fewlabels.errors import FewLabelsError
+from fewlabels.imports import add_import, import_modules
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
     predict.add_argument("folder", help="a folder of images")
     predict.add_argument("-o", "--out", required=True, help="a CSV file to write, as labels.csv")
+    for own in (compare, share, check, listing, show, assembly, index, search, predict):
+        add_import(own)
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -113,11 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(given: argparse.Namespace) -> int:
     """Run one command; 0, or 2 where it has told its mistakes itself."""
+    if "recipes" not in given and "imports" in given:  # a recipe imports what stands beside it
+        import_modules(given.imports, Path(given.run) if "run" in given else None)
     match given.command:
         case "check":
-            return recipes.check_recipes(given.recipes)
+            return recipes.check_recipes(given.recipes, given.imports)
         case "study":
-            recipes.run_study(given.recipes, given.seeds, given.runs, given.out, given.validation)
+            recipes.run_study(
+                given.recipes, given.seeds, given.runs, given.out, given.validation, given.imports
+            )
         case "push":
             from fewlabels.hub.push import push
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.imports import add_import, import_modules
 from fewlabels.processes import leave, this_process
 
 if TYPE_CHECKING:
@@ -128,10 +129,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
     )
+    add_import(parser)
 
 
 def command(given: argparse.Namespace) -> None:
     """Embed a folder as given on the command line, and name the images that were left out."""
+    import_modules(given.imports)
     left_out = embed_folder(
         given.model,
         given.folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import ValidationError, create_model
 from fewlabels import yaml_file
 from fewlabels.checks import check_across, check_files
 from fewlabels.errors import RecipeError
+from fewlabels.imports import import_modules, missing
 from fewlabels.mistakes import LISTS, Mistakes
 from fewlabels.ramps import Ramp
 from fewlabels.sections import (
@@ -47,6 +48,7 @@ class Recipe:
 
     name: str
     seed: int
+    imports: list[str]
     data: Data
     source: Spec
     model: Model
@@ -66,8 +68,8 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of the resolved recipe without its name."""
-        plain = {k: v for k, v in self.resolved.items() if k != "name"}
+        """Twelve hex digits of the resolved recipe without its name, and where code came from."""
+        plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
@@ -75,12 +77,20 @@ class Recipe:
         return yaml_file.dump(self.resolved)
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, ended: bool = False) -> Recipe:
+def load_recipe(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    imports: Sequence[str] = (),
+    *,
+    ended: bool = False,
+) -> Recipe:
     """The checked recipe in a YAML file.
 
     Args:
         path: the file; ``extends`` in it is relative to it.
         overrides: ``key=value``, the key a dotted path as in ``losses.0.beta=40``.
+        imports: modules that register components, found beside the file, in the current folder or
+            installed; imported first, and noted in the recipe.
         ended: it is read to tell of a run that has ended, so the files that it began from need not
             be here.
 
@@ -89,12 +99,15 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, ended: bool 
     """
     path = Path(path)
     data, origins = yaml_file.read(path)
+    import_modules(imports, path.parent)
     yaml_file.override(data, origins, list(overrides))
     data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
-    return _check(data, origins, str(path), ended)
+    return _check(data, origins, str(path), imports, ended)
 
 
-def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+def recipe_from(
+    data: dict[str, Any], overrides: Iterable[str] = (), imports: Sequence[str] = ()
+) -> Recipe:
     """The checked recipe in a mapping, as :func:`load_recipe` does for a file.
 
     Raises:
@@ -106,9 +119,10 @@ def recipe_from(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError([f"recipe: {error}"]) from error
     if "extends" in data:
         raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
+    import_modules(imports)
     yaml_file.override(data, origins, list(overrides))
     data["name"] = data.get("name") or "recipe"
-    return _check(data, origins, "recipe")
+    return _check(data, origins, "recipe", imports)
 
 
 def _path(value: Any) -> str:
@@ -120,9 +134,25 @@ def _path(value: Any) -> str:
     )
 
 
-def _check(data: dict[str, Any], origins: Origins, file: str, ended: bool = False) -> Recipe:
+def _check(
+    data: dict[str, Any],
+    origins: Origins,
+    file: str,
+    imports: Sequence[str],
+    ended: bool = False,
+) -> Recipe:
     data = {key: value for key, value in data.items() if value is not None}  # null: the default
+    noted = data.get("imports", [])
+    if isinstance(noted, list):
+        data["imports"] = [*noted, *(name for name in imports if name not in noted)]
     check = Mistakes(data, origins, file)
+    if isinstance(noted, list) and (asked := missing(map(str, noted))):
+        check.add(
+            ("imports",),
+            f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
+            f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
+        )
+        raise RecipeError(check.found.values())  # what the code registers is not known yet
     for slot in LISTS:
         value = data.get(slot)
         data[slot] = [] if value is None else value if isinstance(value, list) else [value]

@@ -3,28 +3,40 @@
 Two doors lead in: the decorator ``@losses.register("margin")`` for code in this process, and the
 entry-point group ``fewlabels.losses`` for installed distributions, ours included. Names are listed
 from package metadata alone, so listing imports no component (and no torch).
+
+The module that an entry point names may say ``fewlabels_api = 1``: the version of our contracts
+that it is written for. One that says nothing is taken to be of version 1.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, TypeVar
 
+from fewlabels.contracts import API_VERSION
 from fewlabels.errors import ComponentError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Offer(NamedTuple):
-    """Where a name comes from; ``entry`` is None for a decorator's name."""
+    """Where a name comes from.
+
+    ``entry`` is None for a decorator's name, whose ``distribution`` is then its module.
+    """
 
     name: str
     distribution: str
     version: str
     entry: EntryPoint | None
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
 
 
 class Registry:
@@ -40,31 +52,37 @@ class Registry:
     def __init__(self, kind: str, plural: str, bridges: Mapping[str, str] | None = None) -> None:
         self.kind, self.plural, self.group = kind, plural, f"fewlabels.{plural}"
         self.bridges = dict(bridges or {})
-        self._registered: dict[str, Callable[..., Any]] = {}
+        self._registered: dict[str, dict[str, Callable[..., Any]]] = {}  # by name, by module
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that gives a class or factory its recipe name.
 
         Raises:
-            ComponentError: the name is taken, or the signature breaks the rule that what a
-                recipe sets is keyword-only, annotated and has a default.
+            ComponentError: a name that a recipe cannot write, or a signature that breaks the rule
+                that what a recipe sets is keyword-only, annotated and has a default.
         """
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ComponentError(
+                f"{self.kind} {name!r}: a name has letters, digits, dots, dashes and underscores "
+                "alone; choose another"
+            )
 
         def add(component: T) -> T:
-            known = self._registered.get(name)
-            if known is not None and _address(known) != _address(component):
+            check_signature(component, f"{self.kind} {name!r}")
+            same = self._registered.setdefault(name, {})
+            known = same.get(component.__module__)
+            if known is not None and known.__qualname__ != component.__qualname__:
                 raise ComponentError(
                     f"two {self.plural} are called {name!r}: {_address(known)} and "
                     f"{_address(component)}; register one under another name"
                 )
-            check_signature(component, f"{self.kind} {name!r}")
-            self._registered[name] = component
+            same[component.__module__] = component
             return component
 
         return add
 
     def offers(self) -> dict[str, list[Offer]]:
-        """All names with the distributions that offer them, sorted by name; imports nothing."""
+        """All names with those who offer them, sorted by name; imports nothing."""
         found: dict[str, list[Offer]] = {}
         for entry in entry_points(group=self.group):
             dist = entry.dist
@@ -74,8 +92,14 @@ class Registry:
             same = found.setdefault(entry.name, [])
             if all(offer.distribution != other.distribution for other in same):
                 same.append(offer)
-        for name, component in self._registered.items():
-            found.setdefault(name, [Offer(name, component.__module__, "", None)])
+        for name, components in self._registered.items():
+            same = found.setdefault(name, [])
+            installed = {_package(offer.entry.module) for offer in same if offer.entry}
+            same += [  # what an entry point offers may stand under a decorator as well
+                Offer(name, module, "", None)
+                for module in components
+                if _package(module) not in installed
+            ]
         return dict(sorted(found.items()))
 
     def names(self) -> list[str]:
@@ -93,29 +117,36 @@ class Registry:
             module, _, function = self.bridges[distribution].partition(":")
             component: Callable[..., Any] = getattr(importlib.import_module(module), function)(bare)
             return component
-        if not distribution and name in self._registered:
-            return self._registered[name]
         offers = self.offers()
         found = [o for o in offers.get(bare, []) if distribution in ("", o.distribution)]
         if not found:
             raise ComponentError(self.unknown(name, offers))
         if len(found) > 1:
-            both = " and ".join(f"{o.distribution} {o.version}" for o in found)
             raise ComponentError(
-                f"{self.kind} {name!r} is offered by {both}; "
+                f"{self.kind} {name!r} is offered by {' and '.join(map(str, found))}; "
                 f"write '{found[0].distribution}:{name}' to pick one"
             )
-        entry = found[0].entry
+        return self.load(found[0])
+
+    def load(self, offer: Offer) -> Callable[..., Any]:
+        """The component that is offered.
+
+        Raises:
+            ComponentError: it cannot be imported, or is for another version of our contracts.
+        """
+        name, entry = offer.name, offer.entry
         if entry is None:
-            return self._registered[bare]
+            return self._registered[name][offer.distribution]
         try:
             loaded: Callable[..., Any] = entry.load()
-        except Exception as error:  # a plugin may fail in any way; its origin must be named
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; say whose it is
             raise ComponentError(
-                f"{self.kind} {name!r} of {found[0].distribution} {found[0].version} cannot be "
-                f"imported: {type(error).__name__}: {error}"
+                f"{self.kind} {name!r} of {offer} cannot be imported: "
+                f"{type(error).__name__}: {error}; pip install --upgrade {offer.distribution}, or "
+                "tell its authors"
             ) from error
-        check_signature(loaded, f"{self.kind} {name!r}")
+        _check_api(getattr(sys.modules[entry.module], "fewlabels_api", 1), self.kind, offer)
+        check_signature(loaded, f"{self.kind} {name!r} of {offer}")
         return loaded
 
     def unknown(self, name: str, known: Any = None) -> str:
@@ -125,6 +156,27 @@ class Registry:
             f"no {self.kind} is called {name!r}{nearest(name, names)} "
             f"(all: {', '.join(names) or 'none'}; fewlabels list {self.plural})"
         )
+
+
+def _check_api(version: Any, kind: str, offer: Offer) -> None:
+    """Refuse what is written for other contracts than ours."""
+    if version == API_VERSION and type(version) is int:
+        return
+    said = f"{kind} {offer.name!r} of {offer} "
+    if type(version) is not int or version < 1:
+        raise ComponentError(
+            f"{said}says fewlabels_api = {version!r}; its authors have to write a whole number, "
+            f"as in fewlabels_api = {API_VERSION}"
+        )
+    old = "fewlabels" if version > API_VERSION else offer.distribution
+    raise ComponentError(
+        f"{said}is for version {version} of the plugin interface, and this fewlabels has version "
+        f"{API_VERSION}; pip install --upgrade {old}"
+    )
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _address(component: Callable[..., Any]) -> str:
@@ -142,7 +194,11 @@ def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def check_signature(component: Callable[..., Any], what: str) -> None:
     """Raise ComponentError unless each option is annotated and has a default; no ``**kwargs``."""
-    for name, parameter in inspect.signature(component).parameters.items():
+    try:
+        parameters = inspect.signature(component).parameters
+    except (TypeError, ValueError) as error:
+        raise ComponentError(f"{what} is no class or function with a signature: {error}") from error
+    for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             raise ComponentError(
                 f"{what} takes **{name}; name each option, so that it can be checked"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.imports import add_import
 from fewlabels.processes import leave
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
 
@@ -53,6 +54,7 @@ def train(
     overrides: Sequence[str] = (),
     out: str | Path = "runs",
     resume: str | Path | None = None,
+    imports: Sequence[str] = (),
 ) -> Result:
     """Train what a recipe says; ends with a run folder under ``out``.
 
@@ -60,6 +62,7 @@ def train(
         recipe: a YAML file, the same as a mapping, or a loaded recipe; not needed with ``resume``.
         overrides: ``key=value``, as on the command line.
         resume: a run folder that was stopped; it goes on to the same final weights.
+        imports: modules that register components of yours; see :func:`load_recipe`.
 
     Raises:
         FewLabelsError: a mistake in the recipe or the data, as one sentence each.
@@ -71,13 +74,13 @@ def train(
             )
         if recipe is not None or overrides:
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
-        loaded = load_recipe(Path(resume) / "recipe.yaml")
+        loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
     elif isinstance(recipe, Recipe):
         loaded = recipe
     elif isinstance(recipe, dict):
-        loaded = recipe_from(recipe, overrides)
+        loaded = recipe_from(recipe, overrides, imports)
     elif recipe is not None:
-        loaded = load_recipe(recipe, overrides)
+        loaded = load_recipe(recipe, overrides, imports)
     else:
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
     from fewlabels.assembly import assemble  # imports torch: only once the recipe stands
@@ -95,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="key=value, as in rounds.rounds=3")
     parser.add_argument("--out", default="runs", help="where run folders are made")
     parser.add_argument("--resume", help="go on with a run folder that was stopped")
+    add_import(parser)
     given = parser.parse_intermixed_args(arguments)
     try:
-        train(given.recipe, given.overrides, given.out, given.resume)
+        train(given.recipe, given.overrides, given.out, given.resume, given.imports)
     except FewLabelsError as error:
         print(error, file=sys.stderr)
         return 2

@@ -190,6 +190,9 @@ class Fixed(Section):
         "", pattern=r"^[\w.-]*$", description="letters, digits, dots, dashes and underscores alone"
     )
     seed: Annotated[int, Field(ge=0)] = 0
+    imports: list[str] = Field(
+        [], description="modules that register components; each is imported by --import alone"
+    )
     model: Model = Model()
     weights: dict[str, Ramp | float] = Field(
         {}, description="of loss terms; a number is the height of the strategy's own ramp"

@@ -75,6 +75,7 @@ def study(
     runs: str | Path = "runs/studies",
     say: Callable[[str], None] = print,
     validation: bool = False,
+    imports: Sequence[str] = (),
 ) -> list[Row]:
     """Run every recipe with every seed, or take what is there already.
 
@@ -85,12 +86,14 @@ def study(
         runs: where the run folders stand, ``NAME-seed-S`` each.
         validation: give the error on ``data.validation`` images and say nothing of the test: for
             choices.
+        imports: modules that register components of yours.
 
     Raises:
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
     """
     loaded = [
-        [load_recipe(path, [*overrides, f"seed={seed}"]) for seed in seeds] for path in recipes
+        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
+        for path in recipes
     ]
     names = [own[0].name for own in loaded]
     for own in loaded:

@@ -36,3 +36,24 @@ def in_one_and_two_processes(tmp_path):
         return tmp_path / "one" / "recipe", tmp_path / "two" / "recipe"
 
     return run
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Puts a distribution of version 0.3 on the path, as an installer does; gives its folder."""
+
+    def put(distribution, modules, kind="discovery", **names):
+        site = tmp_path / distribution
+        info = site / f"{distribution.replace('-', '_')}-0.3.dist-info"
+        info.mkdir(parents=True)
+        for module, code in modules.items():
+            (site / f"{module}.py").write_text(code)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.3\n"
+        )
+        lines = "".join(f"{name} = {place}\n" for name, place in names.items())
+        (info / "entry_points.txt").write_text(f"[fewlabels.{kind}]\n{lines}")
+        monkeypatch.syspath_prepend(str(site))
+        return str(site)
+
+    return put

@@ -1,18 +1,24 @@
 import re
-from importlib.metadata import EntryPoint
 
 import pytest
 
+import fewlabels
+from fewlabels.cli import main
+from fewlabels.contracts import API_VERSION
 from fewlabels.errors import ComponentError
-from fewlabels.registry import REGISTRIES, Offer, Registry
+from fewlabels.registry import REGISTRIES, Registry
 
 
 def test_every_built_in_entry_point_loads_and_every_decorator_has_one():
     for registry in REGISTRIES.values():
         declared = {n for n, o in registry.offers().items() if o[0].distribution == "fewlabels"}
         for name in declared:
-            assert registry.get(name) is registry._registered[name]
-        ours = {n for n, c in registry._registered.items() if c.__module__.startswith("fewlabels.")}
+            assert [registry.get(name)] == list(registry._registered[name].values())
+        ours = {
+            name
+            for name, modules in registry._registered.items()
+            if any(module.startswith("fewlabels.") for module in modules)
+        }
         assert ours == declared
 
 
@@ -41,29 +47,102 @@ def test_an_option_without_annotation_is_refused_when_registered():
         Registry("thing", "things").register("greedy")(greedy)
 
 
-def offers_of(*entries: tuple[str, str]):
-    """A registry whose names come from entry points of invented distributions."""
-    registry = Registry("thing", "things")
-    found = {
-        "it": [
-            Offer("it", dist, "1.0", EntryPoint("it", value, registry.group))
-            for dist, value in entries
-        ]
-    }
-    registry.offers = lambda: found
-    return registry
+@pytest.mark.parametrize("name", ["../out", "a b", "one:it", ""])
+def test_a_name_that_no_recipe_can_write_is_refused(name):
+    with pytest.raises(ComponentError, match="a name has letters, digits"):
+        Registry("thing", "things").register(name)
 
 
-def test_two_distributions_with_one_name_are_told_apart_by_a_prefix():
-    registry = offers_of(("one", "collections:OrderedDict"), ("two", "json:JSONDecodeError"))
-    with pytest.raises(ComponentError, match="offered by one 1.0 and two 1.0; write 'one:it'"):
+CODE = """
+from fewlabels import discovery
+
+
+@discovery.register("it")
+class It:
+    def __init__(self, *, size: int = 1) -> None: ...
+"""
+BROKEN = "import no_such_module_here\n"
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry of discoveries, which forgets afterwards what a test has registered."""
+    monkeypatch.setattr(REGISTRIES["discovery"], "_registered", {})
+    return REGISTRIES["discovery"]
+
+
+def test_two_distributions_with_one_name_are_told_apart_by_a_prefix(registry, install, capsys):
+    install("lab-one", {"lab_one": CODE}, it="lab_one:It")
+    install("lab-two", {"lab_two": CODE}, it="lab_two:It")
+    for _ in range(2):  # also when the decorators have run
+        with pytest.raises(ComponentError) as error:
+            registry.get("it")
+        assert str(error.value) in (
+            "discovery 'it' is offered by lab-one 0.3 and lab-two 0.3; write 'lab-one:it' to pick one",
+            "discovery 'it' is offered by lab-two 0.3 and lab-one 0.3; write 'lab-two:it' to pick one",
+        )
+        assert registry.get("lab-one:it").__module__ == "lab_one"
+        assert registry.get("lab-two:it").__module__ == "lab_two"
+    assert main(["list", "discovery"]) == 0
+    assert "! offered more than once; write lab-" in capsys.readouterr().out
+
+
+def test_a_plugin_that_fails_to_import_is_named_when_asked_for_and_marked_in_the_list(
+    registry, install, capsys
+):
+    install("lab-one", {"lab_one": CODE}, it="lab_one:It")
+    install("broken", {"broken_of_lab": BROKEN}, other="broken_of_lab:It", gone="lab_one:Gone")
+    install("leaves", {"leaves_of_lab": "raise SystemExit(3)"}, third="leaves_of_lab:It")
+    sentence = "discovery 'other' of broken 0.3 cannot be imported: ModuleNotFoundError: No module"
+    with pytest.raises(ComponentError, match=sentence):
+        registry.get("other")
+    assert registry.get("it").__module__ == "lab_one"
+    assert main(["list", "discovery"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  other "))
+    assert lines[at].split() == ["other", "broken", "0.3"]
+    assert lines[at + 1].startswith(f"    ! {sentence}")
+    assert sum("    ! discovery" in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (API_VERSION + 1, f"is for version {API_VERSION + 1} of the plugin interface, and this fewlabels has version {API_VERSION}; pip install --upgrade fewlabels"),
+        ("'two'", "says fewlabels_api = 'two'; its authors have to write a whole number"),
+        (0, "says fewlabels_api = 0; its authors"),
+        (True, "says fewlabels_api = True; its authors"),
+        (API_VERSION, None),
+    ],
+)  # fmt: skip
+def test_a_plugin_for_another_interface_says_what_to_upgrade(registry, install, version, sentence):
+    name = f"lab_of_{str(version).strip(chr(39))}"
+    install("lab", {name: f"{CODE}\nfewlabels_api = {version}\n"}, it=f"{name}:It")
+    if sentence is None:
+        assert registry.get("it").__module__ == name
+        return
+    with pytest.raises(ComponentError, match=re.escape(f"discovery 'it' of lab 0.3 {sentence}")):
         registry.get("it")
-    assert registry.get("two:it").__name__ == "JSONDecodeError"
 
 
-def test_a_plugin_that_fails_to_import_is_named_when_asked_for():
-    registry = offers_of(("broken", "no_such_module_here:Thing"))
-    with pytest.raises(
-        ComponentError, match="'it' of broken 1.0 cannot be imported: ModuleNotFound"
-    ):
+def test_a_plugin_older_than_the_interface_is_the_one_to_upgrade(registry, install, monkeypatch):
+    monkeypatch.setattr("fewlabels.registry.API_VERSION", API_VERSION + 1)
+    install("lab", {"lab_of_old": CODE}, it="lab_of_old:It")
+    with pytest.raises(ComponentError, match="pip install --upgrade lab$"):
         registry.get("it")
+
+
+def test_a_name_of_ours_is_not_taken_silently(registry):
+    registry.register("confident")(type("Mine", (), {"__module__": "mine", "__init__": bare}))
+    with pytest.raises(ComponentError, match=r"offered by fewlabels \S+ and mine; write 'fewl"):
+        registry.get("confident")
+    assert registry.get("mine:confident").__module__ == "mine"
+
+
+def bare(self):
+    """Takes no options."""
+
+
+def test_every_registry_is_a_public_name():
+    for plural, registry in REGISTRIES.items():
+        assert getattr(fewlabels, plural).register == registry.register

@@ -149,7 +149,7 @@ class Growing:
 
 
 def test_a_schedule_goes_on_exactly_when_epochs_grow(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry.discovery._registered, "growing", Growing)
+    monkeypatch.setitem(registry.discovery._registered, "growing", {__name__: Growing})
     grows = ["discovery=growing", "rounds.rounds=3", "rounds.epochs_per_round=2"]
     grows += ["schedule.name=cosine", "evaluation.before=false", "evaluation.pixels=false"]
     grows += ["train.checkpoint_every=1", "train.keep_checkpoints=99", "train.log_every=1"]
@@ -173,7 +173,7 @@ def test_a_schedule_goes_on_exactly_when_epochs_grow(tmp_path, monkeypatch):
 
 
 def test_a_discovery_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry.discovery._registered, "growing", Growing)
+    monkeypatch.setitem(registry.discovery._registered, "growing", {__name__: Growing})
     with pytest.raises(
         FewLabelsError, match=r"discovery 'growing' failed with KeyError.*test_run.py"
     ):

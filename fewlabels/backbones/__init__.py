@@ -1,1 +1,5 @@
 """Networks that timm lacks, registered into timm."""
+
+from fewlabels.registry import backbones as _registry
+
+register = _registry.register

@@ -1,1 +1,5 @@
 """Blocks that go inside a backbone, and the one way in: :func:`fewlabels.blocks.insert.insert`."""
+
+from fewlabels.registry import blocks as _registry
+
+register = _registry.register

@@ -20,15 +20,25 @@ def find_registry(kind: str) -> Registry:
 
 
 def list_components(kind: str | None) -> None:
-    """Print names with the distributions that offer them; nothing is imported."""
+    """Print names with the distributions that offer them.
+
+    Of what is ours nothing is imported. What others offer is loaded, to mark what does not work.
+    """
     registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
     for registry in registries:
         print(f"{registry.plural}:")
         offers = registry.offers()
         for name, offered in offers.items():
-            print(
-                f"  {name:28}" + ", ".join(f"{o.distribution} {o.version}".strip() for o in offered)
-            )
+            print(f"  {name:28}" + ", ".join(map(str, offered)))
+            if len(offered) > 1:
+                choices = " or ".join(f"{offer.distribution}:{name}" for offer in offered)
+                print(f"    ! offered more than once; write {choices}")
+            for offer in offered:
+                if offer.distribution != "fewlabels":
+                    try:
+                        registry.load(offer)
+                    except ComponentError as error:
+                        print(f"    ! {error}")
         if registry.plural == "backbones":
             from fewlabels.timm_names import timm_names
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewlabels.errors import FewLabelsError, ModelError, RecipeError
 
 
-def check_recipes(arguments: Sequence[str]) -> int:
+def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe; every mistake of every one is printed."""
     from fewlabels.recipe import load_recipe
 
@@ -20,7 +20,7 @@ def check_recipes(arguments: Sequence[str]) -> int:
         raise RecipeError(["no recipe given; name a YAML file before key=value"])
     for path in paths:
         try:
-            recipe = load_recipe(path, overrides)
+            recipe = load_recipe(path, overrides, imports)
             if recipe.blocks:  # their places are known to the backbone alone
                 from fewlabels.building import check_blocks
 
@@ -37,7 +37,12 @@ def check_recipes(arguments: Sequence[str]) -> int:
 
 
 def run_study(
-    words: Sequence[str], seeds: str, runs: str, out: Path | None, validation: bool
+    words: Sequence[str],
+    seeds: str,
+    runs: str,
+    out: Path | None,
+    validation: bool,
+    imports: Sequence[str],
 ) -> None:
     """Run a study and print its table; write it where ``out`` says."""
     from fewlabels.study import markdown, seeds_of, study, write
@@ -49,7 +54,7 @@ def run_study(
         out = out.with_suffix("")
     if out is not None and not out.name:
         raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
-    rows = study(paths, seeds_of(seeds), overrides, runs, validation=validation)
+    rows = study(paths, seeds_of(seeds), overrides, runs, validation=validation, imports=imports)
     if out is not None:
         write(rows, out)
     print(markdown(rows), end="")

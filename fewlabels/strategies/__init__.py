@@ -1,1 +1,5 @@
 """How a run trains: each strategy declares its modules, phases and losses; the one loop does."""
+
+from fewlabels.registry import strategies as _registry
+
+register = _registry.register

@@ -24,24 +24,10 @@ class Scale(nn.Module):
 """
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Puts a distribution that offers the block ``scale`` on the path; gives its folder."""
-
-    def put(distribution):
-        site = tmp_path / distribution
-        info = site / f"{distribution.replace('-', '_')}-0.3.dist-info"
-        info.mkdir(parents=True)
-        module = f"scale_of_{distribution.replace('-', '_')}"
-        (site / f"{module}.py").write_text(CODE)
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.3\n"
-        )
-        (info / "entry_points.txt").write_text(f"[fewlabels.blocks]\nscale = {module}:Scale\n")
-        monkeypatch.syspath_prepend(str(site))
-        return str(site)
-
-    return put
+def put(install, distribution):
+    """Installs a distribution that offers the block ``scale``."""
+    module = f"scale_of_{distribution.replace('-', '_')}"
+    return install(distribution, {module: CODE}, "blocks", scale=f"{module}:Scale")
 
 
 def make(**chosen):
@@ -51,7 +37,7 @@ def make(**chosen):
 
 
 def test_a_model_names_the_distribution_that_it_needs(install, tmp_path):
-    site = install("fewlabels-scale")
+    site = put(install, "fewlabels-scale")
     model = make()
     model.save_pretrained(tmp_path / "m")
     told = json.loads((tmp_path / "m" / "config.json").read_text())["plugins"]
@@ -67,7 +53,7 @@ def test_a_model_names_the_distribution_that_it_needs(install, tmp_path):
         match=r"m: block 'scale' is of fewlabels-scale 0\.3, which is not installed; pip",
     ):
         Embedder.from_pretrained(tmp_path / "m")
-    install("other-scale")
+    put(install, "other-scale")
     with pytest.raises(
         ModelError, match=r"the one offered here is of other-scale.*pip install few"
     ):
