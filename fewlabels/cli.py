@@ -1,8 +1,8 @@
 """The command line.
 
 About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
-evaluate, export, embed, index, search, demo, predict, assembly. `--import my_module` lets
-any of them know components of yours.
+evaluate, export, embed, index, search, demo, predict, assembly. For a plugin of one's own: new.
+Code that registers components and is no plugin is named by --import.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fewlabels import embed
 from fewlabels.commands import components, images, models, recipes
+from fewlabels.commands.new import new_plugin
 from fewlabels.errors import FewLabelsError
 from fewlabels.imports import add_import, import_modules
 
@@ -70,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--at", nargs="+", metavar="ROW,COLUMN", help="destinations; the four that move most"
     )
     assembly.add_argument("-o", "--out", default="assembly.png", help="assembly.png if left out")
+    new = commands.add_parser("new", help="write a plugin package that works, to be changed")
+    new.add_argument("kind", help="discovery")
+    new.add_argument("name", help="as in my-idea")
+    new.add_argument("-o", "--out", help="a folder to make; fewlabels-NAME if left out")
     embed.add_arguments(commands.add_parser("embed", help="write a folder's embeddings"))
     index = commands.add_parser("index", help="make a folder of images ready to be searched")
     index.add_argument("model", help="the folder of an embedder, as in runs/NAME/model")
@@ -144,6 +149,8 @@ def dispatch(given: argparse.Namespace) -> int:
             models.export_model(given.model, given.onnx)
         case "schema":
             components.show_schema(given.write)
+        case "new":
+            new_plugin(given.kind, given.name, given.out)
         case "assembly":
             images.draw_assembly(given.model, given.image, given.at, given.out)
         case "embed":

@@ -18,6 +18,7 @@ from fewlabels.contracts import (
     Pool,
     Records,
     Strategy,
+    breach,
 )
 from fewlabels.data.pixels import Selected
 from fewlabels.diagnostics import of_classes, of_clusters, of_pairs
@@ -115,7 +116,8 @@ class Discoveries:
                     f"discovery {name!r} failed with {type(error).__name__}: {error} "
                     f"({last.filename}:{last.lineno})"
                 ) from error
-            self._check(name, found, pool, budget)
+            if broken := breach(found, pool, budget, component.classes):
+                raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
             truth = self.records.truth[self.rows[found.indices]]
@@ -151,32 +153,6 @@ class Discoveries:
             history=seen.history[: need.history],
             found=found,
         )
-
-    def _check(self, name: str, found: Discovered, pool: Pool, budget: int) -> None:
-        """Refuse what would spoil the labels.
-
-        Raises:
-            ComponentError: naming the discovery and the part of its contract that it broke.
-        """
-        count, indices = len(pool.rows), found.indices
-        free = pool.labels < 0 if found.merge == "add" else ~pool.given
-        broken = (
-            "indices, labels and scores differ in length"
-            if not len(indices) == len(found.labels) == len(found.scores)
-            else "an index is out of range"
-            if len(indices) and not 0 <= indices.min() <= indices.max() < count
-            else "an index comes twice"
-            if len(np.unique(indices)) < len(indices)
-            else "a sample was labelled already"
-            if not free[indices].all()
-            else "a label is negative"
-            if len(indices) and found.labels.min() < 0
-            else f"it labelled {len(indices)} samples of a budget of {budget}"
-            if found.merge == "add" and len(indices) > budget
-            else ""
-        )
-        if broken:
-            raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What the components keep between rounds."""

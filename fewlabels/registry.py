@@ -220,3 +220,14 @@ views = Registry("view", "views")
 REGISTRIES: dict[str, Registry] = {
     r.plural: r for r in (backbones, blocks, discovery, losses, sources, strategies, views)
 }
+
+
+def find_registry(kind: str) -> Registry:
+    """The registry that a word means, in singular or plural."""
+    for registry in REGISTRIES.values():
+        if kind in (registry.kind, registry.plural):
+            return registry
+    known = sorted(REGISTRIES)
+    raise ComponentError(
+        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
+    )

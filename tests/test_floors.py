@@ -16,7 +16,7 @@ FLOORS = {
     "backbones": 2, "blocks": 2, "losses": 2, "discovery": 2, "data": 2,
     "models": 3, "evaluation": 3, "strategies": 4,
     "metrics": 5, "checkpoint": 5, "scoring": 5, "ledger": 5, "diagnostics": 5, "plan": 5, "state": 5, "batches": 5.1, "training": 5.2, "discoveries": 5.1, "rounds": 5.5, "pretrain": 5.6, "building": 5.5, "index": 5.6, "processes": 5, "embeddings": 5,
-    "report": 5.8, "hub": 6, "assembly": 6, "training_data": 5.5, "run": 7, "study": 7, "embed": 7, "evaluate": 7, "demo": 7, "commands": 8, "cli": 9, "testing": 7,
+    "report": 5.8, "hub": 6, "assembly": 6, "training_data": 5.5, "run": 7, "study": 7, "embed": 7, "evaluate": 7, "demo": 7, "commands": 8, "cli": 9, "testing": 7.5,
 }  # fmt: skip
 
 

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewlabels.errors import ComponentError, nearest
-from fewlabels.registry import REGISTRIES, Registry
-
-
-def find_registry(kind: str) -> Registry:
-    """The registry that a word means, in singular or plural."""
-    for registry in REGISTRIES.values():
-        if kind in (registry.kind, registry.plural):
-            return registry
-    known = sorted(REGISTRIES)
-    raise ComponentError(
-        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
-    )
+from fewlabels.errors import ComponentError
+from fewlabels.registry import REGISTRIES, find_registry
 
 
 def list_components(kind: str | None) -> None:

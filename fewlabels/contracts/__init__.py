@@ -4,7 +4,7 @@ Floor 0: numpy alone at run time; torch is named for type checkers only.
 """
 
 from fewlabels.contracts.data import Batch, Part, Partners, Records, Source, View, ViewFunction
-from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool
+from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool, breach
 from fewlabels.contracts.models import (
     LOSS_INPUTS,
     Memory,
@@ -57,6 +57,7 @@ __all__ = [
     "Stream",
     "View",
     "ViewFunction",
+    "breach",
     "collect_side",
     "collect_terms",
     "write_side",

@@ -7,8 +7,8 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -79,3 +79,49 @@ class Discovery(Protocol):
     def needs(self) -> Needs: ...
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered: ...
+
+
+def breach(found: Any, pool: Pool, budget: int, classes: int | None) -> str:
+    """What of its contract a discovery's answer breaks, in words; empty where it keeps it.
+
+    Args:
+        classes: the discovery's own number of labels, None where labels are the pool's.
+    """
+    if not isinstance(found, Discovered):
+        return f"it gave {type(found).__name__}, not Discovered"
+    indices, labels, scores = found.indices, found.labels, found.scores
+    if not all(
+        isinstance(part, np.ndarray) and part.ndim == 1 for part in (indices, labels, scores)
+    ):
+        return "indices, labels and scores are not all arrays of one axis"
+    if not len(indices) == len(labels) == len(scores):
+        return "indices, labels and scores differ in length"
+    if indices.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
+        return "indices and labels are not whole numbers"
+    if found.merge not in ("add", "replace"):
+        return f"merge is {found.merge!r}, neither 'add' nor 'replace'"
+    if found.merge == "add" and len(indices) > budget:
+        return f"it labelled {len(indices)} samples of a budget of {budget}"
+    if found.pairs is not None:
+        ends = np.concatenate([found.pairs.left, found.pairs.right])
+        if len({len(getattr(found.pairs, each.name)) for each in fields(found.pairs)}) > 1:
+            return "the arrays of its pairs differ in length"
+        if len(ends) and not 0 <= ends.min() <= ends.max() < len(pool.rows):
+            return "a pair names an image that is out of range"
+    if len(indices) == 0:
+        return ""
+    if not 0 <= indices.min() <= indices.max() < len(pool.rows):
+        return "an index is out of range"
+    if len(np.unique(indices)) < len(indices):
+        return "an index comes twice"
+    free = pool.labels < 0 if found.merge == "add" else ~pool.given
+    if not free[indices].all():
+        return "a sample was labelled already"
+    if labels.min() < 0:
+        return "a label is negative"
+    most = max(pool.classes or 0, int(pool.labels.max()) + 1) if classes is None else classes
+    if labels.max() >= most > 0:
+        return f"a label is {labels.max()}, of {most} classes"
+    if not np.isfinite(scores).all():
+        return "a score is not finite"
+    return ""

@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from fewlabels.clustering import kmeans
 from fewlabels.contracts import Discovered, Needs, Pool
+from fewlabels.discovery.centres import unit
 from fewlabels.registry import discovery
 
 
@@ -47,9 +48,8 @@ class KMeans:
             DataError: fewer samples than clusters, or features that are not finite.
         """
         free = np.flatnonzero(~pool.given)
-        features = np.asarray(pool.features[free], np.float32)
-        lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        features = features / np.maximum(lengths, 1e-12)
+        with np.errstate(invalid="ignore"):  # what is not finite is refused by kmeans
+            features = unit(pool.features[free])
         centres, labels = kmeans(
             features,
             self.clusters,

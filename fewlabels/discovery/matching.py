@@ -16,8 +16,10 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
+from fewlabels.discovery.centres import unit
 from fewlabels.discovery.keypoint_store import KeypointStore
 from fewlabels.discovery.keypoints import Match, describe, match, opencv
+from fewlabels.errors import DataError
 from fewlabels.registry import discovery
 
 TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
@@ -87,8 +89,11 @@ class Matching:
 
         Raises:
             ComponentError: OpenCV is not installed.
+            DataError: features that are not finite.
         """
         opencv()  # say at once that it is missing
+        if not np.isfinite(pool.features).all():
+            raise DataError("discovery 'matching' got features that are not finite")
         assert pool.images is not None
         wanted = candidates(pool.features, pool.labels, self.neighbours)
         partners: dict[int, list[tuple[int, int]]] = {}
@@ -197,11 +202,11 @@ def candidates(
     features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
 ) -> np.ndarray:
     """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    features = unit(features)
     pairs = set()
     for label in np.unique(labels[labels >= 0]):
         own = np.flatnonzero(labels == label)
-        nearness = unit[own] @ unit[own].T
+        nearness = features[own] @ features[own].T
         np.fill_diagonal(nearness, -np.inf)
         count = len(own) - 1 if neighbours == "all" else min(neighbours, len(own) - 1)
         nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :count]

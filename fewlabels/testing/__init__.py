@@ -1,0 +1,71 @@
+"""Conformance: what every component of a kind must do, as one pytest case a promise.
+
+::
+
+    from fewlabels.testing import conformance
+
+    @conformance("discovery", "my_idea")
+    def test_my_idea(check):
+        check()
+
+The name of a check says what holds where it passes, and so what a user would lose. The components
+that come with this package are tested by the same checks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from fewlabels.errors import ComponentError, nearest
+from fewlabels.registry import find_registry
+from fewlabels.testing.subject import Checks, Subject
+
+KINDS = ("backbones", "blocks", "discovery", "losses", "sources", "strategies")
+
+
+def conformance(
+    kind: str,
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    exempt: Mapping[str, str] | None = None,
+) -> Any:
+    """Spread the checks of a kind over a test function, whose one argument is ``check``.
+
+    Args:
+        kind: as in discovery, loss, block, backbone, source, strategy.
+        name: what a recipe calls the component.
+        options: what a recipe would set; small numbers make tests quick.
+        recipe: for a strategy, what else a recipe with it needs, as in ``{"blocks": ...}``.
+        exempt: by the name of a check that cannot pass, the true reason; the case is skipped.
+
+    Raises:
+        ComponentError: an unknown kind, an unknown check in ``exempt``, or one without a reason.
+    """
+    import pytest
+
+    registry = find_registry(kind)
+    if registry.plural not in KINDS:
+        raise ComponentError(f"no checks are known for {kind!r} (all: {', '.join(KINDS)})")
+    module = importlib.import_module(f"fewlabels.testing.{registry.plural}")
+    checks: Checks = module.CHECKS
+    said = f"conformance of {registry.kind} {name!r}: exempt: "
+    exempt = exempt or {}
+    for check, reason in exempt.items():
+        if check not in checks:
+            raise ComponentError(
+                f"{said}no check is called {check!r}{nearest(check, checks)} "
+                f"(all: {', '.join(checks)})"
+            )
+        if not isinstance(reason, str) or not reason.strip():
+            raise ComponentError(f"{said}{check} needs its reason, as a sentence")
+    subject = Subject(registry, name, dict(options or {}), dict(recipe or {}))
+    cases = []
+    for check, run in checks.items():
+        marks = [pytest.mark.skip(reason=exempt[check])] if check in exempt else []
+        cases.append(pytest.param(partial(run, subject), id=check, marks=marks))
+    return pytest.mark.parametrize("check", cases)

@@ -1,0 +1,68 @@
+"""The component under test, and the checks of its kind by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from fewlabels.registry import Registry, options
+from fewlabels.schema import component_schema, options_model
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One component with the options that its test gives."""
+
+    registry: Registry
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def component(self) -> Callable[..., Any]:
+        """What the registry knows under the name."""
+        return self.registry.get(self.name)
+
+    def make(self, **program: Any) -> Any:
+        """A new one; it gets what its positional parameters name, as from the program."""
+        parameters = inspect.signature(self.component).parameters.values()
+        wanted = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert set(wanted) <= set(program), (
+            f"{self.registry.kind} {self.name!r} has positional parameters that the program does "
+            f"not give: {', '.join(set(wanted) - set(program))}; write * before what a recipe sets"
+        )
+        return self.component(*(program[name] for name in wanted), **self.options)
+
+
+class Checks(dict[str, Callable[[Subject], None]]):
+    """By name; ``@CHECKS.add`` above a function adds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add(a_recipe_can_set_its_options_and_is_told_of_a_wrong_one)
+
+    def add(self, check: Callable[[Subject], None]) -> Callable[[Subject], None]:
+        """Add a check under its own name."""
+        self[check.__name__] = check
+        return check
+
+
+def a_recipe_can_set_its_options_and_is_told_of_a_wrong_one(subject: Subject) -> None:
+    """Options are keyword-only and annotated, their defaults fit, and the docstring says a word."""
+    what = f"{subject.registry.kind} {subject.name!r}"
+    schema = component_schema(subject.component)
+    assert schema["description"], f"{what} has no docstring; `fewlabels show` prints its first part"
+    model = options_model(schema)
+    defaults = {name: p.default for name, p in options(subject.component).items()}
+    model.model_validate(defaults)
+    model.model_validate({**defaults, **subject.options})
+    for name in defaults:
+        try:
+            model.model_validate({name: object()})
+        except ValidationError:
+            continue
+        raise AssertionError(f"{what}: option {name!r} takes anything; annotate it more narrowly")
