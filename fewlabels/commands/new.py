@@ -51,7 +51,7 @@ def new_plugin(kind: str, name: str, out: str | None) -> None:
         "api": str(API_VERSION),
     }
     files = {
-        "pyproject.toml": "pyproject.toml",
+        "pyproject.toml.txt": "pyproject.toml",
         "README.md": "README.md",
         "recipe.yaml": "recipe.yaml",
         "module.py.txt": f"src/{module}.py",
