@@ -40,6 +40,11 @@ class ContrastiveClustering(nn.Module):
                 f"there are {0 if centres is None else len(centres)} centres; let discovery find "
                 "two clusters or more"
             )
+        if self.own:
+            known = labels >= 0  # an image without a cluster has no centre of its own
+            embeddings, labels = embeddings[known], labels[known]
+            if len(labels) == 0:
+                return embeddings.sum()
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -79,3 +79,11 @@ def test_half_precision_embeddings_give_a_float32_loss():
         loss = ContrastiveClustering()(x, centres, ANY)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, ContrastiveClustering()(x.float(), centres, ANY))
+
+
+def test_an_image_without_a_cluster_has_no_centre_of_its_own():
+    embeddings, centres = torch.randn(4, 3), torch.randn(2, 3)
+    own = ContrastiveClustering(centre="own")
+    labels = torch.tensor([1, -1, 0, -1])
+    expected = own(embeddings[[0, 2]], centres, labels[[0, 2]])
+    torch.testing.assert_close(own(embeddings, centres, labels), expected)
