@@ -201,7 +201,8 @@ def check_signature(component: Callable[..., Any], what: str) -> None:
     for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             raise ComponentError(
-                f"{what} takes **{name}; name each option, so that it can be checked"
+                f"{what} takes **{name}; name each option, so that it can be checked, or write "
+                "def __init__(self) where there is none"
             )
         if parameter.kind is parameter.KEYWORD_ONLY and (
             parameter.default is parameter.empty or parameter.annotation is parameter.empty

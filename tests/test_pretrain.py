@@ -232,16 +232,6 @@ def test_what_cannot_be_is_a_sentence(changes, sentence):
     assert sentence in str(error.value)
 
 
-def test_two_processes_pretrain_as_one(in_one_and_two_processes):
-    one, two = in_one_and_two_processes(recipe_from(BASE, ["model.freeze_batchnorm=statistics"]))
-    assert rows(two, "run")[0]["processes"] == 2
-    losses = [[r["loss"] for r in rows(f / "pretrain", "train")] for f in (one, two)]
-    assert len(losses[0]) == 10
-    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
-    losses = [[r["loss"] for r in rows(f, "train")] for f in (one, two)]
-    np.testing.assert_allclose(losses[1], losses[0], atol=1e-3)
-
-
 def test_a_batch_that_processes_cannot_share_is_told_before_images_are_decoded(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_from(BASE, ["pretrain.batch=15"]).to_yaml())

@@ -236,47 +236,6 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("memory", ["momentum=0.9", "memory=null"])
-def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, memory):
-    same = [
-        *QUICK,
-        "model.freeze_batchnorm=statistics",
-        f"strategy.{memory}",
-        "train.log_every=1",
-    ]
-    same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=20"]
-    same += ["losses=[multi_similarity, contrastive_clustering]", "evaluation.pixels=false"]
-    launch("fewlabels.run", *same, "--out", tmp_path / "one")
-    launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29500 + os.getpid() % 1000,
-           "-m", "fewlabels.run", *same, "--out", tmp_path / "two", ACCELERATE_USE_CPU="true")  # fmt: skip
-    one, two = (tmp_path / n / "quickstart" for n in ("one", "two"))
-    assert rows(two, "run")[0]["processes"] == 2
-    losses = [[row["loss"] for row in rows(folder, "train")] for folder in (one, two)]
-    assert len(losses[0]) == 20
-    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
-    scores = [[row["recall@1"] for row in rows(folder, "evaluation")] for folder in (one, two)]
-    np.testing.assert_allclose(scores[1], scores[0], atol=0.01)
-
-
-def test_a_parametric_loss_learns_alike_in_two_processes(tmp_path):
-    same = [
-        *QUICK,
-        "model.freeze_batchnorm=statistics",
-        "train.log_every=1",
-        "losses=pml:proxy_anchor_loss",
-    ]
-    same += ["rounds.rounds=1", "rounds.epochs_per_round=1", "rounds.steps_per_epoch=10"]
-    same += ["optimizer.name=sgd", "optimizer.lr=0.1", "optimizer.factors={loss: 10}"]
-    same += ["evaluation.pixels=false", "evaluation.before=false"]
-    launch("fewlabels.run", *same, "--out", tmp_path / "one")
-    launch("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 28500 + os.getpid() % 1000,
-           "-m", "fewlabels.run", *same, "--out", tmp_path / "two", ACCELERATE_USE_CPU="true")  # fmt: skip
-    losses = [
-        [r["loss"] for r in rows(tmp_path / n / "quickstart", "train")] for n in ("one", "two")
-    ]
-    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
-
-
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
                str(27500 + os.getpid() % 1000), "-m", "fewlabels.run", *QUICK, "strategy.batch=55",

@@ -43,6 +43,7 @@ class Checks(dict[str, Callable[[Subject], None]]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.expected: dict[str, list[Subject]] = {}  # by check: all that this session tests
         self.add(a_recipe_can_set_its_options_and_is_told_of_a_wrong_one)
 
     def add(self, check: Callable[[Subject], None]) -> Callable[[Subject], None]:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,34 +185,6 @@ def test_a_run_keeps_its_block_and_writes_every_term(tmp_path):
     (block,) = model.blocks
     assert block.items() >= {"name": "cbam", "after": "conv2", "reduction": 4}.items()
     assert "cbam.map" in model(torch.rand(1, 3, 16, 16)).side
-
-
-def test_a_run_stopped_within_a_round_goes_on_to_the_same_weights(tmp_path):
-    whole = fewlabels.train(RECIPE, out=tmp_path / "whole").folder
-    cut = fewlabels.train(RECIPE, ["train.checkpoint_every=4"], out=tmp_path / "cut").folder
-    for place in (cut / "checkpoints").iterdir():
-        if int(place.name[5:]) > 8:
-            shutil.rmtree(place)
-    again = fewlabels.train(resume=cut).folder
-    for name, value in weights(whole).items():
-        assert np.array_equal(value, weights(again)[name]), name
-
-
-def test_two_processes_train_as_one(in_one_and_two_processes):
-    recipe = recipe_from(
-        {
-            **RECIPE,
-            "model": {**RECIPE["model"], "freeze_batchnorm": "statistics"},
-            "rounds": {"steps_per_epoch": 8},
-            "name": "recipe",
-        }
-    )
-    one, two = in_one_and_two_processes(recipe)
-    first, second = rows(one, "train"), rows(two, "train")
-    assert len(first) == len(second) == 8
-    for a, b in zip(first, second, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
-        assert b["attention_consistency"] == pytest.approx(a["attention_consistency"], rel=1e-3)
 
 
 def test_what_is_refused(tmp_path):

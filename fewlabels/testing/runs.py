@@ -1,0 +1,243 @@
+"""Whole runs of a strategy on a few small images, in one process and in two."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import fewlabels
+from fewlabels.recipe import Recipe, recipe_from
+from fewlabels.testing.subject import Subject
+
+_PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
+_RUNS: dict[tuple[str, bool], Run] = {}
+_PAIRS: dict[str, Run | str] = {}
+SECONDS = 300
+
+
+@dataclass
+class Seen:
+    """What a run's steps have shown: parameters by their paths."""
+
+    terms: list[tuple[str, Tensor]] = field(default_factory=list)
+    trained: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    leaks: set[str] = field(default_factory=set)  # parameters of averages with a gradient
+
+
+@dataclass
+class Run:
+    """A run that has come to its end."""
+
+    folder: Path
+    recipe: Recipe
+    seen: Seen
+
+    @property
+    def data(self) -> Path:
+        """The folder of images."""
+        return Path(self.recipe.source.options["path"])
+
+    def rows(self, kind: str, part: str = "") -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl; none where there is no such part of the run, as ``pretrain``."""
+        file = self.folder / part / "metrics.jsonl"
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+        return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
+    """A recipe with the strategy, of few steps on 40 images of 4 classes.
+
+    Args:
+        name: of the strategy, where another stands in for it.
+    """
+    component: Any = subject.component
+    strategy = {"name": name or subject.name, **subject.options}
+    recipe: dict[str, Any] = {
+        "name": _key(subject),
+        "data": {"source": "folder", "path": str(_images()), "split": "official", "labels": 4},
+        "model": {
+            "backbone": "convnet3",
+            "image_size": 16,
+            "embedding_size": 8,
+            "backbone_options": {"width": 0.25},
+            "freeze_batchnorm": "statistics",
+        },
+        "views": {"name": "flip"},
+        "optimizer": {"name": "adam", "lr": 1e-3},
+        "rounds": {"rounds": 2, "steps_per_epoch": 2},
+        "evaluation": {"before": False, "every": 0},
+        "train": {"checkpoint_every": 1, "keep_checkpoints": 99, "log_every": 1},
+        "strategy": strategy,
+        "discovery": {"name": "confident", "by": "student"},
+    }
+    if component.task == "pretext":
+        recipe["strategy"] = {"name": "supervised", "labelled": 8, "batch": 8}
+        recipe["pretrain"] = strategy
+    elif component.task == "retrieval":
+        recipe["data"]["labels"] = "none"
+        recipe["discovery"] = {"name": "kmeans", "clusters": 4}
+        recipe["losses"] = "multi_similarity"
+    return {**recipe, **subject.recipe}
+
+
+def run_of(subject: Subject, hide: bool = False) -> Run:
+    """A run in this process, watched; made once.
+
+    Args:
+        hide: give other labels in the streams that say nothing of labels.
+    """
+    key = _key(subject), hide
+    if key not in _RUNS:
+        with _watched(subject, hide) as (name, seen):
+            recipe = recipe_from(recipe_of(subject, name))
+            out = Path(_PLACE.name) / ("hidden" if hide else "plain")
+            folder = fewlabels.train(recipe, out=out).folder
+        own = recipe_from(recipe_of(subject))  # to be resumed without being watched
+        (folder / "recipe.yaml").write_text(own.to_yaml(), "utf-8")
+        _RUNS[key] = Run(folder, own, seen)
+    return _RUNS[key]
+
+
+@contextmanager
+def _watched(subject: Subject, hide: bool) -> Iterator[tuple[str, Seen]]:
+    """A strategy that is the same, but tells what its steps do; under a name for the while."""
+    component, seen = subject.component, Seen()
+    assert inspect.isclass(component), f"strategy {subject.name!r} is no class"
+
+    class Watched(component):  # type: ignore[misc, valid-type]
+        __doc__ = component.__doc__
+        __module__ = "conformance"
+
+        def losses(self, phase: Any, models: Any, batch: Any, clock: Any) -> dict[str, Tensor]:
+            """Those of the strategy."""
+            if hide:
+                silent = {n for n, s in phase.streams.items() if s.of in ("all", "unlabelled")}
+                batch = {
+                    n: p._replace(labels=torch.full_like(p.labels, 3)) if n in silent else p
+                    for n, p in batch.items()
+                }
+            found: dict[str, Tensor] = super().losses(phase, models, batch, clock)
+            seen.terms += [(name, value.detach()) for name, value in found.items()]
+            for module in (*phase.trains, *phase.averages):
+                trained = module in phase.trains
+                for path, parameter in models.plain(module).named_parameters():
+                    name = f"{module}.{path}"
+                    if trained and parameter.requires_grad and name not in seen.trained:
+                        seen.trained.add(name)
+                        parameter.register_post_accumulate_grad_hook(
+                            lambda _, name=name: seen.reached.add(name)
+                        )
+                    elif not trained and parameter.grad is not None:
+                        seen.leaks.add(name)
+            return found
+
+    name = f"{subject.name.replace(':', '.')}.watched"
+    subject.registry.register(name)(Watched)
+    try:
+        yield name, seen
+    finally:
+        del subject.registry._registered[name]
+
+
+def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
+    """The run in two processes.
+
+    Starting torch takes seconds, so all that are expected are run in one start.
+
+    Raises:
+        AssertionError: the run failed, with what it printed.
+    """
+    pending = {_key(each): each for each in [subject, *expected] if _key(each) not in _PAIRS}
+    while pending:
+        out = Path(tempfile.mkdtemp(dir=_PLACE.name))
+        modules = {each.component.__module__ for each in pending.values()}
+        order = {key: recipe_from(recipe_of(each)) for key, each in pending.items()}
+        for number, recipe in enumerate(order.values()):
+            (out / f"{number:03d}.yaml").write_text(recipe.to_yaml(), "utf-8")
+        told = _start_two([str(out), *sorted(modules)])
+        before = len(pending)
+        for key, recipe in order.items():
+            run = Run(out / recipe.name, recipe, Seen())
+            if run.rows("end"):
+                _PAIRS[key] = run
+                del pending[key]
+        if len(pending) == before or told:  # the first that has not ended is the one that failed
+            for key in list(pending)[:1]:
+                _PAIRS[key] = told
+                del pending[key]
+    found = _PAIRS[_key(subject)]
+    assert isinstance(found, Run), f"in two processes it failed:\n{found}"
+    return found
+
+
+def _start_two(words: list[str]) -> str:
+    """What two processes of ``fewlabels.testing.two`` printed; empty where both ended well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    same = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fewlabels.testing.two", *words],
+            env={**same, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=SECONDS)[0] for process in started]
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {SECONDS} s"
+    finally:
+        for process in started:
+            process.kill()
+    failed = [text for text, process in zip(printed, started, strict=True) if process.returncode]
+    return failed[0][-2000:] if failed else ""
+
+
+def _images() -> Path:
+    """A folder of 40 images of 4 classes, in parts to train and to test; made once."""
+    folder = Path(_PLACE.name) / "images"
+    if not folder.exists():
+        rng = np.random.default_rng(0)
+        colours = rng.integers(40, 216, (4, 1, 1, 3))
+        for i in range(40):
+            place = folder / ("train" if i < 32 else "test") / "abcd"[i % 4]
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = colours[i % 4] + rng.integers(-40, 40, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
+    return folder
+
+
+def _key(subject: Subject) -> str:
+    """A name for a strategy with its options."""
+    more = json.dumps([subject.options, subject.recipe], sort_keys=True, default=str)
+    return f"{subject.name.replace(':', '.')}-{zlib.crc32(more.encode())}"

@@ -1,0 +1,113 @@
+"""What every strategy promises, seen in whole runs of a few steps on a few small images."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+import fewlabels
+from fewlabels.testing.runs import Run, in_two_processes, run_of
+from fewlabels.testing.subject import Checks, Subject
+
+CHECKS = Checks()
+
+
+@CHECKS.add
+def every_loss_term_is_finite_and_has_a_name_that_a_recipe_can_weigh(subject: Subject) -> None:
+    """Each is a scalar; ``terms`` and the recipe's losses name them all."""
+    run = run_of(subject)
+    losses = [spec["name"] for spec in run.recipe.resolved["losses"]]
+    known = {*getattr(subject.component, "terms", ()), *losses}
+    assert run.seen.terms, "no step was trained"
+    for name, value in run.seen.terms:
+        assert name in known, f"term {name!r} is not in terms, {sorted(known)}"
+        assert value.shape == (), f"term {name!r} has the shape {tuple(value.shape)}"
+        assert np.isfinite(value.detach().float().item()), f"term {name!r} is {value.item()}"
+
+
+@CHECKS.add
+def every_parameter_that_a_phase_trains_is_reached(subject: Subject) -> None:
+    """An idle one ends a run in many processes, and is a part of the method that does nothing."""
+    seen = run_of(subject).seen
+    idle = sorted(seen.trained - seen.reached)
+    assert not idle, f"no gradient reaches {', '.join(idle[:5])} of {len(idle)}"
+
+
+@CHECKS.add
+def no_gradient_flows_into_an_average(subject: Subject) -> None:
+    """A teacher is the average of a student; a gradient would make it a student."""
+    leaks = sorted(run_of(subject).seen.leaks)
+    assert not leaks, f"gradients reach {', '.join(leaks[:5])}; compute targets without gradient"
+
+
+@CHECKS.add
+def labels_that_are_hidden_are_never_looked_at(subject: Subject) -> None:
+    """Streams of unlabelled images, and of all, hide labels: other ones there change nothing."""
+    plain, blind = run_of(subject), run_of(subject, hide=True)
+    _same(_weights(plain), _weights(blind), "labels of an unlabelled stream change the weights")
+
+
+@CHECKS.add
+def a_stopped_run_goes_on_bit_for_bit(subject: Subject) -> None:
+    """Killed at any step and resumed, it ends with the same weights."""
+    whole = run_of(subject)
+    stopped = whole.folder.with_name(f"{whole.folder.name}-stopped")
+    shutil.copytree(whole.folder, stopped)
+    pretext = subject.component.task == "pretext"  # type: ignore[attr-defined]
+    if pretext:
+        shutil.rmtree(stopped / "checkpoints")
+    places = _checkpoints(stopped / "pretrain" if pretext else stopped)
+    for place in places[len(places) // 2 :]:
+        shutil.rmtree(place)
+    fewlabels.train(resume=stopped)
+    again = Run(stopped, whole.recipe, whole.seen)
+    _same(_weights(whole), _weights(again), "the run that was stopped ends with other weights")
+
+
+@CHECKS.add
+def what_is_saved_can_be_loaded_and_used(subject: Subject) -> None:
+    """The run folder's model embeds images, or tells classes apart."""
+    run = run_of(subject)
+    result = fewlabels.run.Result(run.folder, [])
+    images = sorted(run.data.rglob("*.png"))[:3]
+    task = subject.component.task  # type: ignore[attr-defined]
+    found = (
+        result.embedder().encode(images)
+        if task == "retrieval"
+        else result.classifier().predict(images)
+    )
+    assert len(found) == 3, f"of 3 images it gave {len(found)}"
+    assert np.isfinite(np.asarray(found)).all(), "what it gives is not finite"
+
+
+@CHECKS.add
+def two_processes_train_as_one(subject: Subject) -> None:
+    """The same loss at every step, with the same global batch; batch norms are fixed."""
+    two = in_two_processes(subject, CHECKS.expected["two_processes_train_as_one"])
+    one = run_of(subject)
+    assert two.rows("run")[0]["processes"] == 2, "there was one process"
+    for part in ("pretrain", ""):
+        losses = [[row["loss"] for row in run.rows("train", part)] for run in (one, two)]
+        np.testing.assert_allclose(
+            losses[1], losses[0], rtol=1e-3, atol=1e-4, err_msg="the loss is another one"
+        )
+    scores = [run.rows("end")[0]["score"] for run in (one, two)]
+    assert abs(scores[0] - scores[1]) <= 1 / 8, f"the score is another one: {scores}"  # one image
+
+
+def _checkpoints(folder: Any) -> list[Any]:
+    return sorted((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
+
+
+def _weights(run: Run) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = load_file(_checkpoints(run.folder)[-1] / "modules.safetensors")
+    return found
+
+
+def _same(one: dict[str, np.ndarray], two: dict[str, np.ndarray], said: str) -> None:
+    assert set(one) == set(two), said
+    for name in one:
+        assert np.array_equal(one[name], two[name], equal_nan=True), f"{said} ({name})"

@@ -1,0 +1,23 @@
+"""Runs the recipes in a folder one after the other; started in two processes by conformance."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import fewlabels
+from fewlabels.processes import leave
+
+
+def main(folder: str, *modules: str) -> None:
+    """Run ``folder/*.yaml``; ``modules`` register what they name."""
+    for module in modules:
+        importlib.import_module(module)
+    for recipe in sorted(Path(folder).glob("*.yaml")):
+        fewlabels.train(recipe, out=folder)
+    leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
