@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewlabels.contracts import ViewFunction
+from fewlabels.contracts import ViewComponent, ViewFunction
 from fewlabels.data.views import Pipeline
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
@@ -48,8 +48,12 @@ class Builder:
         )
         self.image_size = self.model.image_size
         self.embedding_size = width or self.model.feature_size
-        views = [build("views", spec) for spec in recipe.views]
-        self.view: ViewFunction = Pipeline(views, self.image_size)
+        self.view = self.view_with()
+
+    def view_with(self, *more: ViewComponent) -> ViewFunction:
+        """The recipe's views and then ``more``, of which the strategy has chosen the options."""
+        views = [build("views", spec) for spec in self.recipe.views]
+        return Pipeline([*views, *more], self.image_size)
 
     def embedder(self) -> Embedder:
         """The recipe's model, for a strategy whose task is retrieval."""

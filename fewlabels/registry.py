@@ -11,6 +11,7 @@ that it is written for. One that says nothing is taken to be of version 1.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import re
 import sys
@@ -150,7 +151,17 @@ class Registry:
         return loaded
 
     def unknown(self, name: str, known: Any = None) -> str:
-        """The sentence for a name that nobody offers."""
+        """The sentence for a name that nobody offers; where it is known who would, it says so."""
+        distribution, _, bare = name.rpartition(":")
+        distribution = distribution or OUR_PLUGINS.get(f"{self.plural}.{bare}", "")
+        if distribution and not _installed(distribution):
+            ours = distribution in OUR_PLUGINS.values()
+            fix = f"plugins/{distribution}, in a clone of fewlabels" if ours else distribution
+            close = nearest(distribution, [*self.bridges, *OUR_PLUGINS.values()])
+            return (
+                f"{self.kind} {name!r} is of {distribution}, which is not installed"
+                f"{'' if ours else close}; pip install {fix}{'' if ours else ', if you trust it'}"
+            )
         names = list(self.names() if known is None else known)
         return (
             f"no {self.kind} is called {name!r}{nearest(name, names)} "
@@ -177,6 +188,21 @@ def _check_api(version: Any, kind: str, offer: Offer) -> None:
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+OUR_PLUGINS = {
+    "discovery.label_propagation": "fewlabels-label-propagation",
+    "strategies.fixmatch": "fewlabels-fixmatch",
+    "views.randaugment": "fewlabels-fixmatch",
+}
+"""Names that the folder plugins/ of this repository offers, and the distribution to install."""
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name
+        return False
 
 
 def _address(component: Callable[..., Any]) -> str:

@@ -27,6 +27,27 @@ def test_unknown_name_gives_the_nearest_and_all_names():
         REGISTRIES["losses"].get("multi_similarty")
 
 
+def test_a_name_of_a_missing_plugin_says_what_to_install(monkeypatch):
+    registry = Registry("discovery", "discovery", {"pml": "json:loads"})
+    registry.offers = dict  # as where nothing is installed
+    monkeypatch.setattr("fewlabels.registry._installed", lambda distribution: False)
+    path = "plugins/fewlabels-label-propagation"
+    sentence = f"'label_propagation' is of {path[8:]}, which is not installed; pip install {path},"
+    with pytest.raises(ComponentError, match=sentence):
+        registry.get("label_propagation")
+    with pytest.raises(
+        ComponentError, match="is of x-y, which is not installed; pip install x-y, if"
+    ):
+        registry.get("x-y:walk")
+    with pytest.raises(ComponentError, match="'plm:it' is of plm, .* did you mean 'pml'"):
+        registry.get("plm:it")
+
+
+def test_a_distribution_that_is_installed_is_not_to_be_installed_again():
+    with pytest.raises(ComponentError, match="no loss is called 'numpy:margin'"):
+        REGISTRIES["losses"].get("numpy:margin")
+
+
 def test_a_second_component_of_one_name_is_refused():
     registry = Registry("thing", "things")
     registry.register("a")(type("A", (), {"__init__": lambda self: None}))

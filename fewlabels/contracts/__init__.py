@@ -3,7 +3,16 @@
 Floor 0: numpy alone at run time; torch is named for type checkers only.
 """
 
-from fewlabels.contracts.data import Batch, Part, Partners, Records, Source, View, ViewFunction
+from fewlabels.contracts.data import (
+    Batch,
+    Part,
+    Partners,
+    Records,
+    Source,
+    View,
+    ViewComponent,
+    ViewFunction,
+)
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool, breach
 from fewlabels.contracts.models import (
     LOSS_INPUTS,
@@ -56,6 +65,7 @@ __all__ = [
     "Strategy",
     "Stream",
     "View",
+    "ViewComponent",
     "ViewFunction",
     "breach",
     "collect_side",

@@ -53,6 +53,21 @@ class View(NamedTuple):
     matrix: Tensor  # (B, 3, 3) float32, source -> view, align_corners=False
 
 
+class ViewComponent(Protocol):
+    """One kind of view, as the views of a recipe. ``draws`` numbers in [0, 1) a sample are what it
+    needs of chance; they come in, so that it draws nothing itself.
+
+    It has ``matrix(draws, side)``, the (B, 3, 3) maps source -> view for images of ``side`` pixels,
+    or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1]; or both, which get
+    the same draws (B, ``draws``). All matrices are applied first, in one interpolation. A true
+    ``exact`` says that, while the size stays, its maps send pixels to pixels, so none is blurred;
+    ``padding`` ("zeros", "border" or "reflection") is what it wants where the view looks past the
+    image.
+    """
+
+    draws: int
+
+
 class ViewFunction(Protocol):
     """Makes one view of each image, drawing from a CPU generator alone.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from fewlabels.contracts.data import Batch, ViewFunction
+from fewlabels.contracts.data import Batch, ViewComponent, ViewFunction
 from fewlabels.contracts.discovery import Pairs
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class Build(Protocol):
     classes: int | None  # labels that the losses must tell apart
 
     embedding_size: int
+
+    def view_with(self, *more: ViewComponent) -> ViewFunction:
+        """The recipe's views and then ``more``, as one function: a stronger view than ``view``."""
 
     def embedder(self) -> nn.Module: ...
 

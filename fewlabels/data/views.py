@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Interval
@@ -22,18 +22,6 @@ from fewlabels.errors import ComponentError, DataError
 from fewlabels.registry import views
 
 Share = Annotated[float, Interval(ge=0, le=1)]
-Draws = Tensor  # (count, numbers a sample), one row a sample
-
-
-class Component(Protocol):
-    """One kind of view. ``draws`` numbers in [0, 1) a sample are what it needs of chance.
-
-    It has either ``matrix(draws, side)``, the (B, 3, 3) maps source -> view for images of ``side``
-    pixels, or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1]. A true
-    ``exact`` says that, while the size stays, its maps send pixels to pixels, so none is blurred.
-    """
-
-    draws: int
 
 
 def between(draw: Tensor, low: float, high: float) -> Tensor:
@@ -216,7 +204,7 @@ class Pipeline:
     """Views one after the other: all geometry as one map and one interpolation, then colours.
 
     Args:
-        views: components with ``matrix`` or ``colour``.
+        views: components with ``matrix``, ``colour`` or both (contracts.ViewComponent).
         size: the side of the result; None keeps the images'.
 
     Raises:

@@ -1,0 +1,1 @@
+"""FixMatch and its strong view, for fewlabels."""

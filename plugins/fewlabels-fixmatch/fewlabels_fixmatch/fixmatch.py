@@ -1,0 +1,94 @@
+"""FixMatch: what the student is sure of in a weak view, it learns to see in a strong one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
+from fewlabels.data.views import Share
+from fewlabels.ramps import Ramp
+from fewlabels.registry import strategies
+from fewlabels.strategies.semi import (
+    Count,
+    SemiSupervised,
+    Unlabelled,
+    forward,
+    images_of,
+    required,
+)
+from fewlabels_fixmatch.randaugment import Operations, RandAugment
+
+
+@strategies.register("fixmatch")
+class FixMatch(SemiSupervised):
+    """Learns its own confident labels on strongly changed images (Sohn et al., NeurIPS 2020).
+
+    The recipe's views are the weak view, of labelled and unlabelled images; the strong view is
+    these and then ``randaugment``. ``unlabelled`` is the cross-entropy of the strong view against
+    the class of the weak one, where that is sure enough; a mean over all images, sure or not. All
+    images pass the student together. ``sure`` counts nothing: it tells how many images take part.
+
+    Args:
+        labelled: labelled images a step, over all processes.
+        mu: unlabelled images a step for each labelled one.
+        unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
+        threshold: the probability from which a label is learnt.
+        ema: decay of the average that is evaluated; its running statistics are the student's.
+        operations, count, magnitude, cutout: of ``randaugment``.
+    """
+
+    deploys = "teacher"
+    terms: tuple[str, ...] = ("supervised", "unlabelled", "sure")
+    weights: Mapping[str, Ramp] = {"sure": Ramp(end=0.0)}
+    views = (1, 2)
+
+    def __init__(
+        self,
+        *,
+        labelled: Count = 64,
+        mu: Count = 7,
+        unlabelled: Unlabelled = "all",
+        threshold: Share = 0.95,
+        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        operations: Operations | None = None,
+        count: Count = 2,
+        magnitude: Share = 1.0,
+        cutout: Share = 0.5,
+    ) -> None:
+        super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
+        self.threshold = threshold
+        self.averages = {"teacher": Average("student", ema)}
+        self.augment = RandAugment(
+            operations=operations, count=count, magnitude=magnitude, cutout=cutout
+        )
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The student and its average."""
+        modules = super().modules(build)
+        modules["teacher"] = copy.deepcopy(modules["student"]).requires_grad_(False)
+        self.strong = build.view_with(self.augment)
+        return modules
+
+    def phases(self, round: Round) -> list[Phase]:
+        """One phase over both streams; an unlabelled image is seen weakly and strongly."""
+        (phase,) = super().phases(round)
+        both = replace(phase.streams["unlabelled"], views=(self.view, self.strong))
+        return [replace(phase, streams={**phase.streams, "unlabelled": both})]
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Cross-entropy of the labelled images, and of strong views against sure labels."""
+        part, rest = batch["labelled"], batch["unlabelled"]
+        outputs = forward(models["student"], images_of(part), images_of(rest), images_of(rest, 1))
+        known, weak, strong = (required(output.logits) for output in outputs)
+        probability, label = weak.detach().softmax(1).max(1)
+        sure = (probability >= self.threshold).to(strong.dtype)
+        return {
+            "supervised": cross_entropy(known, part.labels),
+            "unlabelled": (sure * cross_entropy(strong, label, reduction="none")).mean(),
+            "sure": sure.mean(),
+        }

@@ -1,0 +1,108 @@
+"""Label propagation: labels flow from the labelled samples along a graph of nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import faiss
+import numpy as np
+from annotated_types import Ge, Gt, Interval
+from scipy.sparse import csr_array, diags_array, eye_array
+from scipy.sparse.linalg import cg
+
+from fewlabels.contracts import Discovered, Needs, Pool
+from fewlabels.discovery.centres import unit
+from fewlabels.discovery.select import pick
+from fewlabels.errors import DataError
+from fewlabels.registry import discovery
+
+
+@discovery.register("label_propagation")
+class LabelPropagation:
+    """Labels what the diffusion of the known labels is surest of (Iscen et al., CVPR 2019).
+
+    Z solves (I - alpha S) Z = Y: Y holds the labelled samples of each class, S is the normalised
+    graph of nearest neighbours. A sample gets the class of its largest Z; the score is one minus
+    the entropy of its normalised row, as a share of the largest entropy. A sample that no label
+    reaches is not given.
+
+    Args:
+        neighbours: of each sample in the graph, k.
+        mutual: an edge needs both samples to be among each other's neighbours; false is the paper:
+            one of them is enough, and both count twice.
+        gamma: an edge weighs the cosine of its two samples to this power, negative ones nothing.
+        alpha: share of a sample's labels that come from its neighbours.
+        balance: the same number from each class instead of the best of all together.
+        by: the model whose features are compared.
+    """
+
+    classes: int | None = None
+
+    def __init__(
+        self,
+        *,
+        neighbours: Annotated[int, Ge(1)] = 50,
+        mutual: bool = False,
+        gamma: Annotated[float, Gt(0)] = 3.0,
+        alpha: Annotated[float, Interval(gt=0, lt=1)] = 0.99,
+        balance: bool = True,
+        by: Literal["student", "teacher", "master"] = "student",
+    ) -> None:
+        self.neighbours, self.mutual, self.gamma = neighbours, mutual, gamma
+        self.alpha, self.balance, self.by = alpha, balance, by
+
+    def needs(self) -> Needs:
+        """One model's features."""
+        return Needs(self.by)
+
+    def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
+        """At most ``budget`` samples with their labels.
+
+        Raises:
+            DataError: no sample is labelled, or features that are not finite.
+        """
+        if not (pool.labels >= 0).any():
+            raise DataError(
+                "discovery 'label_propagation' needs labelled samples to start from; "
+                "set data.labels"
+            )
+        if not np.isfinite(pool.features).all():
+            raise DataError("discovery 'label_propagation' got features that are not finite")
+        known = np.unique(pool.labels[pool.labels >= 0])
+        graph = affinity(unit(pool.features), self.neighbours, self.gamma, self.mutual)
+        spread = diffuse(graph, (pool.labels[:, None] == known).astype(float), self.alpha)
+        # Certainties can be equal; in the data's order one class would win.
+        free = rng.permutation(np.flatnonzero((pool.labels < 0) & (spread.sum(1) > 0)))
+        labels, score = known[spread[free].argmax(1)], certainty(spread[free])
+        chosen = pick(score, labels, budget, "min", None, self.balance, rng)
+        chosen = chosen[free[chosen].argsort()]
+        return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))
+
+
+def affinity(features: np.ndarray, neighbours: int, gamma: float, mutual: bool) -> csr_array:
+    """The symmetric graph (N, N) of nearest neighbours, from features of length 1."""
+    count = len(features)
+    index = faiss.IndexFlatIP(features.shape[1])
+    index.add(features)
+    cosines, near = index.search(features, min(neighbours + 1, count))
+    rows = np.arange(count).repeat(near.shape[1])
+    other = near.ravel() != rows  # a sample is not its own neighbour
+    weights = np.maximum(cosines.ravel(), 0).astype(float) ** gamma
+    directed = csr_array((weights[other], (rows[other], near.ravel()[other])), (count, count))
+    return (directed.minimum(directed.T) if mutual else directed + directed.T).tocsr()
+
+
+def diffuse(graph: csr_array, known: np.ndarray, alpha: float) -> np.ndarray:
+    """Z (N, C) >= 0 of (I - alpha D^-1/2 W D^-1/2) Z = Y, a class at a time."""
+    degrees = graph.sum(1)
+    scale = diags_array(np.divide(1, np.sqrt(degrees), where=degrees > 0, out=0 * degrees))
+    system = (eye_array(len(known)) - alpha * scale @ graph @ scale).tocsr()
+    columns = [cg(system, column, rtol=1e-6)[0] for column in known.T]
+    return np.maximum(np.stack(columns, 1), 0)
+
+
+def certainty(spread: np.ndarray) -> np.ndarray:
+    """One minus the entropy of each row (N, C), made to sum to 1, over log C (Eq. 11)."""
+    shares = spread / spread.sum(1, keepdims=True)
+    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
+    return 1 + (shares * logs).sum(1) / np.log(max(2, spread.shape[1]))
