@@ -16,6 +16,8 @@ from fewlabels.discovery.select import pick
 from fewlabels.errors import DataError
 from fewlabels.registry import discovery
 
+fewlabels_api = 1  # the version of the contracts that this is written for
+
 
 @discovery.register("label_propagation")
 class LabelPropagation:

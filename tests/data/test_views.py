@@ -52,6 +52,23 @@ def test_the_matrix_returned_is_the_one_that_was_applied(images):
     assert torch.equal(view.images, again)
 
 
+class Both:
+    """Shifts an image, and greys it by the same number."""
+
+    draws = 1
+
+    def matrix(self, draws, side):
+        return geometry.shift(draws[:, 0], torch.zeros(len(draws)))
+
+    def colour(self, images, draws):
+        return images * 0 + draws[:, :1, None, None]
+
+
+def test_a_view_of_geometry_and_colours_gets_the_same_draws_for_both(images):
+    view = Pipeline([Both(), Flip(probability=0)])(images, rng())
+    assert torch.equal(view.matrix[:, 0, 2], view.images[:, 0, 0, 0])
+
+
 def test_no_views_give_the_image_itself(images):
     view = Pipeline([])(images, rng())
     assert torch.equal(view.images, images.float() / 255)

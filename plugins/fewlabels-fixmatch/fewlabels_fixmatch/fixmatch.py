@@ -23,6 +23,8 @@ from fewlabels.strategies.semi import (
 )
 from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
+fewlabels_api = 1  # the version of the contracts that this is written for
+
 
 @strategies.register("fixmatch")
 class FixMatch(SemiSupervised):

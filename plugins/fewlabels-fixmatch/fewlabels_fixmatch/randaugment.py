@@ -15,6 +15,8 @@ from fewlabels import geometry
 from fewlabels.data.views import Share, between
 from fewlabels.registry import views
 
+fewlabels_api = 1  # the version of the contracts that this is written for
+
 Operation = Literal[
     "identity",
     "autocontrast",
