@@ -125,7 +125,8 @@ class Discoveries:
             centres = centres if found.centres is None else found.centres
             pairs = pairs if found.pairs is None else found.pairs
             count += len(found.indices)
-            path = self.folder / "ledger" / f"round-{round:03d}-{name}.parquet"
+            file = f"round-{round:03d}-{name.replace(':', '-')}.parquet"  # no colon, for Windows
+            path = self.folder / "ledger" / file
             own = component.classes is not None
             write_ledger(path, found, pool, self.records, round, name)
             told: dict[str, float] = {"discovered": float(len(found.indices))}

@@ -152,19 +152,18 @@ class Registry:
 
     def unknown(self, name: str, known: Any = None) -> str:
         """The sentence for a name that nobody offers; where it is known who would, it says so."""
+        ours = OUR_PLUGINS.get(self.plural, {})
         distribution, _, bare = name.rpartition(":")
-        distribution = distribution or OUR_PLUGINS.get(f"{self.plural}.{bare}", "")
+        distribution = distribution or ours.get(bare, "")
         if distribution and not _installed(distribution):
-            ours = distribution in OUR_PLUGINS.values()
-            fix = f"plugins/{distribution}, in a clone of fewlabels" if ours else distribution
-            close = nearest(distribution, [*self.bridges, *OUR_PLUGINS.values()])
-            return (
-                f"{self.kind} {name!r} is of {distribution}, which is not installed"
-                f"{'' if ours else close}; pip install {fix}{'' if ours else ', if you trust it'}"
-            )
+            said = f"{self.kind} {name!r} is of {distribution}, which is not installed"
+            if distribution in ours.values():
+                return f"{said}; pip install plugins/{distribution}, in a clone of fewlabels"
+            close = nearest(distribution, [*self.bridges, *ours.values()])
+            return f"{said}{close}; pip install {distribution}, if you trust it"
         names = list(self.names() if known is None else known)
         return (
-            f"no {self.kind} is called {name!r}{nearest(name, names)} "
+            f"no {self.kind} is called {name!r}{nearest(name, [*names, *ours])} "
             f"(all: {', '.join(names) or 'none'}; fewlabels list {self.plural})"
         )
 
@@ -191,11 +190,12 @@ def _package(module: str) -> str:
 
 
 OUR_PLUGINS = {
-    "discovery.label_propagation": "fewlabels-label-propagation",
-    "strategies.fixmatch": "fewlabels-fixmatch",
-    "views.randaugment": "fewlabels-fixmatch",
+    "discovery": {"label_propagation": "fewlabels-label-propagation"},
+    "strategies": {"fixmatch": "fewlabels-fixmatch"},
+    "views": {"randaugment": "fewlabels-fixmatch"},
 }
-"""Names that the folder plugins/ of this repository offers, and the distribution to install."""
+"""By registry, the names that the folder plugins/ of this repository offers, each with the
+distribution to install; a recipe that needs one can say so."""
 
 
 def _installed(distribution: str) -> bool:
