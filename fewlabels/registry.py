@@ -189,22 +189,6 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-OUR_PLUGINS = {
-    "discovery": {"label_propagation": "fewlabels-label-propagation"},
-    "strategies": {"fixmatch": "fewlabels-fixmatch"},
-    "views": {"randaugment": "fewlabels-fixmatch"},
-}
-"""By registry, the names that the folder plugins/ of this repository offers, each with the
-distribution to install; a recipe that needs one can say so."""
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        return bool(importlib.metadata.version(distribution))
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name
-        return False
-
-
 def _address(component: Callable[..., Any]) -> str:
     return f"{component.__module__}.{component.__qualname__}"
 
@@ -234,6 +218,22 @@ def check_signature(component: Callable[..., Any], what: str) -> None:
             parameter.default is parameter.empty or parameter.annotation is parameter.empty
         ):
             raise ComponentError(f"{what}: option {name!r} needs an annotation and a default")
+
+
+OUR_PLUGINS = {
+    "discovery": {"label_propagation": "fewlabels-label-propagation"},
+    "strategies": {"fixmatch": "fewlabels-fixmatch"},
+    "views": {"randaugment": "fewlabels-fixmatch"},
+}
+"""By registry, the names that the folder plugins/ of this repository offers, each with the
+distribution to install; a recipe that needs one can say so."""
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name
+        return False
 
 
 backbones = Registry("backbone", "backbones")
