@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
     predict.add_argument("folder", help="a folder of images")
     predict.add_argument("-o", "--out", required=True, help="a CSV file to write, as labels.csv")
-    for own in (compare, share, check, listing, show, assembly, index, search, predict):
+    seen = (show, evaluate, export, assembly, index, search, demo, predict)
+    for own in (compare, share, check, listing, *seen):
         add_import(own)
     schema = commands.add_parser("schema", help="print the JSON schema of recipes")
     schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
@@ -123,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def dispatch(given: argparse.Namespace) -> int:
     """Run one command; 0, or 2 where it has told its mistakes itself."""
     if "recipes" not in given and "imports" in given:  # a recipe imports what stands beside it
-        import_modules(given.imports, Path(given.run) if "run" in given else None)
+        run = Path(given.model).parent if "model" in given else Path(getattr(given, "run", "."))
+        import_modules(given.imports, run)  # a run folder keeps a copy of its code
     match given.command:
         case "check":
             return recipes.check_recipes(given.recipes, given.imports)

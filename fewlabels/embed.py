@@ -134,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> None:
     """Embed a folder as given on the command line, and name the images that were left out."""
-    import_modules(given.imports)
+    import_modules(given.imports, Path(given.model).parent)
     left_out = embed_folder(
         given.model,
         given.folder,
