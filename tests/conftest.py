@@ -1,29 +1,29 @@
 """What tests of several folders share."""
 
-import itertools
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-PORTS = itertools.count(25_000 + os.getpid() % 4_000)
-
 
 @pytest.fixture
 def port():
-    """A port for processes to meet at."""
-    return next(PORTS)
+    """A free port for processes to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture
-def in_one_and_two_processes(tmp_path):
+def in_one_and_two_processes(tmp_path, port):
     """Runs a recipe in one process and in two; the two run folders."""
 
     def run(recipe):
         path = tmp_path / "recipe.yaml"
         path.write_text(recipe.to_yaml())
-        two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(next(PORTS))]
+        two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
         for name, start in [("one", []), ("two", [*two, "-m"])]:
             done = subprocess.run(
                 [sys.executable, "-m", *start, "fewlabels.run", str(path)]
