@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     share.add_argument(
         "--no-pictures", dest="pictures", action="store_false", help="leave out the run's pictures"
     )
+    share.add_argument("--card", metavar="FILE", help="write the card there too, to be read")
     check = commands.add_parser("check", help="check recipes without running them")
     check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
     listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
@@ -136,7 +137,7 @@ def dispatch(given: argparse.Namespace) -> int:
         case "push":
             from fewlabels.hub.push import push
 
-            options = ("seeds", "private", "dry_run", "license", "data_license", "pictures")
+            options = ("seeds", "private", "dry_run", "license", "data_license", "pictures", "card")
             push(given.run, given.repo, **{name: getattr(given, name) for name in options})
         case "list":
             components.list_components(given.kind)

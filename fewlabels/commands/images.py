@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.commands.files import new_file, refuse_existing
 from fewlabels.errors import DataError, FewLabelsError, ModelError
 from fewlabels.processes import this_process
+from fewlabels.writing import new_file, refuse_existing
 
 
 def build_index(

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.commands.files import new_file, refuse_existing
 from fewlabels.errors import ComponentError, some
 from fewlabels.registry import REGISTRIES
+from fewlabels.writing import new_file, refuse_existing
 
 
 def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: str | None) -> None:

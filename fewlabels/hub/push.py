@@ -12,6 +12,7 @@ from fewlabels.models.fetch import CARD, WANTED
 from fewlabels.models.saved import load_model
 from fewlabels.models.send import check_name, send
 from fewlabels.report import neighbours
+from fewlabels.writing import new_file, refuse_existing
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -26,6 +27,7 @@ def push(
     license: str | None = None,
     data_license: str | None = None,
     pictures: bool = True,
+    card: str | None = None,
     say: Callable[[str], None] = print,
 ) -> str | None:
     """Push a run folder; gives the commit's address, or None where nothing was sent.
@@ -41,19 +43,22 @@ def push(
         license: of the weights, as the Hub abbreviates it.
         data_license: of the images, in words.
         pictures: send ``pictures/``, which show images that may not be yours to pass on.
+        card: a file for the card too, where it can be read before it is sent.
 
     Raises:
         HubError: a run that is not to be pushed, or what the Hub refuses.
         ModelError: a model that does not load, so that nobody could load it.
     """
     check_name(repo)
+    if card is not None:
+        refuse_existing(card, "a card of yours")
     folder = Path(folder)
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
     model = load_model(folder / "model")
     found = folder.glob("pictures/*") if pictures else ()
     drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
-    card = make_card(
+    text = make_card(
         runs,
         model,
         repo,
@@ -61,10 +66,13 @@ def push(
         license=license,
         data_license=data_license,
     )
-    files: dict[str, Path | bytes] = {CARD: card.encode()}
+    files: dict[str, Path | bytes] = {CARD: text.encode()}
     files |= {name: folder / "model" / name for name in WANTED}
     files |= {name: folder / name for name in ("recipe.yaml", "metrics.jsonl")}
     files |= {f"pictures/{path.name}": path for path in drawn}
+    if card is not None:
+        with new_file(card) as draft:
+            draft.write_text(text, encoding="utf-8")
     if drawn:
         names = ", ".join(f"pictures/{path.name}" for path in drawn)
         say(f"note: {names}: images of the data are in it; --no-pictures if that may not be shared")

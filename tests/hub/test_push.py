@@ -88,8 +88,9 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, client, embedders)
     assert len(hub.repos["lab/lost"].commits) == 1
 
 
-def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders):
-    code, told = client(command, embedders[0], "--repo", "lab/dry", "--dry-run")
+def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders, tmp_path):
+    card = tmp_path / "card.md"
+    code, told = client(command, embedders[0], "--repo", "lab/dry", "--dry-run", "--card", card)
     assert code == 0
     assert hub.asked == []
     size = (embedders[0] / "model" / "model.safetensors").stat().st_size
@@ -97,6 +98,12 @@ def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders
     for name in ("README.md", "config.json", "recipe.yaml", "metrics.jsonl"):
         assert f"  {name}\n" in told
     assert "in one commit to lab/dry; nothing was sent" in told
+    assert f"{len(card.read_bytes()) / 1000:.1f} kB  README.md" in told
+    assert 'Embedder.from_pretrained("lab/dry")' in card.read_text("utf-8")
+    code, told = client(command, embedders[0], "--repo", "lab/dry", "--card", card)
+    assert code == 2
+    assert "card.md is there, and may hold a card of yours" in told
+    assert hub.asked == []
 
 
 def test_pictures_of_the_data_can_be_left_at_home(hub, client, embedders):

@@ -1,4 +1,4 @@
-"""A file that a command writes: whole or not at all, and never over one that is there."""
+"""A file that a person asks for: whole or not at all, and never over one that is there."""
 
 from __future__ import annotations
 
