@@ -156,11 +156,16 @@ class Registry:
         distribution, _, bare = name.rpartition(":")
         distribution = distribution or ours.get(bare, "")
         if distribution and not _installed(distribution):
-            said = f"{self.kind} {name!r} is of {distribution}, which is not installed"
             if distribution in ours.values():
-                return f"{said}; pip install plugins/{distribution}, in a clone of fewlabels"
+                return (
+                    f"{self.kind} {name!r} is of {distribution}, which is not installed; "
+                    f"pip install plugins/{distribution}, in a clone of fewlabels"
+                )
             close = nearest(distribution, [*self.bridges, *ours.values()])
-            return f"{said}{close}; pip install {distribution}, if you trust it"
+            return (
+                f"no {self.kind} is called {name!r}: no distribution {distribution!r} is installed"
+                f"{close}; install it, if you know and trust it"
+            )
         names = list(self.names() if known is None else known)
         return (
             f"no {self.kind} is called {name!r}{nearest(name, [*names, *ours])} "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
-from fewlabels import __version__
 from fewlabels.contracts import API_VERSION
 from fewlabels.errors import FewLabelsError
 from fewlabels.registry import REGISTRIES, find_registry
@@ -47,7 +47,7 @@ def new_plugin(kind: str, name: str, out: str | None) -> None:
         "distribution": distribution,
         "module": module,
         "class": "".join(word.capitalize() for word in words),
-        "version": __version__,
+        "version": version("fewlabels"),
         "api": str(API_VERSION),
     }
     files = {
