@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from fewlabels import geometry
 from fewlabels.contracts import Found, Pairs, Part, Partners, Phase, Stream, View
+from fewlabels.contracts.strategy import Of
 from fewlabels.data.order import class_balanced, shuffled
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import ComponentError, FewLabelsError
+from fewlabels.errors import ComponentError, FewLabelsError, nearest
 from fewlabels.plan import Plan
 
 Derive = Callable[..., int]
@@ -45,6 +47,11 @@ class Batches:
             FewLabelsError: a batch that the processes cannot share equally.
         """
         for name, stream in phase.streams.items():
+            if stream.of not in get_args(Of):
+                raise ComponentError(
+                    f"stream {name!r} of phase {phase.name!r} is of {stream.of!r}"
+                    f"{nearest(str(stream.of), get_args(Of))} (all: {', '.join(get_args(Of))})"
+                )
             if stream.lag not in (0, 1):
                 raise ComponentError(
                     f"stream {name!r} of phase {phase.name!r} asks for labels of more than one "

@@ -11,6 +11,7 @@ from torch import nn
 
 from fewlabels.contracts import ViewComponent, ViewFunction
 from fewlabels.data.views import Pipeline
+from fewlabels.errors import FewLabelsError, failed
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.running import Running
@@ -25,11 +26,20 @@ def build(plural: str, spec: Spec, **program: Any) -> Any:
     Args:
         program: what the program can give; a component gets those that its positional parameters
             name.
+
+    Raises:
+        FewLabelsError: the component's own, or a ComponentError for any other exception in it.
     """
-    component = REGISTRIES[plural].get(spec.name)
+    registry = REGISTRIES[plural]
+    component = registry.get(spec.name)
     parameters = inspect.signature(component).parameters.values()
     positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return component(*positional, **spec.options)
+    try:
+        return component(*positional, **spec.options)
+    except FewLabelsError:
+        raise
+    except Exception as error:  # a plugin may fail in any way; say which, and where
+        raise failed(f"{registry.kind} {spec.name!r}", error) from error
 
 
 class Builder:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewlabels.errors import nearest, some
+from fewlabels.errors import ComponentError, nearest, some
 from fewlabels.mistakes import Mistakes
 from fewlabels.paths import locate, looked_for
 from fewlabels.registry import backbones
@@ -46,9 +46,12 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
             f"neither timm nor a plugin has a backbone called {name!r}"
             f"{nearest(name, known)}  (fewlabels list backbones)",
         )
-    options = _section(data, "model").get("backbone_options")
+    options = _section(data, "model").get("backbone_options") or {}
     if name in backbones.names() and isinstance(options, dict):
-        check.options(("model", "backbone_options"), "backbones", name, options)
+        try:
+            check.options(("model", "backbone_options"), "backbones", name, options)
+        except ComponentError as error:
+            check.add(("model", "backbone"), str(error))
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
@@ -134,8 +137,9 @@ def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
-    supplies = check.schemas.get(("strategy",), ("", {}))[1].get("x-supplies")
-    if not data["losses"] and not check.schemas.get(("strategy",), ("", {}))[1].get("x-terms"):
+    strategy = check.schemas.get(("strategy",), ("", {}))[1]
+    supplies = strategy.get("x-supplies")
+    if strategy and not data["losses"] and not strategy.get("x-terms"):
         check.add(("losses",), "at least one is needed; add 'losses: multi_similarity'")
     names: list[Any] = []
     for i, loss in enumerate(data["losses"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from fewlabels.contracts import (
 )
 from fewlabels.data.pixels import Selected
 from fewlabels.diagnostics import of_classes, of_clusters, of_pairs
-from fewlabels.errors import ComponentError, FewLabelsError
+from fewlabels.errors import ComponentError, FewLabelsError, failed
 from fewlabels.ledger import write_ledger
 from fewlabels.metrics import Metrics
 from fewlabels.plan import Plan
@@ -111,11 +110,7 @@ class Discoveries:
             except FewLabelsError:
                 raise
             except Exception as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                raise ComponentError(
-                    f"discovery {name!r} failed with {type(error).__name__}: {error} "
-                    f"({last.filename}:{last.lineno})"
-                ) from error
+                raise failed(f"discovery {name!r}", error) from error
             if broken := breach(found, pool, budget, component.classes):
                 raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
             if found.merge == "replace":
@@ -157,12 +152,17 @@ class Discoveries:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What the components keep between rounds."""
-        return {
-            f"{name}.{key}": value
-            for name, component in self.components
-            if hasattr(component, "state_dict")
-            for key, value in component.state_dict().items()
-        }
+        state = {}
+        for name, component in self.components:
+            if hasattr(component, "state_dict"):
+                for key, value in component.state_dict().items():
+                    state[f"{name}.{key}"] = np.asarray(value)
+                    if state[f"{name}.{key}"].dtype.hasobject:
+                        raise ComponentError(
+                            f"discovery {name!r}: state_dict() has {type(value).__name__} under "
+                            f"{key!r}; only arrays of numbers can be kept"
+                        )
+        return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Give it back to them."""
@@ -170,4 +170,5 @@ class Discoveries:
             if hasattr(component, "load_state_dict"):
                 start = f"{name}."
                 own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-                component.load_state_dict(own)
+                if own:  # else it had kept nothing yet
+                    component.load_state_dict(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Sequence
 
 
@@ -36,6 +37,14 @@ class ModelError(FewLabelsError):
 
 class HubError(FewLabelsError):
     """The Hugging Face Hub refuses, or cannot be reached; or what must not be pushed to it."""
+
+
+def failed(what: str, error: Exception) -> ComponentError:
+    """The sentence for a component of others that raised what it should not, and where it did."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ComponentError(
+        f"{what} failed with {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fewlabels.contracts import API_VERSION
@@ -122,12 +124,25 @@ class Registry:
         found = [o for o in offers.get(bare, []) if distribution in ("", o.distribution)]
         if not found:
             raise ComponentError(self.unknown(name, offers))
-        if len(found) > 1:
+        if len(found) > 1 and not self._alike(found):
             raise ComponentError(
                 f"{self.kind} {name!r} is offered by {' and '.join(map(str, found))}; "
-                f"write '{found[0].distribution}:{name}' to pick one"
+                f"{self.choice(found)}"
             )
         return self.load(found[0])
+
+    def choice(self, found: Sequence[Offer]) -> str:
+        """What to do where several offer a name."""
+        if self.kind == "backbone":
+            return "uninstall one, since timm knows one network by a name"
+        return f"write {' or '.join(repr(f'{o.distribution}:{o.name}') for o in found)}"
+
+    def _alike(self, found: Sequence[Offer]) -> bool:
+        """Whether one component goes by one name twice, as in a module that hands on another's."""
+        try:
+            return len({self.load(offer) for offer in found}) == 1
+        except ComponentError:
+            return False
 
     def load(self, offer: Offer) -> Callable[..., Any]:
         """The component that is offered.
@@ -137,7 +152,11 @@ class Registry:
         """
         name, entry = offer.name, offer.entry
         if entry is None:
-            return self._registered[name][offer.distribution]
+            component = self._registered[name][offer.distribution]
+            module = sys.modules.get(component.__module__)
+            _check_api(getattr(module, "fewlabels_api", 1), self.kind, offer)
+            return component
+        _check_api(_declared_api(entry.module), self.kind, offer)  # or a missing name is told first
         try:
             loaded: Callable[..., Any] = entry.load()
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; say whose it is
@@ -188,6 +207,17 @@ def _check_api(version: Any, kind: str, offer: Offer) -> None:
         f"{said}is for version {version} of the plugin interface, and this fewlabels has version "
         f"{API_VERSION}; pip install --upgrade {old}"
     )
+
+
+def _declared_api(module: str) -> int:
+    """The version that a module says in a line of its own, without running it; else ours."""
+    try:
+        spec = importlib.util.find_spec(module)
+        code = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    except Exception:  # of a package around it; the import to come will say which
+        return API_VERSION
+    said = re.search(r"^fewlabels_api *= *(\d+)", code, re.MULTILINE)
+    return int(said[1]) if said else API_VERSION
 
 
 def _package(module: str) -> str:

@@ -76,6 +76,8 @@ def train(
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
         loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
     elif isinstance(recipe, Recipe):
+        if overrides or imports:
+            raise FewLabelsError("a loaded recipe is what it is; give load_recipe the overrides")
         loaded = recipe
     elif isinstance(recipe, dict):
         loaded = recipe_from(recipe, overrides, imports)

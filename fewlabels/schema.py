@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable
 from importlib import resources
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from fewlabels.errors import ComponentError
 from fewlabels.ramps import Ramp
 from fewlabels.registry import REGISTRIES, options
 
@@ -38,11 +40,26 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` is what a strategy
     hands to losses; ``x-terms`` the loss terms that a strategy or a block computes itself;
     ``x-task`` is a strategy's.
+
+    Raises:
+        ComponentError: an option of a type that a recipe cannot hold.
     """
-    hints = typing.get_type_hints(
-        component.__init__ if inspect.isclass(component) else component, include_extras=True
-    )
+    what = f"{component.__module__}.{component.__qualname__}"
+    try:
+        hints = typing.get_type_hints(
+            component.__init__ if inspect.isclass(component) else component, include_extras=True
+        )
+    except NameError as error:
+        raise ComponentError(
+            f"{what}: {error}; import what its options' types name outside of TYPE_CHECKING"
+        ) from error
     fields: dict[str, Any] = {n: (hints[n], p.default) for n, p in options(component).items()}
+    for name, (hint, _) in fields.items():
+        if not _fits_yaml(hint):
+            raise ComponentError(
+                f"{what}: option {name!r} has a type that a recipe cannot hold, {hint}; use bool, "
+                "int, float, str, Literal, Ramp, None, and list, dict[str, ...] or a tuple of these"
+            )
     model: type[BaseModel] = create_model("Options", __base__=Section, **fields)
     schema = model.model_json_schema()
     result: Schema = {
@@ -59,6 +76,20 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     if hasattr(component, "task"):
         result["x-task"] = component.task
     return result
+
+
+def _fits_yaml(hint: Any) -> bool:
+    """Whether the values of a type can stand in a recipe, and come back as that type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _fits_yaml(inner[0])
+    if origin is Literal:
+        return True
+    if origin is dict:
+        return inner[0] is str and _fits_yaml(inner[1])
+    if origin in (list, tuple, typing.Union, types.UnionType):
+        return all(map(_fits_yaml, inner))  # but not `...`: how long a tuple is must be known
+    return hint in (bool, int, float, str, type(None), Any, list, dict, Ramp)
 
 
 def _untitled(schema: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.imports import changed
 from fewlabels.recipe import Recipe, load_recipe
 
 CERTAIN = 0.95
@@ -142,6 +143,11 @@ def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
             raise FewLabelsError(
                 f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
                 "choose another --runs"
+            )
+        if other := changed(recipe.imports, folder):
+            raise FewLabelsError(
+                f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
+                "folder, or choose another --runs"
             )
         if (lines := _lines(folder))[-1:] and lines[-1]["kind"] == "end":
             return lines

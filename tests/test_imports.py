@@ -84,7 +84,7 @@ def test_a_run_with_code_beside_its_recipe_can_be_run_again_and_resumed(recipe, 
         "code by itself; look at it, then add --import my_module\n"
     )
     assert main(["run", "--resume", str(folder), "--import", "my_module"]) == 0
-    assert sys.modules["my_module"].__file__ == str(folder / "my_module.py")
+    assert sys.modules["my_module"].__file__ == str(folder / "code" / "my_module.py")
     assert main(["run", str(folder / "recipe.yaml"), "--import", "my_module"]) == 0
 
 
@@ -121,12 +121,13 @@ def test_a_package_is_copied_with_its_files_and_what_it_imports(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("from my_package import thirds")
     (package / "thirds.py").write_text(CODE)
-    (package / "weights.bin").write_text("large")
+    (package / "weights.bin").write_text("small")
+    (package / "photos.bin").write_bytes(bytes(2**20 + 1))
     (tmp_path / "r.yaml").write_text(dump(RECIPE))
     loaded = load_recipe(tmp_path / "r.yaml", imports=["my_package"])
     folder = fewlabels.train(loaded, out=tmp_path / "runs").folder
-    copied = {p.name for p in (folder / "my_package").iterdir()}
-    assert copied == {"__init__.py", "thirds.py"}
+    copied = {p.name for p in (folder / "code" / "my_package").iterdir()}
+    assert copied == {"__init__.py", "thirds.py", "weights.bin"}
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,35 @@ def test_two_recipes_do_not_share_a_modules_name_by_chance(tmp_path):
     import_modules(["my_module"], tmp_path / "a")
     with pytest.raises(RecipeError, match="has the name of another module, .*a/my_module.py"):
         import_modules(["my_module"], tmp_path / "b")
+
+
+def test_packages_of_one_name_are_told_apart_by_all_that_they_hold(tmp_path):
+    for name in "ab":
+        (tmp_path / name / "my_package").mkdir(parents=True)
+        (tmp_path / name / "my_package" / "__init__.py").touch()
+        (tmp_path / name / "my_package" / "loss.py").write_text(f"name = '{name}'")
+    import_modules(["my_package.loss"], tmp_path / "a")
+    with pytest.raises(RecipeError, match="has the name of another module, .*a/my_package"):
+        import_modules(["my_package.loss"], tmp_path / "b")
+    with pytest.raises(RecipeError, match="a/my_package has no module los$"):
+        import_modules(["my_package.los"], tmp_path / "a")
+
+
+def test_code_beside_a_downloaded_recipe_does_not_stand_in_for_ones_own(recipe, tmp_path, capsys):
+    (tmp_path / "here" / "my_module.py").write_text(CODE)
+    recipe.with_name("my_module.py").write_text("raise RuntimeError('code was run')")
+    assert main(["check", str(recipe), "--import", "my_module"]) == 2
+    assert "here/my_module.py and " in capsys.readouterr().err
+    assert "my_module" not in sys.modules
+
+
+def test_a_study_does_not_take_the_results_of_other_code(recipe, tmp_path, capsys):
+    words = ["study", str(recipe), "--import", "my_module", "--seeds", "0"]
+    words += ["--runs", str(tmp_path / "runs")]
+    assert main(words) == 0
+    assert main(words) == 0
+    recipe.with_name("my_module.py").write_text(CODE + "# better")
+    forget()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "is of other code: " in capsys.readouterr().err

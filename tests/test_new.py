@@ -1,14 +1,17 @@
 """What a plugin's author copies works: the package that is written, and the page about plugins."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fewlabels.cli import main
+from fewlabels.contracts import Pool
 from fewlabels.registry import discovery
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +59,20 @@ def test_a_new_plugin_passes_its_tests_and_runs_its_recipe_at_once(tmp_path, mon
     assert main(["run", recipe, *FEWER, "--out", str(tmp_path / "runs")]) == 0
 
 
+@pytest.mark.parametrize("name", ["none", "needs", "k-d-tree", "data-error"])
+def test_a_name_that_python_or_the_template_uses_is_no_trap(name, tmp_path, monkeypatch):
+    assert main(["new", "discovery", name, "-o", str(tmp_path / "new")]) == 0
+    (module,) = (tmp_path / "new" / "src").glob("*.py")
+    monkeypatch.syspath_prepend(str(module.parent))
+    importlib.import_module(module.stem)
+    make = discovery.get(name.replace("-", "_"))
+    assert make.__name__.endswith("Discovery")
+    found = make().discover(
+        Pool(np.arange(2), np.eye(2), np.array([0, -1]), np.array([True, False])), 1, None
+    )
+    assert found.labels.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -91,5 +108,5 @@ def test_the_page_about_plugins_works_from_a_folder_that_is_no_package(tmp_path,
     assert main(["check", "recipe.yaml", "--import", "my_idea"]) == 0
     assert main(["run", "recipe.yaml", "--import", "my_idea", *FEWER]) == 0
     assert main(["run", "--resume", "runs/recipe", "--import", "my_idea"]) == 0
-    assert (tmp_path / "runs/recipe/my_idea.py").read_text() == code
+    assert (tmp_path / "runs/recipe/code/my_idea.py").read_text() == code
     assert "passed" in run_tests(tmp_path)

@@ -1,11 +1,17 @@
 import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
+from small import DIGITS
 
 import fewlabels
 from fewlabels.cli import main
 from fewlabels.contracts import API_VERSION
-from fewlabels.errors import ComponentError
+from fewlabels.errors import ComponentError, RecipeError
+from fewlabels.recipe import recipe_from
 from fewlabels.registry import REGISTRIES, Registry
 
 
@@ -103,13 +109,13 @@ def test_two_distributions_with_one_name_are_told_apart_by_a_prefix(registry, in
         with pytest.raises(ComponentError) as error:
             registry.get("it")
         assert str(error.value) in (
-            "discovery 'it' is offered by lab-one 0.3 and lab-two 0.3; write 'lab-one:it' to pick one",
-            "discovery 'it' is offered by lab-two 0.3 and lab-one 0.3; write 'lab-two:it' to pick one",
+            "discovery 'it' is offered by lab-one 0.3 and lab-two 0.3; write 'lab-one:it' or 'lab-two:it'",
+            "discovery 'it' is offered by lab-two 0.3 and lab-one 0.3; write 'lab-two:it' or 'lab-one:it'",
         )
         assert registry.get("lab-one:it").__module__ == "lab_one"
         assert registry.get("lab-two:it").__module__ == "lab_two"
     assert main(["list", "discovery"]) == 0
-    assert "! offered more than once; write lab-" in capsys.readouterr().out
+    assert "! offered more than once; write 'lab-" in capsys.readouterr().out
 
 
 def test_a_plugin_that_fails_to_import_is_named_when_asked_for_and_marked_in_the_list(
@@ -148,6 +154,58 @@ def test_a_plugin_for_another_interface_says_what_to_upgrade(registry, install, 
         return
     with pytest.raises(ComponentError, match=re.escape(f"discovery 'it' of lab 0.3 {sentence}")):
         registry.get("it")
+
+
+def test_a_newer_interface_is_told_before_what_it_lacks_here(registry, install):
+    newer = f"from fewlabels.contracts import Explained\n\nfewlabels_api = {API_VERSION + 1}\n"
+    install("lab", {"lab_of_names": newer}, it="lab_of_names:It")
+    with pytest.raises(ComponentError, match="pip install --upgrade fewlabels$"):
+        registry.get("it")
+
+
+def test_code_beside_a_recipe_says_its_interface_too(registry, monkeypatch):
+    module = type(sys)("lab_beside")
+    monkeypatch.setitem(sys.modules, "lab_beside", module)
+    exec(CODE + f"\nfewlabels_api = {API_VERSION + 1}", module.__dict__)
+    with pytest.raises(ComponentError, match="'it' of lab_beside is for version"):
+        registry.get("it")
+
+
+def test_a_module_that_hands_on_the_component_of_another_is_no_clash(registry, install):
+    install("lab-core", {"lab_core": CODE})
+    install("lab-split", {"lab_split": "from lab_core import It"}, it="lab_split:It")
+    for _ in range(2):
+        assert registry.get("it").__module__ == "lab_core"
+
+
+def test_a_backbones_clash_is_not_solved_by_a_prefix(install):
+    for name in ("lab-one", "lab-two"):
+        module = name.replace("-", "_") + "_net"
+        code = "def net(pretrained=False, **more): ..."
+        install(name, {module: code}, kind="backbones", lab_net=f"{module}:net")
+    with pytest.raises(RecipeError, match="offered by lab-... 0.3 and lab-... 0.3; uninstall one"):
+        recipe_from({**DIGITS, "losses": "multi_similarity", "model": {"backbone": "lab_net"}})
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        (Path, "Path"),
+        (tuple[int, ...], "tuple"),
+        (set[int], "set"),
+        (np.ndarray, "ndarray"),
+        (Callable[[int], int], "Callable"),
+        ("Missing", "name 'Missing' is not defined; import what its options' types name outside"),
+    ],
+)
+def test_an_option_that_no_recipe_can_hold_is_refused_in_words(registry, hint, told):
+    def make(*, size=None):
+        """One."""
+
+    make.__annotations__ = {"size": hint}
+    registry.register("it")(make)
+    with pytest.raises(RecipeError, match=told):
+        recipe_from({**DIGITS, "losses": "multi_similarity", "discovery": "it"})
 
 
 def test_a_plugin_older_than_the_interface_is_the_one_to_upgrade(registry, install, monkeypatch):

@@ -20,8 +20,7 @@ def list_components(kind: str | None) -> None:
         for name, offered in offers.items():
             print(f"  {name:28}" + ", ".join(map(str, offered)))
             if len(offered) > 1:
-                choices = " or ".join(f"{offer.distribution}:{name}" for offer in offered)
-                print(f"    ! offered more than once; write {choices}")
+                print(f"    ! offered more than once; {registry.choice(offered)}")
             for offer in offered:
                 if offer.distribution != "fewlabels":
                     try:

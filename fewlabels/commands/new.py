@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from fewlabels.registry import REGISTRIES, find_registry
 
 TEMPLATES = Path(__file__).parent
 KINDS = ("discovery",)
+USED = {"Discovered", "Needs", "Pool", "DataError", "KDTree"}  # by the template
 
 
 def new_plugin(kind: str, name: str, out: str | None) -> None:
@@ -42,11 +44,12 @@ def new_plugin(kind: str, name: str, out: str | None) -> None:
     folder = Path(out or distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FewLabelsError(f"new: {folder} is there already; name another folder with -o")
+    named = "".join(word.capitalize() for word in words)
     values = {
         "name": component,
         "distribution": distribution,
         "module": module,
-        "class": "".join(word.capitalize() for word in words),
+        "class": named + "Discovery" * (named in USED or keyword.iskeyword(named)),
         "version": version("fewlabels"),
         "api": str(API_VERSION),
     }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import FewLabelsError, ModelError, RecipeError
+from fewlabels.errors import ComponentError, FewLabelsError, ModelError, RecipeError
 
 
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
@@ -27,7 +27,7 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
                 check_blocks(recipe)
         except RecipeError as error:
             mistakes += error.mistakes
-        except ModelError as error:
+        except (ComponentError, ModelError) as error:
             mistakes.append(f"{path}: {error}")
         else:
             print(f"{path}: good (recipe {recipe.hash})")

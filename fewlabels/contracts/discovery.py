@@ -102,6 +102,16 @@ def breach(found: Any, pool: Pool, budget: int, classes: int | None) -> str:
         return f"merge is {found.merge!r}, neither 'add' nor 'replace'"
     if found.merge == "add" and len(indices) > budget:
         return f"it labelled {len(indices)} samples of a budget of {budget}"
+    centres = found.centres
+    if centres is not None:
+        if not isinstance(centres, np.ndarray) or centres.ndim != 2:
+            return "centres are no array of two axes"
+        if centres.shape[1] != pool.features.shape[1]:
+            return f"centres have {centres.shape[1]} numbers, features {pool.features.shape[1]}"
+        if classes is not None and len(centres) != classes:
+            return f"there are {len(centres)} centres of {classes} classes"
+        if not np.isfinite(centres).all():
+            return "a centre is not finite"
     if found.pairs is not None:
         ends = np.concatenate([found.pairs.left, found.pairs.right])
         if len({len(getattr(found.pairs, each.name)) for each in fields(found.pairs)}) > 1:

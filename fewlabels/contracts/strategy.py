@@ -28,6 +28,9 @@ class Round:
     discoveries: int  # how many discoveries have found anything, this round's included
 
 
+Of = Literal["labelled", "unlabelled", "all", "pairs"]
+
+
 @dataclass(frozen=True)
 class Stream:
     """Which samples a phase sees, how many a step, and through which views.
@@ -36,7 +39,7 @@ class Stream:
     class-balanced batches.
     """
 
-    of: Literal["labelled", "unlabelled", "all", "pairs"]
+    of: Of
     batch: int
     views: tuple[ViewFunction, ...]
     per_class: int = 0

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.blocks.insert import Layout, insert
-from fewlabels.errors import ModelError, nearest, some
+from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
 from fewlabels.models.probe import refuse_where_averaged
 from fewlabels.paths import locate, looked_for
 from fewlabels.registry import backbones, blocks
@@ -55,6 +55,11 @@ def make_backbone(
     arch = name.split(".")[0]
     if arch in backbones.names():
         backbones.get(arch)
+    if arch in backbones.names() and not timm.is_model(arch):
+        raise ModelError(
+            f"backbone {name!r} is not known to timm; its author puts timm.models.register_model "
+            "above the function too"
+        )
     if ":" not in name and not timm.is_model(arch):
         known = {*timm.list_models(), *backbones.names()}
         raise ModelError(
@@ -106,7 +111,12 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
             raise ModelError(f"block {name!r} after {after!r}: {error}") from error
         return result
 
-    insert(backbone, after, made, image_size, name)
+    try:
+        insert(backbone, after, made, image_size, name)
+    except FewLabelsError:
+        raise
+    except Exception as error:  # a plugin may fail in any way; say which, and where
+        raise failed(f"block {name!r} after {after!r}", error) from error
     if getattr(backbone.get_submodule(after).block, "keeps_mean", False):
         refuse_where_averaged(backbone, after, image_size, name)
 

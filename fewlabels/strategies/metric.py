@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -116,7 +117,9 @@ class Metric:
             raise DataError("strategy.head: pca needs a head; set model.embedding_size")
         for name, loss in build.losses().items():
             modules[f"loss.{name}"] = loss
-            self.loss_inputs[name] = list(inspect.signature(loss.forward).parameters)
+            inputs = inspect.signature(loss.forward).parameters.values()
+            ours = takewhile(lambda i: i.default is i.empty or i.name in self.supplies, inputs)
+            self.loss_inputs[name] = [i.name for i in ours]
         learning = [n for n in modules if n.startswith("loss.") and list(modules[n].parameters())]
         self.trains = ("student", *learning)
         return modules
