@@ -97,6 +97,19 @@ def test_nothing_is_overwritten_and_what_cannot_be_is_a_sentence(
     assert len(list(tmp_path.rglob("*"))) == 3
 
 
+def test_our_own_plugins_need_nothing_that_is_not_meant_for_plugins():
+    page = (ROOT / "plugins" / "README.md").read_text()
+    meant = {
+        "fewlabels",
+        *re.findall(r"`(fewlabels(?:\.\w+)+)`", page.partition("Meant for you")[2]),
+    }
+    files = [f for f in (ROOT / "plugins").rglob("*.py") if "tests" not in f.parts]
+    assert len(files) >= 3
+    for file in files:
+        used = re.findall(r"^ *(?:from|import) (fewlabels(?:\.\w+)*)\b", file.read_text(), re.M)
+        assert set(used) <= meant, file
+
+
 def test_the_page_about_plugins_works_from_a_folder_that_is_no_package(tmp_path, monkeypatch):
     page = (ROOT / "plugins" / "README.md").read_text()
     code, test = re.findall(r"```python\n(.*?)```", page, re.S)

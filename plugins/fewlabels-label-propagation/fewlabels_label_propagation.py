@@ -10,11 +10,11 @@ from annotated_types import Ge, Gt, Interval
 from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.linalg import cg
 
+from fewlabels import discovery
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.discovery.centres import unit
 from fewlabels.discovery.select import pick
 from fewlabels.errors import DataError
-from fewlabels.registry import discovery
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fewlabels import strategies
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
 from fewlabels.data.views import Share
 from fewlabels.ramps import Ramp
-from fewlabels.registry import strategies
 from fewlabels.strategies.semi import (
     Count,
     SemiSupervised,

@@ -11,9 +11,8 @@ from annotated_types import Ge, MinLen
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from fewlabels import geometry
+from fewlabels import geometry, views
 from fewlabels.data.views import Share, between
-from fewlabels.registry import views
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 

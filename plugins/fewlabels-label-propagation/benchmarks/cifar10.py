@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fewlabels import discovery, sources
 from fewlabels.contracts import Pool
-from fewlabels.registry import discovery, sources
 from fewlabels.study import compare, seeds_of
 
 IMAGES, LABELS, BUDGET = 5000, 4, 500
@@ -47,15 +47,12 @@ def features_and_truth() -> tuple[np.ndarray, np.ndarray]:
     kept = Path(tempfile.gettempdir()) / "fewlabels-label-propagation-cifar10.npz"
     if not kept.exists():
         from fewlabels import Embedder
-        from fewlabels.paths import locate
 
         records = sources.get("cifar10")().load()
         rows = np.flatnonzero(records.columns["split"] == "train")[:IMAGES]
-        weights = locate("weights/tf_efficientnet_lite0.safetensors")
-        if weights is None:
-            raise SystemExit("no weights/tf_efficientnet_lite0.safetensors under $FEWLABELS_DATA")
+        weights = "weights/tf_efficientnet_lite0.safetensors"
         model = Embedder(
-            "tf_efficientnet_lite0", weights=str(weights), embedding_size=None, image_size=112
+            "tf_efficientnet_lite0", weights=weights, embedding_size=None, image_size=112
         )
         found = model.encode([records.images[row] for row in rows], normalize=False)
         np.savez(kept, features=found, truth=records.truth[rows])
