@@ -140,6 +140,8 @@ class Batches:
     ) -> Part:
         views = self._views(stream, seeds, images)
         own = torch.from_numpy(labels)[indices]
+        if stream.of in ("unlabelled", "all"):
+            own = torch.full_like(own, -1)
         return Part(indices.to(self.device), own.to(self.device), views)
 
     def _pairs(

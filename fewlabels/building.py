@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewlabels.contracts import ViewComponent, ViewFunction
+from fewlabels.contracts import ViewComponent, ViewFunction, lacks
 from fewlabels.data.views import Pipeline
-from fewlabels.errors import FewLabelsError, failed
+from fewlabels.errors import ComponentError, FewLabelsError, failed
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.running import Running
@@ -28,18 +28,23 @@ def build(plural: str, spec: Spec, **program: Any) -> Any:
             name.
 
     Raises:
-        FewLabelsError: the component's own, or a ComponentError for any other exception in it.
+        FewLabelsError: the component's own, or a ComponentError for any other exception in it, and
+            for what it lacks.
     """
     registry = REGISTRIES[plural]
     component = registry.get(spec.name)
     parameters = inspect.signature(component).parameters.values()
     positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    what = f"{registry.kind} {spec.name!r}"
     try:
-        return component(*positional, **spec.options)
+        made = component(*positional, **spec.options)
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
-        raise failed(f"{registry.kind} {spec.name!r}", error) from error
+        raise failed(what, error) from error
+    if missing := lacks(registry.kind, made):
+        raise ComponentError(f"{what} breaks its contract: {missing}")
+    return made
 
 
 class Builder:

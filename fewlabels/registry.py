@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fewlabels.contracts import API_VERSION
+from fewlabels.contracts import API_VERSION, GIVEN
 from fewlabels.errors import ComponentError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -71,7 +71,7 @@ class Registry:
             )
 
         def add(component: T) -> T:
-            check_signature(component, f"{self.kind} {name!r}")
+            check_signature(component, self.kind, repr(name))
             same = self._registered.setdefault(name, {})
             known = same.get(component.__module__)
             if known is not None and known.__qualname__ != component.__qualname__:
@@ -166,7 +166,7 @@ class Registry:
                 "tell its authors"
             ) from error
         _check_api(getattr(sys.modules[entry.module], "fewlabels_api", 1), self.kind, offer)
-        check_signature(loaded, f"{self.kind} {name!r} of {offer}")
+        check_signature(loaded, self.kind, f"{name!r} of {offer}")
         return loaded
 
     def unknown(self, name: str, known: Any = None) -> str:
@@ -237,13 +237,29 @@ def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def check_signature(component: Callable[..., Any], what: str) -> None:
-    """Raise ComponentError unless each option is annotated and has a default; no ``**kwargs``."""
+def check_signature(component: Callable[..., Any], kind: str, called: str) -> None:
+    """Refuse parameters that nobody could fill, or that could not be checked.
+
+    Raises:
+        ComponentError: a positional one that the program does not know, an option without
+            annotation or default, or ``**kwargs``.
+    """
+    what, given = f"{kind} {called}", GIVEN.get(kind)
     try:
         parameters = inspect.signature(component).parameters
     except (TypeError, ValueError) as error:
         raise ComponentError(f"{what} is no class or function with a signature: {error}") from error
     for name, parameter in parameters.items():
+        if (
+            parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and given is not None
+            and name not in given
+        ):
+            gives = f" (it gives {', '.join(given)})" if given else ""
+            raise ComponentError(
+                f"{what}: the program does not give {name!r}{gives}; write * before what a recipe "
+                "sets"
+            )
         if parameter.kind is parameter.VAR_KEYWORD:
             raise ComponentError(
                 f"{what} takes **{name}; name each option, so that it can be checked, or write "

@@ -33,7 +33,7 @@ from fewlabels.models.running import Running, freeze_norms
 from fewlabels.plan import Plan
 from fewlabels.ramps import Ramp
 from fewlabels.state import Progress, State
-from fewlabels.training import Training
+from fewlabels.training import Training, check_strategy
 
 
 class Loop:
@@ -110,6 +110,7 @@ class Loop:
     def prepare(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
         self.discoveries.check(self.strategy, self.running.modules)
+        check_strategy(self.strategy, self._round(0), list(self.running.modules))
         for phase in self.strategy.phases(self._round(0)):
             self.training.start(phase)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fewlabels.batches import Batches
-from fewlabels.contracts import Clock, Extract, Phase, Strategy, collect_terms
-from fewlabels.errors import FewLabelsError
+from fewlabels.contracts import Clock, Extract, Phase, Round, Strategy, collect_terms
+from fewlabels.errors import ComponentError, FewLabelsError, nearest
 from fewlabels.metrics import Metrics
 from fewlabels.models.average import update_average
 from fewlabels.models.optimise import TICKS
@@ -120,7 +120,7 @@ class Training:
                 with self.accelerator.accumulate(*trained):
                     clock = Clock(self.at.round, epoch, self.at.clock(phase.name))
                     with self.accelerator.autocast(), collect_terms() as terms:
-                        losses = dict(self.strategy.losses(phase, self.running, batch, clock))
+                        losses = _scalars(self.strategy.losses(phase, self.running, batch, clock))
                         losses |= {n: torch.stack(each).mean() for n, each in terms.items()}
                         weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
                         total = torch.stack(list(weighed.values())).sum()
@@ -224,3 +224,34 @@ class Training:
         epochs = self.plan.stretch(self.at.round)[1]
         self.schedulers[phase.name] = self.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+
+
+def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> None:
+    """Refuse names of modules that a strategy does not have.
+
+    Raises:
+        ComponentError: so, or phases that are none.
+    """
+    phases = strategy.phases(round)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise ComponentError(f"strategy: phases() gave {phases!r}, expected a list of Phase")
+    named = [("deploys", strategy.deploys)]
+    for phase in phases:
+        named += [(f"phase {phase.name!r} trains", name) for name in phase.trains]
+        for name, average in phase.averages.items():
+            named += [(f"an average of phase {phase.name!r} is", name), ("it is of", average.of)]
+    for says, name in named:
+        if name not in modules and name.partition(".")[0] not in modules:
+            raise ComponentError(
+                f"strategy: {says} {name!r}, and modules() has no such one"
+                f"{nearest(str(name), modules)} (all: {', '.join(modules)})"
+            )
+
+
+def _scalars(losses: Any) -> dict[str, Tensor]:
+    """What a strategy gave, if it is loss terms by name."""
+    if isinstance(losses, Mapping) and all(
+        isinstance(value, Tensor) and value.ndim == 0 for value in losses.values()
+    ):
+        return dict(losses)
+    raise ComponentError("strategy: losses() gave no mapping from names to tensors of one number")

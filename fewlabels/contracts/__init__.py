@@ -14,6 +14,7 @@ from fewlabels.contracts.data import (
     ViewFunction,
 )
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool, breach
+from fewlabels.contracts.interface import GIVEN, lacks
 from fewlabels.contracts.models import (
     LOSS_INPUTS,
     Memory,
@@ -41,6 +42,7 @@ API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
+    "GIVEN",
     "LOSS_INPUTS",
     "Average",
     "Batch",
@@ -70,6 +72,7 @@ __all__ = [
     "breach",
     "collect_side",
     "collect_terms",
+    "lacks",
     "write_side",
     "write_term",
 ]

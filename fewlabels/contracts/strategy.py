@@ -35,6 +35,7 @@ Of = Literal["labelled", "unlabelled", "all", "pairs"]
 class Stream:
     """Which samples a phase sees, how many a step, and through which views.
 
+    The labels of an ``unlabelled`` stream and of one of ``all`` images are hidden, so -1.
     ``lag`` 1 takes the labels of one discovery ago (Eq. 3.13); ``per_class`` > 0 makes
     class-balanced batches.
     """

@@ -58,11 +58,21 @@ def its_loss_terms_are_declared(subject: Subject) -> None:
 def two_passes_do_not_see_each_other(subject: Subject) -> None:
     """The teacher's pass, or the second view's, must not change what the first one handed over."""
     block = _make(subject).eval()
+    before = set(vars(block))
     with collect_side() as alone:
         first = block(_maps())
     kept = {name: value.clone() for name, value in alone.items()}
     with collect_side():
         block(_maps(seed=1))
+    kept_inside = [
+        name
+        for name, value in vars(block).items()
+        if isinstance(value, Tensor) and name not in before
+    ]
+    assert not kept_inside, (
+        f"it keeps {', '.join(kept_inside)} of a pass, which the next one overwrites; hand it "
+        "over by fewlabels.contracts.write_side"
+    )
     with collect_side() as again:
         second = block(_maps())
     torch.testing.assert_close(second, first, rtol=0, atol=0)

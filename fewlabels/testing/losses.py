@@ -38,7 +38,9 @@ def it_is_one_finite_number(subject: Subject) -> None:
 def the_network_learns_from_it(subject: Subject) -> None:
     """Gradients reach what the network gave, and every parameter of the loss itself."""
     loss, inputs = _make(subject), _inputs()
-    _value(loss, inputs).backward()
+    value = _value(loss, inputs)
+    assert value.requires_grad, "the network learns nothing: the loss is cut off from its inputs"
+    value.backward()
     grads = [inputs[name].grad for name in LEARN if name in _names(loss)]
     assert all(g is None or torch.isfinite(g).all() for g in grads), "a gradient is not finite"
     assert any(g is not None and g.abs().max() > 0 for g in grads), "the network learns nothing"
@@ -72,6 +74,15 @@ def a_batch_without_labels_or_pairs_is_no_nan(subject: Subject) -> None:
         _finite(loss, {**_inputs(), "labels": labels})
     for few in (1, CLASSES):
         _finite(loss, _rows(_inputs(), torch.arange(few)))
+
+
+@CHECKS.add
+def the_first_steps_without_a_memory_are_no_traceback(subject: Subject) -> None:
+    """A memory holds nothing at first, or the recipe has none; no point of a pair may be valid."""
+    loss, nothing = _make(subject), {"memory": None, "valid": torch.zeros(12, 6, 6).bool()}
+    for name, value in nothing.items():
+        if name in _names(loss):
+            _finite(loss, {**_inputs(), name: value})
 
 
 @CHECKS.add

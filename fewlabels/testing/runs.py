@@ -23,6 +23,7 @@ from torch import Tensor
 
 import fewlabels
 from fewlabels.recipe import Recipe, recipe_from
+from fewlabels.registry import REGISTRIES
 from fewlabels.testing.subject import Subject
 
 _PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
@@ -167,7 +168,13 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
     pending = {_key(each): each for each in [subject, *expected] if _key(each) not in _PAIRS}
     while pending:
         out = Path(tempfile.mkdtemp(dir=_PLACE.name))
-        modules = {each.component.__module__ for each in pending.values()}
+        modules = {  # what is registered by a decorator is known where its module is imported
+            module
+            for registry in REGISTRIES.values()
+            for components in registry._registered.values()
+            for module in components
+            if not module.startswith("fewlabels.")
+        }
         order = {key: recipe_from(recipe_of(each)) for key, each in pending.items()}
         for number, recipe in enumerate(order.values()):
             (out / f"{number:03d}.yaml").write_text(recipe.to_yaml(), "utf-8")
@@ -202,25 +209,33 @@ def _start_two(words: list[str]) -> str:
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
     }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fewlabels.testing.two", *words],
-            env={**same, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    files = [Path(words[0], f"printed-{rank}.txt") for rank in range(2)]  # a pipe would fill
+    started = []
+    for rank, file in enumerate(files):
+        with file.open("w") as printed:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "fewlabels.testing.two", *words],
+                    env={**same, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stdout=printed,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    late = ""
     try:
-        printed = [process.communicate(timeout=SECONDS)[0] for process in started]
+        for process in started:
+            process.wait(timeout=SECONDS * len(words))
     except subprocess.TimeoutExpired:
-        return f"it did not end within {SECONDS} s"
+        late = f"it did not end within {SECONDS * len(words)} s\n"
     finally:
         for process in started:
             process.kill()
-    failed = [text for text, process in zip(printed, started, strict=True) if process.returncode]
-    return failed[0][-2000:] if failed else ""
+    told = [
+        file.read_text("utf-8", "replace")[-2000:]
+        for file, process in zip(files, started, strict=True)
+        if process.wait()
+    ]
+    return late + "\n".join(sorted(told, key=lambda text: "closed by peer" in text))
 
 
 def _images() -> Path:

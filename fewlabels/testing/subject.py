@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fewlabels.contracts import lacks
 from fewlabels.registry import Registry, options
 from fewlabels.schema import component_schema, options_model
 
@@ -45,6 +46,7 @@ class Checks(dict[str, Callable[[Subject], None]]):
         super().__init__()
         self.expected: dict[str, list[Subject]] = {}  # by check: all that this session tests
         self.add(a_recipe_can_set_its_options_and_is_told_of_a_wrong_one)
+        self.add(it_has_what_the_program_reads)
 
     def add(self, check: Callable[[Subject], None]) -> Callable[[Subject], None]:
         """Add a check under its own name."""
@@ -67,3 +69,11 @@ def a_recipe_can_set_its_options_and_is_told_of_a_wrong_one(subject: Subject) ->
         except ValidationError:
             continue
         raise AssertionError(f"{what}: option {name!r} takes anything; annotate it more narrowly")
+
+
+def it_has_what_the_program_reads(subject: Subject) -> None:
+    """Its attributes and methods are there before a run asks for them."""
+    sizes = {"embedding_size": 8, "classes": 4, "channels": 16, "height": 6, "width": 6}
+    if subject.registry.kind != "backbone":  # a model of timm, of which nothing more is asked
+        missing = lacks(subject.registry.kind, subject.make(**sizes, kind="BCHW", prefix=0))
+        assert not missing, f"{subject.registry.kind} {subject.name!r}: {missing}"

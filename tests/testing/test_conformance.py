@@ -1,14 +1,15 @@
 """Each mistake that a check looks for is found, and an exemption says why."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import ComponentError, DataError
-from fewlabels.registry import discovery
-from fewlabels.testing import conformance
+from fewlabels.registry import REGISTRIES, discovery
+from fewlabels.testing import KINDS, conformance
 from fewlabels.testing.discovery import CHECKS
 from fewlabels.testing.subject import Subject
 
@@ -54,6 +55,11 @@ def in_place(self, pool, budget, rng):
 
 def one_more(self, pool, budget, rng):
     return self.answer(pool, budget + 1, rng)
+
+
+def as_rows(self, pool, budget, rng):
+    found = self.answer(pool, budget, rng)
+    return Discovered(pool.rows[found.indices], found.labels, found.scores)
 
 
 def first_ones(self, pool, budget, rng):
@@ -120,6 +126,7 @@ def test_what_is_right_passes(subject, check, monkeypatch):
         ({"discover": drawn}, "the_same_seed_gives_the_same_labels"),
         ({"discover": in_place}, "features_and_labels_are_left_as_they_were"),
         ({"discover": one_more}, "no_more_is_labelled_than_the_budget_allows"),
+        ({"discover": as_rows}, "labels_of_people_are_kept_and_no_sample_is_named_twice"),
         ({"discover": first_ones}, "the_order_of_the_images_means_nothing"),
         ({"discover": too_many_classes}, "every_label_is_a_class_that_exists"),
         ({"discover": remembers}, "a_stopped_run_goes_on_with_the_same_labels"),
@@ -149,3 +156,16 @@ def test_each_mistake_is_found(subject, attributes, check):
 def test_an_exemption_that_says_nothing_is_refused(kind, exempt, sentence):
     with pytest.raises(ComponentError, match=sentence):
         conformance(kind, "confident", exempt=exempt)
+
+
+def test_nothing_that_comes_with_the_package_is_left_untested():
+    tests = "".join(
+        path.read_text("utf-8") for path in Path(__file__).parent.glob("test_built_in*")
+    )
+    for plural in KINDS:
+        registry = REGISTRIES[plural]
+        for name in registry.names():
+            if registry.offers()[name][0].distribution == "fewlabels":
+                assert f'conformance("{registry.kind}", "{name}"' in " ".join(
+                    tests.split()
+                ).replace("( ", "("), name
