@@ -32,6 +32,8 @@ def conformance(
     *,
     options: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    after: str | Mapping[str, Any] | None = None,
     exempt: Mapping[str, str] | None = None,
 ) -> Any:
     """Spread the checks of a kind over a test function, whose one argument is ``check``.
@@ -41,10 +43,15 @@ def conformance(
         name: what a recipe calls the component.
         options: what a recipe would set; small numbers make tests quick.
         recipe: for a strategy, what else a recipe with it needs, as in ``{"blocks": ...}``.
+        inputs: for a loss, what its strategy gives beyond those of this package, by the names in
+            ``forward``: a tensor of 12 rows, or a dict of them, as in ``{"side": {"gaze": ...}}``.
+        after: for a discovery, one that comes before it in a recipe's list, as there:
+            ``{"name": "kmeans", "clusters": 4}``; the pool then has what this one found.
         exempt: by the name of a check that cannot pass, the true reason; the case is skipped.
 
     Raises:
-        ComponentError: an unknown kind, an unknown check in ``exempt``, or one without a reason.
+        ComponentError: an unknown kind, an unknown check in ``exempt``, or one without a reason;
+            ``inputs`` or ``after`` for another kind.
     """
     import pytest
 
@@ -63,7 +70,16 @@ def conformance(
             )
         if not isinstance(reason, str) or not reason.strip():
             raise ComponentError(f"{said}{check} needs its reason, as a sentence")
-    subject = Subject(registry, name, dict(options or {}), dict(recipe or {}))
+    for word, value, plural in (("inputs", inputs, "losses"), ("after", after, "discovery")):
+        if value is not None and registry.plural != plural:
+            raise ComponentError(f"{registry.kind} {name!r}: {word} is for {plural} alone")
+    before = None
+    if after is not None:
+        spec = {"name": after} if isinstance(after, str) else dict(after)
+        before = Subject(registry, spec.pop("name"), spec)
+    subject = Subject(
+        registry, name, dict(options or {}), dict(recipe or {}), dict(inputs or {}), before
+    )
     cases = []
     for check, run in checks.items():
         marks = [pytest.mark.skip(reason=exempt[check])] if check in exempt else []

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fewlabels.errors import ModelError
 from fewlabels.models.backbone import make_backbone
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
 from fewlabels.testing.subject import Checks, Subject
 
 CHECKS = Checks()
@@ -46,6 +48,23 @@ def its_feature_is_what_it_says(subject: Subject) -> None:
         assert features.shape == (2, model.num_features), f"features are {tuple(features.shape)}"
         torch.testing.assert_close(model(_images()), features)
     assert isinstance(model.get_classifier(), nn.Identity), "without classes it has a classifier"
+
+
+@CHECKS.add
+def it_can_become_an_embedder_and_a_classifier(subject: Subject) -> None:
+    """A recipe makes one of them; a backbone for embedders alone is exempted, with this reason."""
+    same: Any = {"image_size": SIZE, "backbone_options": subject.options}
+    with torch.no_grad():
+        output = Embedder(subject.name, embedding_size=8, **same).eval()(_images())
+        assert output.embedding.shape == (2, 8), "the embedder gives no vector an image"
+        try:
+            classifier = Classifier(subject.name, classes=["a", "b", "c"], **same).eval()
+        except (AttributeError, TypeError, ModelError) as error:
+            raise AssertionError(
+                f"no classifier can be made of it: {error}; give it timm's "
+                "reset_classifier(num_classes, global_pool), or exempt={...} with the reason"
+            ) from error
+        assert classifier(_images()).logits.shape == (2, 3), "there is no score for each class"
 
 
 @CHECKS.add

@@ -170,7 +170,8 @@ def features_that_are_not_finite_are_refused_in_words(subject: Subject) -> None:
                 continue
             raise AssertionError(
                 f"it found labels from features that are {value}; raise "
-                "fewlabels.errors.DataError with a sentence, or exempt what sees no features"
+                "fewlabels.errors.DataError with a sentence; a discovery that looks at no features "
+                "is exempted by exempt={...}"
             )
 
 
@@ -193,7 +194,10 @@ def half_precision_features_give_the_same_labels(subject: Subject) -> None:
 def it_can_be_sent_to_another_process(subject: Subject) -> None:
     """It can be pickled, and gives the same labels afterwards."""
     component = subject.make()
-    again = pickle.loads(pickle.dumps(component))
+    try:
+        again = pickle.loads(pickle.dumps(component))
+    except Exception as error:
+        raise AssertionError(f"it cannot be pickled: {error}") from error
     pool = _pool(subject)
     _same(_ask(component, pool), _ask(again, pool), "a pickled copy gives other labels")
 
@@ -241,29 +245,38 @@ def _pool(
         given: labelled samples of a class; none where the component numbers its labels by itself.
         ties: each sample three times.
     """
-    component = subject.make()
-    needs, rng = component.needs(), np.random.default_rng(seed)
+    made = [each.make() for each in (subject, subject.after) if each is not None]
+    needs, rng = [each.needs() for each in made], np.random.default_rng(seed)
     truth = np.arange(count) % classes
     source = np.arange(count) % (count // 3 // classes * classes) if ties else np.arange(count)
     places = 3 * np.random.default_rng(0).normal(size=(classes, width))
     sets = [
         (places[truth] + rng.normal(size=(count, width)))[source].astype(np.float32)
-        for _ in range(1 + needs.history)
+        for _ in range(1 + max(need.history for need in needs))
     ]
-    known = (np.arange(count) < given * classes) & (component.classes is None)
-    images: Any = _Photos(source, classes) if needs.images else None
+    own = any(each.classes is not None for each in made)
+    known = (np.arange(count) < given * classes) & (not own)
+    images: Any = _Photos(source, classes) if any(need.images for need in needs) else None
     logits = 2 * np.eye(classes)[truth] + rng.normal(size=(count, classes))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return Pool(
+    asked = any(need.probabilities for need in needs)
+    pool = Pool(
         1000 + 3 * np.arange(count),  # numbers in the data set are no positions in the pool
         sets[0],
         np.where(known, truth, -1),
         known,
         classes=classes,
-        probabilities=probabilities[source] if needs.probabilities else None,
+        probabilities=probabilities[source] if asked else None,
         images=images,
         history=tuple(sets[1:]),
     )
+    with suppress(FewLabelsError):  # where the one before refuses the pool it has found nothing
+        for before in made[1:]:
+            found = _ask(before, pool)
+            labels = np.where(known, truth, -1)
+            labels[found.indices] = found.labels
+            pool = replace(pool, labels=labels, found=found)
+    return pool
 
 
 class _Photos:
@@ -284,7 +297,8 @@ class _Photos:
 
 
 def _ask(component: Any, pool: Pool, budget: int = BUDGET, seed: int = 0) -> Discovered:
-    found: Discovered = component.discover(pool, budget, np.random.default_rng(seed))
+    found = component.discover(pool, budget, np.random.default_rng(seed))
+    assert isinstance(found, Discovered), f"it gave {type(found).__name__}, not Discovered"
     return found
 
 
@@ -296,24 +310,35 @@ def _valid(subject: Subject, pool: Pool, budget: int) -> None:
 
 
 def _valid_or_refused(subject: Subject, pool: Pool) -> None:
-    with suppress(FewLabelsError):
+    try:
         _valid(subject, pool, BUDGET)
+    except FewLabelsError:
+        pass
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(
+            f"it failed with {type(error).__name__}: {error}; find nothing, or raise "
+            "fewlabels.errors.DataError with a sentence"
+        ) from error
 
 
 def _like(subject: Subject, component: Any) -> Any:
     """A new component with the state of another, which has been a checkpoint on its way."""
     fresh = subject.make()
     if hasattr(component, "state_dict"):
-        state: dict[str, Any] = {
-            name: np.asarray(value) for name, value in component.state_dict().items()
-        }
+        given = component.state_dict()
+        state: dict[str, Any] = {name: np.asarray(value) for name, value in given.items()}
         for name, value in state.items():
-            assert not value.dtype.hasobject, f"state_dict() has no array of numbers under {name!r}"
+            assert not value.dtype.hasobject, (
+                f"state_dict() has {type(given[name]).__name__} under {name!r}; only arrays of "
+                "numbers can be kept"
+            )
         file = io.BytesIO()
         np.savez(file, **state)
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
-            if arrays.files:
+            if arrays.files:  # as the loop does, which gives nothing back where nothing was kept
                 fresh.load_state_dict({name: arrays[name] for name in arrays.files})
     return fresh
 
@@ -334,7 +359,13 @@ def _same(one: Discovered, two: Discovered, said: str) -> None:
 
 
 def _reorder(pool: Pool, order: np.ndarray) -> Pool:
-    given, photos = pool.probabilities, pool.images
+    given, photos, found = pool.probabilities, pool.images, pool.found
+    if found is not None:
+        places = np.argsort(order)
+        pairs = found.pairs
+        if pairs is not None:
+            pairs = replace(pairs, left=places[pairs.left], right=places[pairs.right])
+        found = replace(found, indices=places[found.indices], pairs=pairs)
     turned: Any = None
     if isinstance(photos, _Photos):
         turned = _Photos(photos.source[order], photos.classes)
@@ -347,12 +378,15 @@ def _reorder(pool: Pool, order: np.ndarray) -> Pool:
         probabilities=None if given is None else given[order],
         images=turned,
         history=tuple(past[order] for past in pool.history),
+        found=found,
     )
 
 
 def _arrays(pool: Pool) -> list[tuple[str, np.ndarray]]:
-    found = [(f.name, getattr(pool, f.name)) for f in fields(pool)]
-    arrays = [(name, value) for name, value in found if isinstance(value, np.ndarray)]
+    every = [(f.name, getattr(pool, f.name)) for f in fields(pool)]
+    if pool.found is not None:
+        every += [(f"found.{name}", value) for name, value in vars(pool.found).items()]
+    arrays = [(name, value) for name, value in every if isinstance(value, np.ndarray)]
     return arrays + [("history", past) for past in pool.history]
 
 

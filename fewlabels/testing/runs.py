@@ -29,7 +29,7 @@ from fewlabels.testing.subject import Subject
 _PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
 _RUNS: dict[tuple[str, bool], Run] = {}
 _PAIRS: dict[str, Run | str] = {}
-SECONDS = 300
+SECONDS = 300  # for each recipe in two processes
 
 
 @dataclass
@@ -178,7 +178,7 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
         order = {key: recipe_from(recipe_of(each)) for key, each in pending.items()}
         for number, recipe in enumerate(order.values()):
             (out / f"{number:03d}.yaml").write_text(recipe.to_yaml(), "utf-8")
-        told = _start_two([str(out), *sorted(modules)])
+        told = _start_two([str(out), *sorted(modules)], SECONDS * len(order))
         before = len(pending)
         for key, recipe in order.items():
             run = Run(out / recipe.name, recipe, Seen())
@@ -194,8 +194,8 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
     return found
 
 
-def _start_two(words: list[str]) -> str:
-    """What two processes of ``fewlabels.testing.two`` printed; empty where both ended well."""
+def _start_two(words: list[str], seconds: int) -> str:
+    """What the processes of two of ``fewlabels.testing.two`` that failed have printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -224,9 +224,9 @@ def _start_two(words: list[str]) -> str:
     late = ""
     try:
         for process in started:
-            process.wait(timeout=SECONDS * len(words))
+            process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        late = f"it did not end within {SECONDS * len(words)} s\n"
+        late = f"it did not end within {seconds} s\n"
     finally:
         for process in started:
             process.kill()

@@ -22,6 +22,8 @@ class Subject:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    after: Subject | None = None
 
     @property
     def component(self) -> Callable[..., Any]:
@@ -36,7 +38,10 @@ class Subject:
             f"{self.registry.kind} {self.name!r} has positional parameters that the program does "
             f"not give: {', '.join(set(wanted) - set(program))}; write * before what a recipe sets"
         )
-        return self.component(*(program[name] for name in wanted), **self.options)
+        made = self.component(*(program[name] for name in wanted), **self.options)
+        missing = lacks(self.registry.kind, made)
+        assert not missing, f"{self.registry.kind} {self.name!r}: {missing}"
+        return made
 
 
 class Checks(dict[str, Callable[[Subject], None]]):
@@ -75,5 +80,4 @@ def it_has_what_the_program_reads(subject: Subject) -> None:
     """Its attributes and methods are there before a run asks for them."""
     sizes = {"embedding_size": 8, "classes": 4, "channels": 16, "height": 6, "width": 6}
     if subject.registry.kind != "backbone":  # a model of timm, of which nothing more is asked
-        missing = lacks(subject.registry.kind, subject.make(**sizes, kind="BCHW", prefix=0))
-        assert not missing, f"{subject.registry.kind} {subject.name!r}: {missing}"
+        subject.make(**sizes, kind="BCHW", prefix=0)

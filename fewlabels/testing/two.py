@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from fewlabels.processes import leave
 
 
 def main(folder: str, *modules: str) -> None:
-    """Run ``folder/*.yaml``; ``modules`` register what they name."""
+    """Run ``folder/*.yaml``; ``modules`` register what they name, where they are found here."""
     for module in modules:
-        importlib.import_module(module)
+        if importlib.util.find_spec(module.partition(".")[0]):
+            importlib.import_module(module)
     for recipe in sorted(Path(folder).glob("*.yaml")):
         fewlabels.train(recipe, out=folder)
     leave()

@@ -1,6 +1,8 @@
 """Each mistake that a check looks for is found, and an exemption says why."""
 
-import pickle
+import ast
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import ComponentError, DataError
-from fewlabels.registry import REGISTRIES, discovery
+from fewlabels.registry import REGISTRIES, discovery, find_registry
 from fewlabels.testing import KINDS, conformance
 from fewlabels.testing.discovery import CHECKS
 from fewlabels.testing.subject import Subject
@@ -101,6 +103,24 @@ def twice(self, pool, budget, rng):
     return Discovered(*(np.repeat(a, 2) for a in (found.indices, found.labels, found.scores)))
 
 
+def three_arrays(self, pool, budget, rng):
+    found = self.answer(pool, budget, rng)
+    return found.indices, found.labels, found.scores
+
+
+def raises(self, pool, budget, rng):
+    raise RuntimeError("a component is asked for its state before it has found anything")
+
+
+def starts_warm(self, pool, budget, rng):
+    self.last = getattr(self, "last", pool.features.mean())
+    return self.answer(pool, int(budget * (self.last == pool.features.mean())), rng)
+
+
+def state(kept):
+    return {"state_dict": kept, "load_state_dict": lambda self, state: None}
+
+
 @pytest.fixture
 def subject(monkeypatch):
     """Registers a discovery that is right but for some of its attributes."""
@@ -121,27 +141,170 @@ def test_what_is_right_passes(subject, check, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "check"),
+    ("attributes", "check", "sentence"),
     [
-        ({"discover": drawn}, "the_same_seed_gives_the_same_labels"),
-        ({"discover": in_place}, "features_and_labels_are_left_as_they_were"),
-        ({"discover": one_more}, "no_more_is_labelled_than_the_budget_allows"),
-        ({"discover": as_rows}, "labels_of_people_are_kept_and_no_sample_is_named_twice"),
-        ({"discover": first_ones}, "the_order_of_the_images_means_nothing"),
-        ({"discover": too_many_classes}, "every_label_is_a_class_that_exists"),
-        ({"discover": remembers}, "a_stopped_run_goes_on_with_the_same_labels"),
-        ({"discover": sees_nan}, "features_that_are_not_finite_are_refused_in_words"),
-        ({"discover": in_half}, "half_precision_features_give_the_same_labels"),
-        ({"discover": no_check}, "images_without_any_label_are_no_traceback"),
-        ({"discover": twice}, "labels_of_people_are_kept_and_no_sample_is_named_twice"),
-        ({"needs": lambda self: None}, "it_says_what_it_looks_at_and_who_numbers_its_labels"),
-        ({}, "it_can_be_sent_to_another_process"),  # pickle finds no such class
-        ({"__doc__": ""}, "a_recipe_can_set_its_options_and_is_told_of_a_wrong_one"),
+        (
+            {"discover": drawn},
+            "the_same_seed_gives_the_same_labels",
+            "two runs of one seed differ; draw from rng alone",
+        ),
+        (
+            {"discover": in_place},
+            "features_and_labels_are_left_as_they_were",
+            "pool.features was changed; work on a copy",
+        ),
+        (
+            {"discover": one_more},
+            "no_more_is_labelled_than_the_budget_allows",
+            "it labelled 1 samples of a budget of 0",
+        ),
+        (
+            {"discover": as_rows},
+            "labels_of_people_are_kept_and_no_sample_is_named_twice",
+            "an index is out of range",
+        ),
+        (
+            {"discover": first_ones},
+            "the_order_of_the_images_means_nothing",
+            "another order of the images gave other labels",
+        ),
+        (
+            {"discover": too_many_classes},
+            "every_label_is_a_class_that_exists",
+            "a label is 4, of 4 classes",
+        ),
+        (
+            {"discover": remembers},
+            "a_stopped_run_goes_on_with_the_same_labels",
+            "put all that it keeps into state_dict()",
+        ),
+        (
+            {"discover": sees_nan},
+            "features_that_are_not_finite_are_refused_in_words",
+            "it found labels from features that are nan",
+        ),
+        (
+            {"discover": in_half},
+            "half_precision_features_give_the_same_labels",
+            "float16 features got other labels",
+        ),
+        (
+            {"discover": three_arrays},
+            "the_same_seed_gives_the_same_labels",
+            "it gave tuple, not Discovered",
+        ),
+        (
+            {"discover": no_check},
+            "images_without_any_label_are_no_traceback",
+            "it failed with IndexError: no label; find nothing, or raise",
+        ),
+        (
+            {"discover": twice},
+            "labels_of_people_are_kept_and_no_sample_is_named_twice",
+            "an index comes twice",
+        ),
+        (
+            {"needs": lambda self: None},
+            "it_says_what_it_looks_at_and_who_numbers_its_labels",
+            "needs() gave NoneType, not Needs",
+        ),
+        (
+            {},
+            "it_can_be_sent_to_another_process",
+            "it cannot be pickled: ",
+        ),  # it finds no such class
+        (
+            {"__doc__": ""},
+            "a_recipe_can_set_its_options_and_is_told_of_a_wrong_one",
+            "discovery 'mine' has no docstring",
+        ),
+        (
+            {"discover": raises, **state(lambda self: {"last": None})},
+            "a_stopped_run_goes_on_with_the_same_labels",
+            "state_dict() has NoneType under 'last'; only arrays of numbers can be kept",
+        ),
+        (
+            {"discover": sees_nan},
+            "features_that_are_not_finite_are_refused_in_words",
+            "is exempted by exempt={...}",
+        ),
+        (
+            {"discover": starts_warm, **state(lambda self: {})},
+            "a_stopped_run_goes_on_with_the_same_labels",
+            "put all that it keeps into state_dict()",
+        ),
+        (
+            {"classes": 0},
+            "it_says_what_it_looks_at_and_who_numbers_its_labels",
+            "classes is 0; None: its labels are the pool's classes",
+        ),
+        (
+            {"load_state_dict": remembers},
+            "it_has_what_the_program_reads",
+            "it has one of state_dict and load_state_dict",
+        ),
     ],
 )
-def test_each_mistake_is_found(subject, attributes, check):
-    with pytest.raises((AssertionError, IndexError, pickle.PicklingError)):
+def test_each_mistake_is_told(subject, attributes, check, sentence):
+    with pytest.raises(AssertionError, match=re.escape(sentence)):
         CHECKS[check](subject(attributes))
+
+
+def test_one_that_comes_after_another_sees_what_that_found(subject):
+    def filters(self, pool, budget, rng):
+        found = pool.found
+        keep = found.scores >= np.median(found.scores)
+        return Discovered(
+            found.indices[keep], found.labels[keep], found.scores[keep], merge="replace"
+        )
+
+    made = subject({"discover": filters})
+    with pytest.raises(AttributeError, match="scores"):
+        CHECKS["the_same_seed_gives_the_same_labels"](made)
+    after = replace(made, after=Subject(discovery, "kmeans", {"clusters": 4}))
+    for check in (
+        "the_same_seed_gives_the_same_labels",
+        "features_and_labels_are_left_as_they_were",
+        "labels_of_people_are_kept_and_no_sample_is_named_twice",
+        "the_order_of_the_images_means_nothing",
+    ):
+        CHECKS[check](after)
+
+    def in_place(self, pool, budget, rng):
+        pool.found.scores[:] = 0
+        return filters(self, pool, budget, rng)
+
+    after = replace(subject({"discover": in_place}), after=after.after)
+    with pytest.raises(AssertionError, match="pool.found.scores was changed; work on a copy"):
+        CHECKS["features_and_labels_are_left_as_they_were"](after)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "sentence"),
+    [
+        ("loss", {"after": "kmeans"}, "after is for discovery alone"),
+        ("discovery", {"inputs": {}}, "inputs is for losses alone"),
+    ],
+)
+def test_what_is_for_another_kind_is_refused(kind, given, sentence):
+    with pytest.raises(ComponentError, match=sentence):
+        conformance(kind, "mine", **given)
+
+
+@pytest.mark.parametrize("plural", KINDS)
+def test_every_component_of_this_package_has_its_cases(plural):
+    """So that a new one cannot be forgotten."""
+    tested = {
+        node.args[1].value
+        for file in Path(__file__).parent.glob("test_built_in_*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "conformance"
+        if find_registry(node.args[0].value).plural == plural
+    }
+    offers = REGISTRIES[plural].offers()
+    ours = {name for name, by in offers.items() if "fewlabels" in {o.distribution for o in by}}
+    assert ours, "metadata lists nothing"
+    assert not ours - tested
 
 
 @pytest.mark.parametrize(
@@ -156,16 +319,3 @@ def test_each_mistake_is_found(subject, attributes, check):
 def test_an_exemption_that_says_nothing_is_refused(kind, exempt, sentence):
     with pytest.raises(ComponentError, match=sentence):
         conformance(kind, "confident", exempt=exempt)
-
-
-def test_nothing_that_comes_with_the_package_is_left_untested():
-    tests = "".join(
-        path.read_text("utf-8") for path in Path(__file__).parent.glob("test_built_in*")
-    )
-    for plural in KINDS:
-        registry = REGISTRIES[plural]
-        for name in registry.names():
-            if registry.offers()[name][0].distribution == "fewlabels":
-                assert f'conformance("{registry.kind}", "{name}"' in " ".join(
-                    tests.split()
-                ).replace("( ", "("), name

@@ -2,10 +2,14 @@
 
 import importlib
 import itertools
+import re
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -14,6 +18,7 @@ from fewlabels.contracts import Records, write_term
 from fewlabels.registry import REGISTRIES
 from fewlabels.strategies.mean_teacher import MeanTeacher
 from fewlabels.strategies.semi import forward, images_of
+from fewlabels.testing import runs
 from fewlabels.testing.subject import Subject
 
 
@@ -52,6 +57,14 @@ class Counts(Loss):
 
 def vector(self, embeddings, labels):
     return self.of(embeddings, labels)[None]
+
+
+def looks(self, embeddings, labels, side, logits):
+    return self.of(embeddings, labels) + side["gaze"].square().mean() + logits.square().mean()
+
+
+def inside(self, embeddings, labels, valid):
+    return self.of(embeddings, labels) + embeddings.mean() * valid[valid].float().mean()
 
 
 def detached(self, embeddings, labels):
@@ -108,6 +121,11 @@ def secret(self, maps):
 def kept(self, maps):
     self.last = self.of(maps)
     return self.last
+
+
+def kept_detached(self, maps):
+    self.last = self.of(maps).detach()
+    return self.of(maps)
 
 
 def centred(self, maps):
@@ -184,54 +202,47 @@ def with_an_idle_part(self, build):
     return made
 
 
-MISTAKES = [
-    ("losses", Loss, {"forward": vector}, "it_is_one_finite_number"),
-    ("losses", Loss, {"forward": asks}, "it_asks_for_nothing_that_a_strategy_cannot_give"),
-    ("losses", Idle, {}, "the_network_learns_from_it"),
-    ("losses", Loss, {"forward": first}, "the_order_of_a_batch_means_nothing"),
-    ("losses", Loss, {"forward": root}, "equal_embeddings_have_a_finite_gradient"),
-    ("losses", Loss, {"forward": empty}, "a_batch_without_labels_or_pairs_is_no_nan"),
-    ("losses", Counts, {}, "a_stopped_run_goes_on_with_the_same_loss"),
-    ("blocks", Block, {"forward": pooled}, "the_backbone_can_go_on_with_what_it_gives"),
-    ("blocks", Block, {"forward": unused}, "every_weight_learns_and_so_does_what_is_before_it"),
-    ("blocks", Block, {"forward": secret}, "its_loss_terms_are_declared"),
-    ("blocks", Block, {"forward": kept}, "a_saved_model_computes_the_same"),
-    ("blocks", Block, {"forward": centred}, "an_image_is_seen_the_same_in_any_batch"),
-    ("blocks", Block, {"forward": running}, "two_passes_do_not_see_each_other"),
-    ("sources", Source, changed(truth=np.arange(3)), "labels_stand_with_their_images"),
-    ("sources", Source, changed(truth=np.full(4, 2)), "every_truth_is_a_class_or_unknown"),
-    (
-        "sources",
-        Source,
-        changed(images=[Image.new("L", (8, 8))] * 4),
-        "images_are_rgb_and_the_same_each_time",
-    ),
-    ("sources", Source, {"default_split": property()}, "it_has_what_the_program_reads"),
-    ("losses", Loss, {"forward": detached}, "the_network_learns_from_it"),
-    ("losses", Loss, {"forward": remembering}, "the_first_steps_without_a_memory_are_no_traceback"),
-    ("sources", Source, {"load": any_order}, "two_loads_give_the_same_order"),
-    ("sources", Source, {"default_split": "official"}, "its_own_split_can_be_made"),
-    ("strategies", Student, {"losses": through_the_teacher}, "no_gradient_flows_into_an_average"),
-    (
-        "strategies",
-        Student,
-        {"losses": reads_labels},
-        "labels_that_are_hidden_are_never_looked_at",
-    ),
-    ("strategies", Student, {"losses": remembers}, "a_stopped_run_goes_on_bit_for_bit"),
-    (
-        "strategies",
-        Student,
-        {"losses": undeclared},
-        "every_loss_term_is_finite_and_has_a_name_that_a_recipe_can_weigh",
-    ),
-    (
-        "strategies",
-        Student,
-        {"modules": with_an_idle_part},
-        "every_parameter_that_a_phase_trains_is_reached",
-    ),
-]
+MISTAKES = {
+    "losses": [
+        (Loss, {"forward": vector}, "it_is_one_finite_number", "it has the shape (1,); take the mean"),
+        (Loss, {"forward": asks}, "it_asks_for_nothing_that_a_strategy_cannot_give", "forward asks for truth, which no strategy of this package gives"),
+        (Loss, {"forward": looks}, "it_asks_for_nothing_that_a_strategy_cannot_give", "where yours does, say so by conformance(..., inputs={...})"),
+        (Idle, {}, "the_network_learns_from_it", "its parameter weight gets no gradient"),
+        (Loss, {"forward": detached}, "the_network_learns_from_it", "the network learns nothing"),
+        (Loss, {"forward": remembering}, "the_first_steps_without_a_memory_are_no_traceback", "where memory is None: 'NoneType' object has no attribute"),
+        (Loss, {"forward": inside}, "the_first_steps_without_a_memory_are_no_traceback", "where valid is nowhere true: the loss is nan"),
+        (Loss, {"forward": first}, "the_order_of_a_batch_means_nothing", "not close"),
+        (Loss, {"forward": root}, "equal_embeddings_have_a_finite_gradient", "the gradient of embeddings is not finite"),
+        (Loss, {"forward": empty}, "a_batch_without_labels_or_pairs_is_no_nan", "the loss is nan"),
+        (Counts, {}, "a_stopped_run_goes_on_with_the_same_loss", "not equal"),
+    ],
+    "blocks": [
+        (Block, {"forward": pooled}, "the_backbone_can_go_on_with_what_it_gives", "the shape (4, 16) came out"),
+        (Block, {"forward": unused}, "every_weight_learns_and_so_does_what_is_before_it", "gate gets no gradient"),
+        (Block, {"forward": secret}, "its_loss_terms_are_declared", "terms are (), and it wrote ('secret',)"),
+        (Block, {"forward": kept}, "a_saved_model_computes_the_same", "it keeps last of a pass"),
+        (Block, {"forward": kept, "last": None}, "two_passes_do_not_see_each_other", "hand a map over by fewlabels.contracts.write_side"),
+        (Block, {"forward": kept_detached}, "a_saved_model_computes_the_same", "it keeps last of a pass"),
+        (Block, {"forward": centred}, "an_image_is_seen_the_same_in_any_batch", "not close"),
+        (Block, {"forward": running}, "two_passes_do_not_see_each_other", "it keeps mean of a pass"),
+    ],
+    "sources": [
+        (Source, changed(truth=np.arange(3)), "labels_stand_with_their_images", "there are 3 truths, and of others: {'images': 4, 'names': 4}"),
+        (Source, changed(truth=np.full(4, 2)), "every_truth_is_a_class_or_unknown", "truth goes from 2 to 2"),
+        (Source, changed(images=[Image.new("L", (8, 8))] * 4), "images_are_rgb_and_the_same_each_time", "is L, not RGB"),
+        (Source, {"default_split": property()}, "it_has_what_the_program_reads", "it has no default_split"),
+        (Source, {"load": any_order}, "two_loads_give_the_same_order", "truth differs"),
+        (Source, {"default_split": "official"}, "its_own_split_can_be_made", "an official split needs a column 'split'"),
+    ],
+    "strategies": [
+        (Student, {"task": "clustering"}, "it_has_what_the_program_reads", "its task is 'clustering', none of retrieval, classification, pretext"),
+        (Student, {"losses": through_the_teacher}, "no_gradient_flows_into_an_average", "gradients reach teacher."),
+        (Student, {"losses": reads_labels}, "labels_that_are_hidden_are_never_looked_at", "labels of an unlabelled stream change the weights"),
+        (Student, {"losses": remembers}, "a_stopped_run_goes_on_bit_for_bit", "the run that was stopped ends with other weights"),
+        (Student, {"losses": undeclared}, "every_loss_term_is_finite_and_has_a_name_that_a_recipe_can_weigh", "term 'extra' is not in terms"),
+        (Student, {"modules": with_an_idle_part}, "every_parameter_that_a_phase_trains_is_reached", "no gradient reaches student.idle.bias, student.idle.weight of 2"),
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -252,10 +263,84 @@ def checks_of(plural):
     return importlib.import_module(f"fewlabels.testing.{plural}").CHECKS
 
 
-@pytest.mark.parametrize(("plural", "right", "attributes", "check"), MISTAKES)
-def test_each_mistake_is_found(subject, plural, right, attributes, check):
-    with pytest.raises((AssertionError, RuntimeError, AttributeError)):
+@pytest.mark.parametrize(
+    ("plural", "right", "attributes", "check", "sentence"),
+    [(plural, *each) for plural, mistakes in MISTAKES.items() for each in mistakes],
+)
+def test_each_mistake_is_told(subject, plural, right, attributes, check, sentence):
+    with pytest.raises(AssertionError, match=re.escape(sentence)):
         checks_of(plural)[check](subject(plural, right, attributes))
+
+
+def test_a_loss_can_get_what_its_own_strategy_gives(subject):
+    made = subject("losses", Loss, {"forward": looks})
+    gaze = {"gaze": torch.rand(12, 2, generator=torch.Generator().manual_seed(0))}
+    made = replace(made, inputs={"side": gaze, "logits": torch.ones(12, 4)})
+    for check in checks_of("losses").values():
+        check(made)
+
+
+class Bare(nn.Module):
+    """A backbone that keeps no way to a classifier."""
+
+    def __init__(self, heads: bool, num_classes: int, in_chans: int, global_pool: str) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_chans, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes) if num_classes else nn.Identity()
+        self.num_features = 8
+        if heads:
+            self.reset_classifier = self.give
+
+    def give(self, num_classes, global_pool=None):
+        self.fc = nn.Linear(8, num_classes)
+
+    def get_classifier(self):
+        return self.fc
+
+    def forward_features(self, images):
+        return self.stem(images)
+
+    def forward_head(self, maps, pre_logits=False):
+        pooled = maps.mean((2, 3))
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, images):
+        return self.forward_head(self.forward_features(images))
+
+
+def bare(heads):
+    def conformance_bare(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Any = None,
+        cache_dir: Any = None,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+    ) -> nn.Module:
+        """A few weights."""
+        return Bare(heads, num_classes, in_chans, global_pool)
+
+    return conformance_bare
+
+
+def test_a_backbone_without_a_classifier_is_told_so(monkeypatch):
+    registry = REGISTRIES["backbones"]
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    check = checks_of("backbones")["it_can_become_an_embedder_and_a_classifier"]
+    subject = Subject(registry, "conformance_bare")
+    for heads in (False, True):
+        made = bare(heads)
+        registry._registered.pop("conformance_bare", None)
+        registry.register("conformance_bare")(made)
+        monkeypatch.setitem(timm.models._registry._model_entrypoints, "conformance_bare", made)
+        if heads:
+            check(subject)
+        else:
+            with pytest.raises(
+                AssertionError, match=r"no classifier can be made of it: .*reset_cl"
+            ):
+                check(subject)
 
 
 @pytest.mark.parametrize(
@@ -274,10 +359,10 @@ from fewlabels.strategies.supervised import Supervised
 
 @strategies.register("of_one_process")
 class Fails(Supervised):
-    "Fails where there are many."
+    "Fails in the second process, while the first one waits for it."
 
     def losses(self, phase, models, batch, clock):
-        if models.accelerator.num_processes > 1:
+        if models.accelerator.process_index == 1:
             raise RuntimeError("made for one process")
         return super().losses(phase, models, batch, clock)
 
@@ -292,17 +377,46 @@ class Differs(Supervised):
 """
 
 
+LOSS = """
+from fewlabels import losses
+from fewlabels.losses.multi_similarity import MultiSimilarity
+
+
+@losses.register("of_another_module")
+class Same(MultiSimilarity):
+    "Multi-similarity, from a module that the strategy knows nothing of."
+"""
+
+
 def test_what_many_processes_would_do_is_said_of_each_strategy(tmp_path, monkeypatch):
     registry, checks = REGISTRIES["strategies"], checks_of("strategies")
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    (tmp_path / "of_two_processes.py").write_text(TWO)
+    for each in (registry, REGISTRIES["losses"]):
+        monkeypatch.setattr(each, "_registered", dict(each._registered))
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.import_module("of_two_processes")
+    for name, code in (("of_two_processes", TWO), ("losses_of_two_processes", LOSS)):
+        (tmp_path / f"{name}.py").write_text(code)
+        importlib.import_module(name)
+        monkeypatch.delitem(sys.modules, name)
     few = {"labelled": 8, "batch": 8}
     fails, differs = (Subject(registry, n, few) for n in ("of_one_process", "of_its_own_rows"))
-    monkeypatch.setattr(checks, "expected", {"two_processes_train_as_one": [differs, fails]})
+    pairs, losses = {"batch": 8, "per_class": 2}, {"losses": "of_another_module"}
+    other = Subject(registry, "metric", pairs, losses)
+    monkeypatch.setattr(checks, "expected", {"two_processes_train_as_one": [differs, other, fails]})
+    check = checks["two_processes_train_as_one"]
     with pytest.raises(AssertionError, match="the loss is another one"):
-        checks["two_processes_train_as_one"](differs)
-    with pytest.raises(AssertionError, match="RuntimeError: made for one process"):
-        checks["two_processes_train_as_one"](fails)
-    del sys.modules["of_two_processes"]
+        check(differs)
+    check(other)
+    with pytest.raises(AssertionError) as caught:
+        check(fails)
+    first, second = str(caught.value).split("RuntimeError: made for one process")
+    assert "closed by peer" not in first
+    assert "closed by peer" in second
+
+
+def test_what_was_printed_before_the_time_was_up_is_told(tmp_path, monkeypatch):
+    text = "import time\nprint('x' * 200_000, 'waits for ever', flush=True)\ntime.sleep(60)"
+    (tmp_path / "sitecustomize.py").write_text(text)  # runs before anything that takes its time
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = runs._start_two([str(tmp_path)], seconds=2)
+    assert told.startswith("it did not end within 2 s")
+    assert "waits for ever" in told
