@@ -64,7 +64,7 @@ def test_value_is_that_of_the_library_called_directly(name):
 @pytest.mark.parametrize("name", pml_names())
 def test_every_listed_loss_is_a_component_that_runs(name):
     component = pml_loss(name)
-    check_signature(component, name)
+    check_signature(component, "loss", name)
     schema = component_schema(component)
     assert schema["x-inputs"] == ["embeddings", "labels"]
     x, y = draw()
