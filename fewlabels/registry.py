@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fewlabels.contracts import API_VERSION, GIVEN
+from fewlabels.contracts import API_VERSION
 from fewlabels.errors import ComponentError, nearest
+from fewlabels.signature import check_signature
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -226,49 +226,6 @@ def _package(module: str) -> str:
 
 def _address(component: Callable[..., Any]) -> str:
     return f"{component.__module__}.{component.__qualname__}"
-
-
-def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a recipe may set: the keyword-only parameters."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(component).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-
-
-def check_signature(component: Callable[..., Any], kind: str, called: str) -> None:
-    """Refuse parameters that nobody could fill, or that could not be checked.
-
-    Raises:
-        ComponentError: a positional one that the program does not know, an option without
-            annotation or default, or ``**kwargs``.
-    """
-    what, given = f"{kind} {called}", GIVEN.get(kind)
-    try:
-        parameters = inspect.signature(component).parameters
-    except (TypeError, ValueError) as error:
-        raise ComponentError(f"{what} is no class or function with a signature: {error}") from error
-    for name, parameter in parameters.items():
-        if (
-            parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-            and given is not None
-            and name not in given
-        ):
-            gives = f" (it gives {', '.join(given)})" if given else ""
-            raise ComponentError(
-                f"{what}: the program does not give {name!r}{gives}; write * before what a recipe "
-                "sets"
-            )
-        if parameter.kind is parameter.VAR_KEYWORD:
-            raise ComponentError(
-                f"{what} takes **{name}; name each option, so that it can be checked, or write "
-                "def __init__(self) where there is none"
-            )
-        if parameter.kind is parameter.KEYWORD_ONLY and (
-            parameter.default is parameter.empty or parameter.annotation is parameter.empty
-        ):
-            raise ComponentError(f"{what}: option {name!r} needs an annotation and a default")
 
 
 OUR_PLUGINS = {

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from fewlabels.errors import ComponentError
 from fewlabels.ramps import Ramp
-from fewlabels.registry import REGISTRIES, options
+from fewlabels.registry import REGISTRIES
+from fewlabels.signature import options
 
 Schema = dict[str, Any]
 _BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fewlabels"
 FLOORS = {
     # within a floor, tenths order files of which one builds on the other
-    "errors": 0, "paths": 0, "registry": 0.1, "contracts": 0, "seeds": 0, "timm_names": 0, "imports": 0.1, "yaml_file": 0.1,
+    "errors": 0, "paths": 0, "signature": 0.05, "registry": 0.1, "contracts": 0, "seeds": 0, "timm_names": 0, "imports": 0.1, "yaml_file": 0.1,
     "ramps": 1, "geometry": 1, "clustering": 1, "writing": 1, "schema": 1.1, "sections": 1.2, "mistakes": 1.3, "checks": 1.35,
     "recipe": 1.4, "json_schema": 1.4,
     "backbones": 2, "blocks": 2, "losses": 2, "discovery": 2, "data": 2,

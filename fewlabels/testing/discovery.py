@@ -7,19 +7,18 @@ import io
 import pickle
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fewlabels.contracts import Discovered, Needs, Pool, breach
 from fewlabels.errors import FewLabelsError
+from fewlabels.testing.pools import BUDGET, arrays_of, ask, make_pool, reorder
 from fewlabels.testing.subject import Checks, Subject
 
 CHECKS = Checks()
-BUDGET = 12
 
 
 @CHECKS.add
@@ -40,38 +39,38 @@ def the_same_seed_gives_the_same_labels(subject: Subject) -> None:
     answers = []
     for global_seed in (1, 2):
         with _global_seed(global_seed):
-            answers.append(_ask(subject.make(), _pool(subject)))
+            answers.append(ask(subject.make(), make_pool(subject)))
     _same(answers[0], answers[1], "two runs of one seed differ; draw from rng alone")
 
 
 @CHECKS.add
 def features_and_labels_are_left_as_they_were(subject: Subject) -> None:
     """The pool's arrays belong to the loop, and to the discovery that comes next."""
-    pool = _pool(subject)
-    before = copy.deepcopy(_arrays(pool))
-    _ask(subject.make(), pool)
-    for (name, now), (_, then) in zip(_arrays(pool), before, strict=True):
+    pool = make_pool(subject)
+    before = copy.deepcopy(arrays_of(pool))
+    ask(subject.make(), pool)
+    for (name, now), (_, then) in zip(arrays_of(pool), before, strict=True):
         np.testing.assert_array_equal(now, then, f"pool.{name} was changed; work on a copy")
 
 
 @CHECKS.add
 def labels_of_people_are_kept_and_no_sample_is_named_twice(subject: Subject) -> None:
     """Indices are of unlabelled samples, unique and in range."""
-    _valid(subject, _pool(subject), BUDGET)
+    _valid(subject, make_pool(subject), BUDGET)
 
 
 @CHECKS.add
 def no_more_is_labelled_than_the_budget_allows(subject: Subject) -> None:
     """At most ``budget``: none, one, and more than there are samples."""
     for budget in (0, 1, 10**6):
-        _valid(subject, _pool(subject), budget)
+        _valid(subject, make_pool(subject), budget)
 
 
 @CHECKS.add
 def every_label_is_a_class_that_exists(subject: Subject) -> None:
     """A label beyond the classes would end the training of a classifier."""
     for missing in (0, 2):  # nobody has labelled a sample of this class
-        pool = _pool(subject)
+        pool = make_pool(subject)
         kept = pool.labels != missing
         pool = replace(pool, labels=np.where(kept, pool.labels, -1), given=pool.given & kept)
         _valid(subject, pool, BUDGET)
@@ -82,15 +81,15 @@ def the_order_of_the_images_means_nothing(subject: Subject) -> None:
     """The same images in another order get the same labels, from the same state."""
     import pytest
 
-    pool = _pool(subject)
+    pool = make_pool(subject)
     start = subject.make()
-    _ask(start, pool)
-    first, other = (_ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
+    ask(start, pool)
+    first, other = (ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
     if _labels(pool, first) != _labels(pool, other):
         pytest.skip("it draws by chance, so its answer may depend on the order")
     order = np.random.default_rng(5).permutation(len(pool.rows))
-    turned = _reorder(pool, order)
-    second = _ask(_like(subject, start), turned)
+    turned = reorder(pool, order)
+    second = ask(_like(subject, start), turned)
     said = "another order of the images gave other labels"
     assert _labels(pool, first) == _labels(turned, second), said
     scores = [dict(zip(p.rows[f.indices], f.scores)) for p, f in ((pool, first), (turned, second))]
@@ -103,14 +102,14 @@ def equal_images_are_as_sure_in_any_order(subject: Subject) -> None:
     """Where samples are equal either may be taken, with the same scores."""
     import pytest
 
-    pool = _pool(subject, ties=True)
+    pool = make_pool(subject, ties=True)
     start = subject.make()
-    _ask(start, pool)
-    first, other = (_ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
+    ask(start, pool)
+    first, other = (ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
     if not np.allclose(np.sort(first.scores), np.sort(other.scores), rtol=1e-3, atol=1e-5):
         pytest.skip("it draws by chance, so its answer may depend on the order")
-    turned = _reorder(pool, np.random.default_rng(5).permutation(len(pool.rows)))
-    second = _ask(_like(subject, start), turned)
+    turned = reorder(pool, np.random.default_rng(5).permutation(len(pool.rows)))
+    second = ask(_like(subject, start), turned)
     np.testing.assert_allclose(
         np.sort(second.scores),
         np.sort(first.scores),
@@ -123,33 +122,33 @@ def equal_images_are_as_sure_in_any_order(subject: Subject) -> None:
 @CHECKS.add
 def a_single_class_is_no_traceback(subject: Subject) -> None:
     """Labels, or a refusal in words."""
-    _valid_or_refused(subject, _pool(subject, classes=1))
+    _valid_or_refused(subject, make_pool(subject, classes=1))
 
 
 @CHECKS.add
 def a_single_image_is_no_traceback(subject: Subject) -> None:
     """One without a label, or with one, so that nothing is left to find."""
     for given in (0, 1):
-        _valid_or_refused(subject, _pool(subject, count=1, classes=1, given=given))
+        _valid_or_refused(subject, make_pool(subject, count=1, classes=1, given=given))
 
 
 @CHECKS.add
 def images_that_all_have_a_label_are_no_traceback(subject: Subject) -> None:
     """The round after the last sample was labelled."""
-    _valid_or_refused(subject, _pool(subject, given=60))
+    _valid_or_refused(subject, make_pool(subject, given=60))
 
 
 @CHECKS.add
 def images_without_any_label_are_no_traceback(subject: Subject) -> None:
     """The recipe of a person who forgot ``data.labels``."""
-    _valid_or_refused(subject, _pool(subject, given=0))
+    _valid_or_refused(subject, make_pool(subject, given=0))
 
 
 @CHECKS.add
 def equal_features_are_no_traceback(subject: Subject) -> None:
     """A network that has collapsed, to a constant or to zero."""
     for value in (1.0, 0.0):
-        pool = _pool(subject)
+        pool = make_pool(subject)
         history = tuple(np.full_like(past, value) for past in pool.history)
         pool = replace(pool, features=np.full_like(pool.features, value), history=history)
         _valid_or_refused(subject, pool)
@@ -160,12 +159,12 @@ def features_that_are_not_finite_are_refused_in_words(subject: Subject) -> None:
     """A diverged network must not label; the refusal is a FewLabelsError, as DataError."""
     for value in (np.nan, np.inf):
         for row in (0, -1):  # of a sample with a label, where any has one, and of one without
-            pool = _pool(subject)
-            for name, array in _arrays(pool):
+            pool = make_pool(subject)
+            for name, array in arrays_of(pool):
                 if name in ("features", "probabilities", "history"):
                     array[row, 0] = value
             try:
-                _ask(subject.make(), pool)
+                ask(subject.make(), pool)
             except FewLabelsError:
                 continue
             raise AssertionError(
@@ -178,14 +177,14 @@ def features_that_are_not_finite_are_refused_in_words(subject: Subject) -> None:
 @CHECKS.add
 def half_precision_features_give_the_same_labels(subject: Subject) -> None:
     """Squares of float16 overflow: compute in float32."""
-    whole = _pool(subject)
+    whole = make_pool(subject)
     half = (100 * whole.features).astype(np.float16)
     past = tuple((100 * features).astype(np.float16) for features in whole.history)
     single = tuple(features.astype(np.float32) for features in past)
-    first = _ask(subject.make(), replace(whole, features=half, history=past))
+    first = ask(subject.make(), replace(whole, features=half, history=past))
     broken = breach(first, whole, BUDGET, subject.make().classes)
     assert not broken, f"of float16 features: {broken}"
-    second = _ask(subject.make(), replace(whole, features=half.astype(np.float32), history=single))
+    second = ask(subject.make(), replace(whole, features=half.astype(np.float32), history=single))
     said = "float16 features got other labels than the same numbers as float32"
     assert _labels(whole, first) == _labels(whole, second), said
 
@@ -198,8 +197,8 @@ def it_can_be_sent_to_another_process(subject: Subject) -> None:
         again = pickle.loads(pickle.dumps(component))
     except Exception as error:
         raise AssertionError(f"it cannot be pickled: {error}") from error
-    pool = _pool(subject)
-    _same(_ask(component, pool), _ask(again, pool), "a pickled copy gives other labels")
+    pool = make_pool(subject)
+    _same(ask(component, pool), ask(again, pool), "a pickled copy gives other labels")
 
 
 @CHECKS.add
@@ -208,12 +207,12 @@ def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
     component = subject.make()
     for begun in (False, True):  # a run can be stopped before the first discovery too
         if begun:
-            _ask(component, _pool(subject))
+            ask(component, make_pool(subject))
         again, same = _like(subject, component), copy.deepcopy(component)
-        pool = _pool(subject, seed=1)
+        pool = make_pool(subject, seed=1)
         _same(
-            _ask(same, pool, seed=1),
-            _ask(again, pool, seed=1),
+            ask(same, pool, seed=1),
+            ask(again, pool, seed=1),
             "after a stop it gives other labels; put all that it keeps into state_dict()",
         )
 
@@ -221,90 +220,17 @@ def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
 @CHECKS.add
 def ten_thousand_images_take_less_than_five_seconds(subject: Subject) -> None:
     """Of 64 features each, in ten classes with ten labels each."""
-    pool = _pool(subject, count=10_000, classes=10, width=64, given=10)
+    pool = make_pool(subject, count=10_000, classes=10, width=64, given=10)
     component = subject.make()
     begin = time.process_time()
-    _ask(component, pool, budget=1000)
+    ask(component, pool, budget=1000)
     seconds = time.process_time() - begin
     assert seconds < 5, f"it took {seconds:.1f} s of the processor"
 
 
-def _pool(
-    subject: Subject,
-    *,
-    count: int = 60,
-    classes: int = 4,
-    width: int = 8,
-    given: int = 3,
-    seed: int = 0,
-    ties: bool = False,
-) -> Pool:
-    """Well separated classes, with what the component asks for.
-
-    Args:
-        given: labelled samples of a class; none where the component numbers its labels by itself.
-        ties: each sample three times.
-    """
-    made = [each.make() for each in (subject, subject.after) if each is not None]
-    needs, rng = [each.needs() for each in made], np.random.default_rng(seed)
-    truth = np.arange(count) % classes
-    source = np.arange(count) % (count // 3 // classes * classes) if ties else np.arange(count)
-    places = 3 * np.random.default_rng(0).normal(size=(classes, width))
-    sets = [
-        (places[truth] + rng.normal(size=(count, width)))[source].astype(np.float32)
-        for _ in range(1 + max(need.history for need in needs))
-    ]
-    own = any(each.classes is not None for each in made)
-    known = (np.arange(count) < given * classes) & (not own)
-    images: Any = _Photos(source, classes) if any(need.images for need in needs) else None
-    logits = 2 * np.eye(classes)[truth] + rng.normal(size=(count, classes))
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    asked = any(need.probabilities for need in needs)
-    pool = Pool(
-        1000 + 3 * np.arange(count),  # numbers in the data set are no positions in the pool
-        sets[0],
-        np.where(known, truth, -1),
-        known,
-        classes=classes,
-        probabilities=probabilities[source] if asked else None,
-        images=images,
-        history=tuple(sets[1:]),
-    )
-    with suppress(FewLabelsError):  # where the one before refuses the pool it has found nothing
-        for before in made[1:]:
-            found = _ask(before, pool)
-            labels = np.where(known, truth, -1)
-            labels[found.indices] = found.labels
-            pool = replace(pool, labels=labels, found=found)
-    return pool
-
-
-class _Photos:
-    """Images of blots, those of a class shifted; ``source`` numbers them."""
-
-    def __init__(self, source: np.ndarray, classes: int) -> None:
-        self.source, self.classes = source, classes
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> Image.Image:
-        number, kind = divmod(int(self.source[i]), self.classes)
-        blots = np.random.default_rng(kind).integers(0, 256, (24, 24, 3), np.uint8)
-        whole = Image.fromarray(blots).resize((120, 120), Image.Resampling.BICUBIC)
-        left, top = number * 7 % 24, number * 5 % 24
-        return whole.crop((left, top, left + 96, top + 96))
-
-
-def _ask(component: Any, pool: Pool, budget: int = BUDGET, seed: int = 0) -> Discovered:
-    found = component.discover(pool, budget, np.random.default_rng(seed))
-    assert isinstance(found, Discovered), f"it gave {type(found).__name__}, not Discovered"
-    return found
-
-
 def _valid(subject: Subject, pool: Pool, budget: int) -> None:
     component = subject.make()
-    found = _ask(component, pool, budget)
+    found = ask(component, pool, budget)
     broken = breach(found, pool, budget, component.classes)
     assert not broken, broken
 
@@ -356,38 +282,6 @@ def _same(one: Discovered, two: Discovered, said: str) -> None:
         for name in ("left", "right", "affine", "scores"):
             first, second = getattr(one.pairs, name), getattr(two.pairs, name)
             np.testing.assert_array_equal(first, second, f"{said} (pairs.{name})")
-
-
-def _reorder(pool: Pool, order: np.ndarray) -> Pool:
-    given, photos, found = pool.probabilities, pool.images, pool.found
-    if found is not None:
-        places = np.argsort(order)
-        pairs = found.pairs
-        if pairs is not None:
-            pairs = replace(pairs, left=places[pairs.left], right=places[pairs.right])
-        found = replace(found, indices=places[found.indices], pairs=pairs)
-    turned: Any = None
-    if isinstance(photos, _Photos):
-        turned = _Photos(photos.source[order], photos.classes)
-    return replace(
-        pool,
-        rows=pool.rows[order],
-        features=pool.features[order],
-        labels=pool.labels[order],
-        given=pool.given[order],
-        probabilities=None if given is None else given[order],
-        images=turned,
-        history=tuple(past[order] for past in pool.history),
-        found=found,
-    )
-
-
-def _arrays(pool: Pool) -> list[tuple[str, np.ndarray]]:
-    every = [(f.name, getattr(pool, f.name)) for f in fields(pool)]
-    if pool.found is not None:
-        every += [(f"found.{name}", value) for name, value in vars(pool.found).items()]
-    arrays = [(name, value) for name, value in every if isinstance(value, np.ndarray)]
-    return arrays + [("history", past) for past in pool.history]
 
 
 @contextmanager

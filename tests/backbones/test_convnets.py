@@ -3,7 +3,8 @@ import timm
 import torch
 
 from fewlabels.backbones.convnets import convnet3
-from fewlabels.registry import backbones, options
+from fewlabels.registry import backbones
+from fewlabels.signature import options
 
 
 def test_timm_makes_it_by_name_and_so_does_our_registry():

@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 from fewlabels.errors import ComponentError
 from fewlabels.losses.pml import UNFIT, pml_loss, pml_names
 from fewlabels.models.memory import CrossBatchMemory
-from fewlabels.registry import check_signature, options
 from fewlabels.schema import component_schema
+from fewlabels.signature import check_signature, options
 
 SIZES = {"embedding_size": 8, "classes": 4}
 REAL: dict[str, Any] = {

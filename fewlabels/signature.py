@@ -1,0 +1,53 @@
+"""A component's signature: what the program gives by position, and what a recipe may set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fewlabels.contracts import GIVEN
+from fewlabels.errors import ComponentError
+
+
+def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a recipe may set: the keyword-only parameters."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def check_signature(component: Callable[..., Any], kind: str, called: str) -> None:
+    """Refuse parameters that nobody could fill, or that could not be checked.
+
+    Raises:
+        ComponentError: a positional one that the program does not know, an option without
+            annotation or default, or ``**kwargs``.
+    """
+    what, given = f"{kind} {called}", GIVEN.get(kind)
+    try:
+        parameters = inspect.signature(component).parameters
+    except (TypeError, ValueError) as error:
+        raise ComponentError(f"{what} is no class or function with a signature: {error}") from error
+    for name, parameter in parameters.items():
+        if (
+            parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and given is not None
+            and name not in given
+        ):
+            gives = f" (it gives {', '.join(given)})" if given else ""
+            raise ComponentError(
+                f"{what}: the program does not give {name!r}{gives}; write * before what a recipe "
+                "sets"
+            )
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise ComponentError(
+                f"{what} takes **{name}; name each option, so that it can be checked, or write "
+                "def __init__(self) where there is none"
+            )
+        if parameter.kind is parameter.KEYWORD_ONLY and (
+            parameter.default is parameter.empty or parameter.annotation is parameter.empty
+        ):
+            raise ComponentError(f"{what}: option {name!r} needs an annotation and a default")
