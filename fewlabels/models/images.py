@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from fewlabels.data.images import SUFFIXES, image_files
+from fewlabels.data.images import SUFFIXES, as_rgb, image_files
 from fewlabels.errors import DataError, ModelError
 
 Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]
@@ -41,7 +41,7 @@ def canvas(
     if max(sides) > NARROW * min(sides):
         raise DataError(f"an image of {sides[0]} x {sides[1]} pixels is too narrow; crop it")
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = as_rgb(image)
     image = F.resize(image, resize_size, str_to_interp_mode(interpolation), antialias=True)
     pixels = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
     margin = round((resize_size - image_size) / 2)

@@ -17,6 +17,7 @@ from fewlabels.contracts import write_side
 from fewlabels.errors import ModelError
 from fewlabels.models.embedder import Embedder
 from fewlabels.paths import locate
+from fewlabels.registry import sources
 
 LITE0 = locate("weights/tf_efficientnet_lite0.safetensors")
 
@@ -427,3 +428,19 @@ def test_an_option_that_json_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"cannot be written to config\.json"):
         model.save_pretrained(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_seen_as_in_training(tmp_path, mode):
+    """White, and not the colour that is hidden there."""
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[5:9, 5:9] = 200, 30, 30, 255
+    (tmp_path / "photos").mkdir()
+    image = Image.fromarray(pixels).convert(mode)
+    more = {"transparency": image.getpixel((0, 0))} if mode == "P" else {}
+    image.save(tmp_path / "photos" / "a.png", **more)
+    (trained_on,) = sources.get("folder")(path=str(tmp_path / "photos")).load().images
+    model = Embedder("convnet3", embedding_size=8, image_size=16)
+    found = model.encode(tmp_path / "photos" / "a.png")
+    np.testing.assert_allclose(found, model.encode(trained_on), atol=1e-6)
+    assert trained_on.getpixel((0, 0)) == (255, 255, 255)
