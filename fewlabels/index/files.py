@@ -24,7 +24,7 @@ from fewlabels.models.folder import kind as kind_of
 
 Kind = Literal["auto", "flat", "ivf_pq"]
 FORMAT: Literal[1] = 1
-_OURS = re.compile(r"(vectors-(\d+)\.npy|ids-(\d+)\.json|ivf_pq-(\d+)\.faiss)")
+_OURS = re.compile(r"(vectors-(\d+)\.npy|ids-(\d+)\.json|ivf_pq-(\d+)\.npz)")
 
 
 class IndexConfig(SavedConfig):
@@ -113,7 +113,7 @@ def read(folder: Path) -> Contents:
 
 
 def _paths(folder: Path, save: int) -> tuple[Path, Path, Path]:
-    names = (f"vectors-{save}.npy", f"ids-{save}.json", f"ivf_pq-{save}.faiss")
+    names = (f"vectors-{save}.npy", f"ids-{save}.json", f"ivf_pq-{save}.npz")
     vectors, ids, ivf_pq = (folder / name for name in names)
     return vectors, ids, ivf_pq
 

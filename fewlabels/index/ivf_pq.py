@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import faiss
 import numpy as np
+from faiss.contrib.inspect_tools import get_invlist, get_pq_centroids
 from typing_extensions import Self
 
 from fewlabels.errors import DataError, ModelError
@@ -48,11 +50,7 @@ class IVFPQ:
             )
         lists = min(math.ceil(4 * math.sqrt(count)), count // 39)
         span = math.ceil(width / min(64, math.ceil(width / 4)))  # dimensions to a byte
-        pieces = math.ceil(width / span)
-        coarse = faiss.IndexFlatIP(pieces * span)
-        engine = faiss.IndexIVFPQ(
-            coarse, pieces * span, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT
-        )
+        engine = _engine(lists, math.ceil(width / span), span)
         engine.cp.spherical = True  # the long centres would take in too much
         engine.cp.niter = engine.pq.cp.niter = 10
         engine.pq.cp.min_points_per_centroid = LEAST // 256  # where faiss would warn
@@ -87,7 +85,16 @@ class IVFPQ:
         return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
 
     def write(self, file: Path) -> None:
-        faiss.write_index(self.engine, str(file))
+        """As plain arrays; faiss's own format can name files elsewhere, which it opens to write."""
+        engine = self.engine
+        lists = np.empty(engine.ntotal, np.int64)
+        codes = np.empty((engine.ntotal, engine.pq.M), np.uint8)
+        for number in range(engine.nlist):
+            rows, own = get_invlist(engine.invlists, number)
+            lists[rows], codes[rows] = number, own
+        centres = engine.quantizer.reconstruct_n(0, engine.nlist)
+        books = get_pq_centroids(engine.pq)  # (M, 256, span)
+        np.savez(file, centres=centres, books=books, lists=lists, codes=codes)
 
     @classmethod
     def read(cls, file: Path, count: int, width: int, trained: int) -> Self:
@@ -97,14 +104,43 @@ class IVFPQ:
             ModelError: it is missing, damaged or of other vectors.
         """
         try:
-            engine: Any = faiss.read_index(str(file))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            with np.load(file, allow_pickle=False) as arrays:
+                centres, books = arrays["centres"], arrays["books"]
+                lists, codes = arrays["lists"], arrays["codes"]
+            (pieces, _, span), number = books.shape, len(centres)
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+            reason = str(error).partition("\n")[0]
             raise ModelError(f"{file}: cannot be read: {reason}; copy it again") from error
-        fits = isinstance(engine, faiss.IndexIVFPQ) and engine.ntotal == count
-        if not fits or not width <= engine.d < width + 64:
+        shapes = (centres.shape, books.shape, lists.shape, codes.shape)
+        wanted = ((number, pieces * span), (pieces, 256, span), (count,), (count, pieces))
+        types = [array.dtype for array in (centres, books, lists, codes)]
+        if (
+            shapes != wanted
+            or types != [np.float32, np.float32, np.int64, np.uint8]
+            or not width <= pieces * span < width + 64
+            or not 0 <= lists.min() <= lists.max() < number
+            or not (np.isfinite(centres).all() and np.isfinite(books).all())
+        ):
             raise ModelError(f"{file}: does not fit the vectors beside it; copy the folder again")
+        engine = _engine(number, pieces, span)
+        engine.quantizer.add(centres)
+        faiss.copy_array_to_vector(books.ravel(), engine.pq.centroids)
+        order = np.argsort(lists, kind="stable")
+        for own in np.split(order, np.cumsum(np.bincount(lists, minlength=number))[:-1]):
+            if len(own):
+                rows, own_codes = own.astype(np.int64), np.ascontiguousarray(codes[own])
+                engine.invlists.add_entries(
+                    int(lists[own[0]]), len(own), faiss.swig_ptr(rows), faiss.swig_ptr(own_codes)
+                )
+        engine.ntotal, engine.is_trained = count, True
         return cls(engine, trained)
+
+
+def _engine(lists: int, pieces: int, span: int) -> Any:
+    """faiss's index that knows nothing yet: codes have ``pieces`` bytes of ``span`` dimensions."""
+    width = pieces * span
+    coarse = faiss.IndexFlatIP(width)
+    return faiss.IndexIVFPQ(coarse, width, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
 
 
 def _padded(vectors: np.ndarray, width: int) -> np.ndarray:

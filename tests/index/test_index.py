@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -316,6 +317,20 @@ def test_a_damaged_file_is_named(saved, name, harm):
         Index.load(saved)
 
 
+def test_an_index_of_a_stranger_opens_no_other_file(tmp_path):
+    """faiss's own format can name a file elsewhere, which it opens to write."""
+    Index.from_embeddings(np.eye(1100, 4) + 1, kind="ivf_pq").save(tmp_path / "a")
+    engine = Index.load(tmp_path / "a")._ivf_pq.engine
+    theirs, code = tmp_path / "theirs.bin", engine.code_size
+    lists = faiss.OnDiskInvertedLists(engine.nlist, code, str(theirs))
+    engine.replace_invlists(lists, False)
+    faiss.write_index(engine, str(tmp_path / "a" / "ivf_pq-1.npz"))
+    theirs.write_bytes(b"mine")
+    with pytest.raises(ModelError, match="cannot be read"):
+        Index.load(tmp_path / "a")
+    assert theirs.read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize(
     "harm", [truncate, lambda file: file.unlink(), lambda file: file.write_text("x")]
 )
@@ -323,10 +338,10 @@ def test_a_damaged_approximate_index_is_named(tmp_path, harm):
     vectors = np.random.default_rng(0).normal(size=(1100, 4))
     Index.from_embeddings(vectors, kind="ivf_pq").save(tmp_path / "a")
     Index.from_embeddings(vectors[:1050], kind="ivf_pq").save(tmp_path / "b")
-    harm(tmp_path / "a" / "ivf_pq-1.faiss")
-    with pytest.raises(ModelError, match=r"ivf_pq-1\.faiss: cannot be read"):
+    harm(tmp_path / "a" / "ivf_pq-1.npz")
+    with pytest.raises(ModelError, match=r"ivf_pq-1\.npz: cannot be read"):
         Index.load(tmp_path / "a")
-    shutil.copy(tmp_path / "b" / "ivf_pq-1.faiss", tmp_path / "a" / "ivf_pq-1.faiss")
+    shutil.copy(tmp_path / "b" / "ivf_pq-1.npz", tmp_path / "a" / "ivf_pq-1.npz")
     with pytest.raises(ModelError, match="does not fit the vectors"):
         Index.load(tmp_path / "a")
 
