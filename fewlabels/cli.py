@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def dispatch(given: argparse.Namespace) -> int:
     """Run one command; 0, or 2 where it has told its mistakes itself."""
     if "recipes" not in given and "imports" in given:  # a recipe imports what stands beside it
-        run = Path(given.model).parent if "model" in given else Path(getattr(given, "run", "."))
+        model = getattr(given, "model", getattr(given, "what", None))
+        run = Path(getattr(given, "run", ".")) if model is None else Path(model).parent
         import_modules(given.imports, run)  # a run folder keeps a copy of its code
     match given.command:
         case "check":

@@ -122,8 +122,8 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
         DataError: nothing of that name, or no data is named at all.
     """
     own = Path(place).absolute().parent / "recipe.yaml"
-    if data is None and own.is_file():
-        return load_recipe(own, overrides)
+    if data is None and Path(place).is_dir() and own.is_file():  # or the Hub's name of a model
+        return load_recipe(own, overrides, ended=True)
     if data is not None and Path(data).suffix in (".yaml", ".yml"):
         return load_recipe(data, overrides)
     named = {}

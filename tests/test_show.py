@@ -37,6 +37,13 @@ def test_an_embedder_is_shown_whole(tmp_path, capsys):
     }
 
 
+def test_code_that_a_run_kept_is_found(tmp_path, capsys):
+    (tmp_path / "run" / "code").mkdir(parents=True)
+    (tmp_path / "run" / "code" / "lab_shown.py").touch()
+    Embedder("convnet3", **SMALL).save_pretrained(tmp_path / "run" / "model")
+    assert main(["show", str(tmp_path / "run" / "model"), "--import", "lab_shown"]) == 0
+
+
 def test_many_classes_are_abridged_and_none_of_their_names_moves_the_cursor(tmp_path, capsys):
     classes = ["a cat\x1b[2J", *map(str, range(99))]
     Classifier("convnet3", classes=classes, **SMALL).save_pretrained(tmp_path / "m")

@@ -90,6 +90,7 @@ def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) ->
     from fewlabels.models.saved import load_model
     from fewlabels.report.assembly import draw_assembly
 
+    refuse_existing(out)
     for place in at or []:
         if not re.fullmatch(r"\d+,\d+", place):
             raise FewLabelsError(f"--at {place}: expected a row and a column, as in 0,3")

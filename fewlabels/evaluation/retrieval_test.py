@@ -86,7 +86,8 @@ class RetrievalTest:
         unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
         cosines = unit[chosen] @ unit[gallery].T  # (Q, G)
         cosines[chosen[:, None] == gallery] = -np.inf  # not itself
-        best = (-cosines).argsort(1, kind="stable")[:, : min(NEAREST, len(gallery) - 1)]
+        others = len(gallery) - int(np.isin(chosen, gallery).any())
+        best = (-cosines).argsort(1, kind="stable")[:, : min(NEAREST, others)]
         return Examples(chosen, gallery[best], np.take_along_axis(cosines, best, 1))
 
 

@@ -82,6 +82,9 @@ def test_the_command_reads_embedders_and_classifiers(tmp_path, capsys):
         command = ["assembly", str(tmp_path / kind), str(tmp_path / "seen.png"), "-o", str(out)]
         assert main([*command, "--at", "0,0", "1,2"]) == 0
         assert Image.open(out).size[0] == 3 * PANEL + 12
+    assert main(command) == 2
+    assert "is there, and may hold something of yours" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "other.png")
     assert main([*command, "--at", "0;0"]) == 2
     assert "--at 0;0: expected a row and a column, as in 0,3" in capsys.readouterr().err
     assert main(["assembly", str(tmp_path / "gone"), "x.png"]) == 2
