@@ -74,7 +74,7 @@ def draw_assembly(
     for place in at:
         shares = weights[place]
         source = divmod(int(shares.argmax()), side)
-        bright = Image.fromarray(np.uint8(255 * (0.2 + 0.8 * shares / shares.max())))
+        bright = Image.fromarray((255 * (0.2 + 0.8 * shares / shares.max())).astype(np.uint8))
         mask = bright.resize((PANEL, PANEL), Image.Resampling.NEAREST)
         lit = Image.composite(seen, Image.new("RGB", seen.size), mask)
         text = f"{place}: {shares.max():.0%} from {source}"
