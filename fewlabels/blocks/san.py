@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -109,7 +110,8 @@ class SAN(nn.Module):
         length = torch.linalg.vector_norm(tokens, dim=(1, 2, 3), keepdim=True, dtype=_wide(tokens))
         gain = math.sqrt(tokens[0].numel()) / length.clamp(min=1e-6)
         logits = self.predict(tokens * gain.to(tokens))
-        with torch.autocast(maps.device.type, enabled=False):
+        # Of meta tensors only the shapes are wanted, and they have no autocast.
+        with nullcontext() if maps.is_meta else torch.autocast(maps.device.type, enabled=False):
             log_weights = self.normalised(logits)
             weights = log_weights.exp()
             write_side("san.weights", weights)

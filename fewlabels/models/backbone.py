@@ -94,6 +94,19 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
     """Put a registered block, a mapping of ``name``, ``after`` and options, into a backbone.
 
     Raises:
+        ModelError: no such block or module, options that the block refuses, or a place where it
+            would do nothing.
+    """
+    place_block(backbone, block, image_size)
+    name, after = block["name"], block["after"]
+    if getattr(backbone.get_submodule(after).block, "keeps_mean", False):
+        refuse_where_averaged(backbone, after, image_size, name)
+
+
+def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
+    """As :func:`insert_block`, wherever it may be.
+
+    Raises:
         ModelError: no such block or module, or options that the block refuses.
     """
     options = dict(block)
@@ -117,8 +130,6 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
         raise failed(f"block {name!r} after {after!r}", error) from error
-    if getattr(backbone.get_submodule(after).block, "keeps_mean", False):
-        refuse_where_averaged(backbone, after, image_size, name)
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fewlabels.errors import ModelError
-from fewlabels.models.backbone import insert_block, make_backbone
-from fewlabels.models.folder import ImageConfig
+from fewlabels.models.backbone import make_backbone, place_block
+from fewlabels.models.folder import ClassifierConfig, EmbedderConfig, ImageConfig
 from fewlabels.registry import backbones, blocks
 
 LARGEST_OPTION = 16_384
-"""Of whole numbers that a backbone or a block takes; as a depth, more could be made for hours."""
+"""Of whole numbers that a backbone or a block takes."""
+LARGEST_TENSOR = 2**28
+"""Numbers in one feature map of one image (1 GiB)."""
+MORE = 2
+"""Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
+OPERATIONS = 100
+"""For a tensor of weights: to make it, fill it, and use it for one image. Most need 10, an LSTM 50."""
 
 
 def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
@@ -30,10 +38,10 @@ def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]
 
 
 def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
-    """Refuse a config that asks for more memory than the weights beside it can fill.
+    """Refuse a config that asks for more memory or time than the weights beside it can need.
 
-    The model is made of torch's meta tensors for that, which have a shape and no memory. Where this
-    fails, what was made so far counts: making the real one says why.
+    The model is made of torch's meta tensors for that, which have a shape and no memory, and sees
+    one image of them. Where this fails, what was made so far counts: making the real one says why.
 
     Raises:
         ModelError: so, or an unknown block.
@@ -45,27 +53,83 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
         backbones.get(name)
     for block in config.blocks:
         blocks.get(block.name)
-    backbone = None
-    with torch.device("meta"), suppress(Exception):  # of a plugin's too, which may need numbers
-        backbone = make_backbone(
-            config.backbone,
-            pooling=config.pooling,
-            image_size=config.image_size,
-            options=config.backbone_options,
-        )
-        for each in placed:
-            insert_block(backbone, each, config.image_size)
-    asked = _count(backbone.state_dict()) if backbone else 0
-    held = _count(state)
-    if asked > held:
+    weighed = _Weighed(OPERATIONS * len(state) + 5000)
+    asked, held = 0, sum(tensor.numel() for tensor in state.values())
+    # Any exception: of a plugin's too, which may need numbers.
+    with torch.device("meta"), weighed, suppress(Exception):
+        for asked in _numbers_asked(config, placed):
+            if asked > MORE * held:
+                break
+    if asked > MORE * held:
         raise ModelError(
             f"describes a model of {asked:,} numbers, and the weights beside it are {held:,}; copy "
             "both files again"
         )
+    if weighed.operations > weighed.most:
+        raise ModelError(
+            f"describes a far deeper model than the {len(state)} tensors of weights beside it; "
+            "copy both files again"
+        )
+    if weighed.largest > max(held, LARGEST_TENSOR):
+        raise ModelError(
+            f"asks for {weighed.largest:,} numbers in one tensor to see an image of "
+            f"{config.image_size} pixels; at most {LARGEST_TENSOR:,} are given"
+        )
 
 
-def _count(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values())
+def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    """How many numbers the state has, after each part that is made of it."""
+    backbone: Any = make_backbone(
+        config.backbone,
+        pooling=config.pooling,
+        image_size=config.image_size,
+        options=config.backbone_options,
+    )
+
+    def count() -> int:
+        return sum(tensor.numel() for tensor in backbone.state_dict().values())
+
+    yield count()
+    for each in placed:
+        place_block(backbone, each, config.image_size)
+        yield count()
+    if isinstance(config, ClassifierConfig):
+        backbone.reset_classifier(len(config.classes))
+        yield count()
+    with torch.no_grad():
+        maps = backbone.eval().forward_features(
+            torch.zeros(1, 3, config.image_size, config.image_size)
+        )
+        width = backbone.forward_head(maps, pre_logits=True).shape[1]
+    if isinstance(config, EmbedderConfig):
+        yield count() + (width + 1) * (config.embedding_size or 0)
+
+
+class _TooManyError(Exception):
+    """Ends what would go on for hours."""
+
+
+class _Weighed(TorchDispatchMode):
+    """Counts the operations inside, of which there may be ``most``, and notes the largest result."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.operations, self.largest = most, 0, 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.operations += 1
+        if self.operations > self.most:
+            raise _TooManyError
+        result = func(*args, **(kwargs or {}))
+        sizes = (t.numel() for t in tree_leaves(result) if isinstance(t, Tensor))
+        self.largest = max(self.largest, *sizes, 0)
+        return result
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:

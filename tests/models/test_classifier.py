@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import timm
@@ -58,6 +60,15 @@ def test_a_saved_classifier_predicts_the_same_bits(images, tmp_path):
     assert (again.predict(images) == model.predict(images)).all()
     with pytest.raises(ModelError, match="of the kind 'classifier'; expected 'embedder'"):
         Embedder.from_pretrained(tmp_path)
+
+
+def test_more_classes_than_the_weights_have_is_a_sentence_and_no_memory(tmp_path):
+    small().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "classes": [str(n) for n in range(9999)]}))
+    with pytest.raises(ModelError, match=r"describes a model of [0-9,]+ numbers, and the weights"):
+        Classifier.from_pretrained(tmp_path)
 
 
 def test_what_cannot_classify_is_refused():

@@ -304,6 +304,9 @@ def test_a_saved_embedder_encodes_the_same_bits(photo, tmp_path, chosen):
     assert torch.equal(loaded(x).embedding, model.eval()(x).embedding)
 
 
+SAN = {"name": "san", "after": "conv2"}
+
+
 @pytest.fixture
 def saved(tmp_path):
     small().save_pretrained(tmp_path)
@@ -333,7 +336,7 @@ def edit(saved, **changes):
         ({"backbone_options": {"checkpoint_path": "x"}}, "cannot be set there"),
         ({"embedding_size": 8}, "head.weight .16, 128. for .8, 128."),
         ({"embedding_size": None}, "head.bias, head.weight not expected"),
-        ({"embedding_size": 10**12}, "embedding_size 1000000000000: expected 0 .no head. to 65536"),
+        ({"embedding_size": 10**12}, "describes a model of 129[0-9,]+ numbers"),
         ({"image_size": 10**9}, "image_size 1000000000: expected 1 to 4096"),
         ({"crop_pct": 1e-9}, "crop_pct 1e-09: expected a share"),
         (
@@ -346,6 +349,20 @@ def edit(saved, **changes):
             "blocks.hidden: 1000000",
         ),
         ({"blocks": [{"name": "san", "after": "conv2", "hidden": 9000}]}, "describes a model of"),
+        (  # behind a block that may stand nowhere but there
+            {"blocks": [SAN, {"name": "san", "after": "conv1", "hidden": 16384}]},
+            "describes a model of",
+        ),
+        ({"blocks": [{"name": "cbam", "after": "conv2"}] * 65}, "blocks: .*at most 64 items"),
+        ({"embedding_size": 65_536}, "describes a model of"),
+        (
+            {"backbone": "resnet18", "backbone_options": {"layers": [16_384] * 4}},
+            "describes a far deeper model than the 20 tensors of weights beside it",
+        ),
+        (
+            {"image_size": 4096},
+            "asks for 536,870,912 numbers in one tensor to see an image of 4096",
+        ),
     ],
 )
 def test_a_config_that_is_not_ours_is_a_sentence(saved, changes, sentence):
