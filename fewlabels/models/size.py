@@ -23,7 +23,7 @@ LARGEST_TENSOR = 2**28
 MORE = 2
 """Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
 OPERATIONS = 100
-"""For a tensor of weights: to make it, fill it, and use it for one image. Most need 10, an LSTM 50."""
+"""Of a tensor of weights, to make it and to show it one image; most need 10, in an LSTM 50."""
 
 
 def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
@@ -110,7 +110,7 @@ class _TooManyError(Exception):
 
 
 class _Weighed(TorchDispatchMode):
-    """Counts the operations inside, of which there may be ``most``, and notes the largest result."""
+    """Counts the operations inside, at most ``most``, and notes the largest result."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
