@@ -15,7 +15,7 @@ from pathlib import Path
 from fewlabels import embed
 from fewlabels.commands import components, images, models, recipes
 from fewlabels.commands.new import new_plugin
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, told
 from fewlabels.imports import add_import, import_modules
 
 
@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
     predict.add_argument("folder", help="a folder of images")
     predict.add_argument("-o", "--out", required=True, help="a CSV file to write, as labels.csv")
+    embed.add_skip(predict)
     seen = (show, evaluate, export, assembly, index, search, demo, predict)
     for own in (compare, share, check, listing, *seen):
         add_import(own)
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return dispatch(given)
     except FewLabelsError as error:
-        print(error, file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 2
 
 
@@ -170,7 +171,7 @@ def dispatch(given: argparse.Namespace) -> int:
 
             serve(given.model, given.index, given.images, given.port)
         case "predict":
-            images.predict_labels(given.model, given.folder, given.out)
+            images.predict_labels(given.model, given.folder, given.out, given.skip_unreadable)
     return 0
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.errors import DataError, FewLabelsError, ModelError, told
 from fewlabels.imports import add_import, import_modules
 from fewlabels.processes import leave, this_process
+from fewlabels.writing import refuse_unwritable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,11 +52,13 @@ def embed_folder(
     from fewlabels.embeddings.files import Stamp, listing
     from fewlabels.embeddings.parts import Parts
     from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.readable import unreadable
     from fewlabels.models.saved import load_embedder
 
     for option, value in (("batch-size", batch_size), ("shard", shard)):
         if value < 1:
             raise DataError(f"--{option} {value}: give at least 1")
+    refuse_unwritable(out)
     folder, process = Path(folder), this_process()
     plan: list[Any] = [None]
     embedder = load_embedder(model) if process.is_main_process else None
@@ -67,7 +70,7 @@ def embed_folder(
         todo = [] if joined else [n for n in range(len(parts)) if n not in found]
         for done in [joined] if joined else found.values():
             if done.unreadable and not skip_unreadable:
-                raise ModelError(_unreadable(folder / done.unreadable[0], "it was left out before"))
+                raise ModelError(unreadable(folder / done.unreadable[0], "it was left out before"))
         plan = [(parts, todo)]
     if process.num_processes > 1:
         broadcast_object_list(plan)
@@ -93,30 +96,11 @@ def _encode(
     embedder: Embedder, folder: Path, names: list[str], batch_size: int, skip: bool
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Names and embeddings (N, D) of the images that can be read, and the names of the others."""
-    from fewlabels.models.images import each
+    from fewlabels.models.readable import Readable
 
-    read, unreadable = [], []
-
-    def pictures() -> Any:
-        for name in names:
-            try:
-                [image] = each([folder / name], embedder.prepare)
-            except ModelError as error:
-                if not skip:
-                    raise ModelError(_unreadable(folder / name, error.__cause__)) from error
-                unreadable.append(name)
-            else:
-                read.append(name)
-                yield image
-
-    return read, embedder.encode(pictures(), batch_size), unreadable
-
-
-def _unreadable(file: Path, reason: object) -> str:
-    return (
-        f"{file}: cannot be read as an image ({reason}); repair or remove it, or leave out all "
-        "such images with --skip-unreadable"
-    )
+    images = Readable(folder, names, embedder.prepare, skip)
+    vectors = embedder.encode(images, batch_size)
+    return images.read, vectors, images.unreadable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,16 +110,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, help="a parquet file to write")
     parser.add_argument("--batch-size", type=int, default=32, help="images at once (32)")
     parser.add_argument("--shard", type=int, default=4096, help="images in a part (4096)")
+    add_skip(parser)
+    add_import(parser)
+
+
+def add_skip(parser: argparse.ArgumentParser) -> None:
+    """The option of a command that looks at a whole folder."""
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
     )
-    add_import(parser)
 
 
 def command(given: argparse.Namespace) -> None:
     """Embed a folder as given on the command line, and name the images that were left out."""
     import_modules(given.imports, Path(given.model).parent)
-    left_out = embed_folder(
+    from fewlabels.models.readable import left_out
+
+    lost = embed_folder(
         given.model,
         given.folder,
         given.out,
@@ -145,10 +136,8 @@ def command(given: argparse.Namespace) -> None:
     )
     if this_process().is_main_process:
         print(given.out)
-        if left_out:
-            count = f"{len(left_out)} image{'s' if len(left_out) > 1 else ''}"
-            print(f"{count} left out, which cannot be read:", file=sys.stderr)
-            print("\n".join(left_out), file=sys.stderr)
+        if lost:
+            print(left_out(lost), file=sys.stderr)
     leave()
 
 
@@ -159,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(parser.parse_args(arguments))
     except FewLabelsError as error:
-        print(error, file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 2
     return 0
 

@@ -47,6 +47,16 @@ def failed(what: str, error: Exception) -> ComponentError:
     )
 
 
+def printable(text: str) -> str:
+    """Text from elsewhere in one line, which none of its letters turns around or moves away."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def told(error: FewLabelsError) -> str:
+    """A mistake for the terminal: a name in it may be a stranger's."""
+    return "\n".join(printable(line) for line in str(error).split("\n"))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'margin'?"`` when a known name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

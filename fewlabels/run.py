@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, told
 from fewlabels.imports import add_import
 from fewlabels.processes import leave
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train(given.recipe, given.overrides, given.out, given.resume, given.imports)
     except FewLabelsError as error:
-        print(error, file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 2
     leave()
     return 0

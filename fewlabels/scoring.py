@@ -76,7 +76,7 @@ class RetrievalScoring:
         self.strategy, self.before, self.raw = strategy, before, raw
         self.test = RetrievalTest(split, truth, ks, all_against_all)
         self.rows = self.test.rows
-        self.shown: Examples | None = None
+        self.last: np.ndarray | None = None  # embeddings of the trained model
 
     def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
         """Embeddings by the name under which they are scored."""
@@ -86,7 +86,7 @@ class RetrievalScoring:
         fields = ("embedding",) if when == "trained" else ("features", "embedding")
         found = dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
         if when == "trained":
-            self.shown = self.test.examples(found[when])
+            self.last = found[when]
         return found
 
     def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
@@ -100,9 +100,9 @@ class RetrievalScoring:
 
     def examples(self, see: See) -> Examples | None:
         """Of the last evaluation; a run that was resumed after that looks again."""
-        if self.shown is None:
+        if self.last is None:
             self.ask("trained", 0, see)
-        return self.shown
+        return None if self.last is None else self.test.examples(self.last)
 
     def final(self, rows: Sequence[Row]) -> Row:
         """Recall@1 of the trained embedder in the first search."""

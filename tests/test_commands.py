@@ -17,7 +17,7 @@ import pytest
 import torch
 from pictures import texture
 
-from fewlabels import Classifier, Embedder
+from fewlabels import Classifier, Embedder, Index
 from fewlabels.cli import main
 from fewlabels.data.sources import Folder
 from fewlabels.embeddings.parts import Parts
@@ -38,6 +38,8 @@ def place(tmp_path_factory):
         file = root / "photos" / f"{'ab'[i % 2]}, c" / f"{i:02}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         texture(i, 40).save(file)
+    shutil.copytree(root / "kinds", root / "run" / "model")
+    (root / "run" / "recipe.yaml").write_text("strategy: supervised")
     assert embed(root, root / "whole.parquet") == 0
     return root
 
@@ -158,6 +160,34 @@ def test_parts_of_something_else_are_not_gone_on_with(place, few, capsys):
     assert not out.exists()
 
 
+def test_what_is_no_part_is_left_alone(place, few):
+    strange, mine = few / "few.parquet.parts" / "²².parquet", few / "few.parquet.part"
+    strange.write_bytes((few / "few.parquet.parts" / "00001.parquet").read_bytes())
+    mine.write_text("mine")
+    assert embed(place, few / "few.parquet", few, shard=4, more=["--skip-unreadable"]) == 0
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"file": ["a"]},
+        {"file": ["a"], "embedding": ["x"]},
+        {"file": [1], "embedding": pa.array([[1.0] * 8], pa.list_(pa.float32(), 8))},
+        {"file": ["a"], "embedding": pa.array([[1.0] * 8], pa.list_(pa.float64(), 8))},
+        {"file": ["a"], "embedding": pa.array([None], pa.list_(pa.float32(), 8))},
+        {"file": ["a"], "embedding": pa.array([[None] * 8], pa.list_(pa.float32(), 8))},
+    ],
+)
+def test_other_columns_under_our_stamp_are_a_sentence(place, tmp_path, capsys, columns):
+    bad = tmp_path / "bad.parquet"
+    stamp = pq.read_schema(place / "whole.parquet").metadata
+    pq.write_table(pa.table(columns).replace_schema_metadata(stamp), bad)
+    index = ["index", str(place / "model"), "-o", str(tmp_path / "x"), "--from", str(bad)]
+    assert main(index) == 2
+    assert "bad.parquet: damaged: " in capsys.readouterr().err
+
+
 def test_a_damaged_part_is_computed_again(place, few, capsys):
     out = few / "few.parquet"
     damaged = few / "few.parquet.parts" / "00001.parquet"
@@ -240,6 +270,37 @@ def test_predicted_labels_are_read_as_labels(place, tmp_path):
     assert list(records.names) == [row["file"] for row in rows]
 
 
+def test_labels_are_predicted_without_the_images_that_cannot_be_read(place, few, capsys):
+    out = few / "labels.csv"
+    (few / "labels.csv.part").write_text("mine")
+    predict = ["predict", str(place / "kinds"), str(few), "-o", str(out)]
+    capsys.readouterr()
+    assert main(predict) == 2
+    assert "z.png: cannot be read as an image" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*predict, "--skip-unreadable"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}: 10 images\n"
+    assert captured.err == "1 image left out, which cannot be read:\nz.png\n"
+    assert len(out.read_text().splitlines()) == 11
+    assert (few / "labels.csv.part").read_text() == "mine"
+
+
+def test_a_strangers_ids_do_not_move_the_cursor(place, tmp_path, capsys, monkeypatch):
+    embedder = Embedder.from_pretrained(place / "model")
+    picture = texture(0, 128)
+    picture.save(tmp_path / "query.png")
+    Index.build(embedder, [picture], ["\x1b[2Ja\u202e"]).save(tmp_path / "index")
+    search = [str(place / "model"), str(tmp_path / "index"), str(tmp_path / "query.png")]
+    assert main(["search", *search]) == 0
+    assert capsys.readouterr().out == "1.0000\t\x1b[2Ja\u202e\n"  # whole, for a program
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["search", *search]) == 0
+    assert capsys.readouterr().out == "1.0000\t�[2Ja�\n"
+    assert main(["search", "\x1b[2J", *search[1:]]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
@@ -249,17 +310,21 @@ def test_predicted_labels_are_read_as_labels(place, tmp_path):
         ("embed model model -o x.parquet", "model: no image in this folder"),
         ("embed model photos -o x.parquet --batch-size 0", "--batch-size 0: give at least 1"),
         ("embed model photos -o model", "model is there, and not a file of embeddings"),
-        ("embed model photos -o model/config.json/x", "cannot be written"),
+        ("embed model photos -o model/config.json/x", "config.json is no folder that you may write to"),
         ("index model -o x.index", "nothing to index; name a folder of images, or --from"),
         ("index model photos -o x.index --kind round", "kind 'round': no such index"),
         ("index model photos -o x.index --from gone", "gone: no file of embeddings"),
-        ("index model photos -o whole.parquet --from whole.parquet", "whole.parquet cannot be written"),
+        ("index model photos -o whole.parquet --from whole.parquet", "whole.parquet is no folder that you may"),
+        ("index model photos -o model", "model: its config.json is not of an index; save to a folder"),
         ("search model model model/config.json", "expected 'index'"),
         ("search model gone model/config.json", "gone: no index here"),
         ("search model gone photos", "photos: no such file; name one picture to search with"),
         ("predict model photos -o x.csv", "model: an embedder, which knows no labels"),
         ("predict kinds photos -o whole.parquet", "whole.parquet is there, and may hold labels of yours"),
         ("predict kinds gone -o x.csv", "gone: no such folder"),
+        ("predict kinds photos -o model/config.json/x", "config.json is no folder that you may write"),
+        (f"predict kinds photos -o {'x' * 300}", "cannot be written: File name too long"),
+        ("predict run photos -o x.csv", "this is a run, whose model is in run/model: give that"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(place, capsys, monkeypatch, command, sentence):
@@ -268,4 +333,4 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(place, capsys, monkeypatch, c
     error = capsys.readouterr().err
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
-    assert not list(Path().glob("x.*"))
+    assert not list(Path().glob("x*"))

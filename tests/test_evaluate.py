@@ -12,6 +12,8 @@ from small import DIGITS
 import fewlabels
 from fewlabels import Classifier, Embedder
 from fewlabels.cli import main
+from fewlabels.errors import DataError
+from fewlabels.evaluate import name_data
 
 SMALL = {"image_size": 16, "backbone_options": {"width": 0.25}}
 SHORT = {
@@ -81,6 +83,36 @@ def test_a_classifier_of_a_run_has_the_runs_own_error(tmp_path, capsys):
     assert f"{100 - 100 * end['score']:.2f}" in printed
 
 
+def test_a_run_is_scored_without_the_weights_that_it_began_with(tmp_path, capsys):
+    from fewlabels.models.backbone import make_backbone
+
+    torch.save(make_backbone("convnet3", options={"width": 0.25}).state_dict(), tmp_path / "w.pt")
+    model = {"model": {**DIGITS["model"], **SMALL, "weights": str(tmp_path / "w.pt")}}
+    run = fewlabels.train({**DIGITS, **METRIC, **model}, out=tmp_path / "runs")
+    (tmp_path / "w.pt").unlink()
+    capsys.readouterr()
+    printed, _ = score(capsys, run.folder / "model")
+    assert f"{100 * rows(run)[-1]['score']:.2f}" in printed
+
+
+def test_a_run_that_was_given_every_label_has_nothing_to_be_scored_on(tmp_path, capsys):
+    every = {"data": {"source": "digits", "split": "all", "labels": "all"}, "discovery": None}
+    run = fewlabels.train({**DIGITS, **SHORT, **every}, out=tmp_path)
+    capsys.readouterr()
+    assert main(["evaluate", str(run.folder / "model")]) == 2
+    error = capsys.readouterr().err
+    assert "the 1797 test images of known classes are those that it was trained on" in error
+    assert "name others with --data" in error
+
+
+def test_a_name_on_the_hub_is_not_taken_for_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "recipe.yaml").write_text("strategy: supervised")
+    with pytest.raises(DataError, match="lab/model lies in no run folder"):
+        name_data("lab/model", None, [])
+
+
 def test_labels_are_found_by_the_names_of_the_classes(place, tmp_path, capsys):
     classifier = Classifier.from_pretrained(place / "kinds")
     files = sorted((place / "photos").rglob("*.png"))
@@ -135,7 +167,7 @@ def test_a_query_that_has_nothing_to_find_is_told(place, tmp_path, capsys):
         ("other --data photos", "the model does not know these classes of the data: dog (it knows cat, fox)"),
         ("twice --data photos", "two of the model's classes have one name"),
         ("model --data photos -o flat", "flat is there, and may hold something of yours"),
-        ("model --data photos -o model/config.json/x", "model/config.json/x cannot be written"),
+        ("model --data photos -o model/config.json/x", "model/config.json is no folder that you may write to"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(place, capsys, monkeypatch, command, sentence):

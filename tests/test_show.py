@@ -49,7 +49,7 @@ def test_many_classes_are_abridged_and_none_of_their_names_moves_the_cursor(tmp_
     Classifier("convnet3", classes=classes, **SMALL).save_pretrained(tmp_path / "m")
     first, told, _ = show(capsys, tmp_path / "m")
     assert first.endswith(": classifier, format 1")
-    assert told["classes"] == "100: a cat?[2J, 0, 1, 2, 3, 4, 5, 6 and 92 more"
+    assert told["classes"] == "100: a cat�[2J, 0, 1, 2, 3, 4, 5, 6 and 92 more"
 
 
 def test_a_plugin_that_is_missing_is_named_with_all_that_can_be_told(tmp_path, capsys):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.errors import DataError, FewLabelsError, ModelError, printable
 from fewlabels.processes import this_process
 from fewlabels.writing import new_file, refuse_existing
 
@@ -17,12 +18,14 @@ def build_index(
 ) -> None:
     """Index a folder of images, or the embeddings of them that ``embed`` wrote."""
     from fewlabels.embeddings.files import listing, read_embeddings
+    from fewlabels.index.files import check_place
     from fewlabels.index.index import Index
     from fewlabels.index.inputs import check_kind
     from fewlabels.models.fingerprint import fingerprint
     from fewlabels.models.saved import load_embedder
 
     check_kind(kind)
+    check_place(Path(out))
     embedder = load_embedder(model)
     if embeddings is not None:
         names, vectors, stamp = read_embeddings(Path(embeddings))
@@ -50,7 +53,10 @@ def build_index(
 
 
 def search_index(model: str, index: str, image: str, k: int, expand: int, rerank: bool) -> None:
-    """Print what an image finds, best first: score, tab, id."""
+    """Print what an image finds, best first: score, tab, id.
+
+    Ids may be a stranger's: a terminal gets them made harmless, a pipe as they are.
+    """
     from fewlabels.index.index import Index
     from fewlabels.models.saved import load_embedder
 
@@ -60,29 +66,35 @@ def search_index(model: str, index: str, image: str, k: int, expand: int, rerank
     shortlist = max(k, 100)
     found = loaded.search(image, k, expand=expand, rerank=rerank, shortlist=shortlist)
     for score, name in zip(found.scores[0], found.ids[0], strict=True):
-        print(f"{score:.4f}\t{name}")
+        print(f"{score:.4f}\t{printable(name) if sys.stdout.isatty() else name}")
 
 
-def predict_labels(model: str, folder: str, out: str) -> None:
+def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> None:
     """Write a CSV (file, label, probability) of a classifier's first choice for each image.
 
     A file that is there stays: it may hold labels that a person gave.
+
+    Args:
+        skip_unreadable: leave out images that cannot be read, and name them.
     """
     from fewlabels.embeddings.files import listing
+    from fewlabels.models.readable import Readable, left_out
     from fewlabels.models.saved import load_classifier
 
     refuse_existing(out, "labels of yours")
     classifier = load_classifier(model)
     names, _ = listing(Path(folder))
-    images = [Path(folder, name) for name in names]
+    images = Readable(Path(folder), names, classifier.prepare, skip_unreadable)
     probabilities = classifier.predict(images, device=this_process().device)  # (N, C)
     labels = [classifier.classes[best] for best in probabilities.argmax(1)]
     sure = [f"{p:.6f}" for p in probabilities.max(1)]
     with new_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as opened:
         table = csv.writer(opened, lineterminator="\n")
         table.writerow(["file", "label", "probability"])
-        table.writerows(zip(names, labels, sure, strict=True))
-    print(f"{out}: {len(names)} images")
+        table.writerows(zip(images.read, labels, sure, strict=True))
+    print(f"{out}: {len(images.read)} images")
+    if images.unreadable:
+        print(left_out(images.unreadable), file=sys.stderr)
 
 
 def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import ComponentError, some
+from fewlabels.errors import ComponentError, printable, some
 from fewlabels.registry import REGISTRIES
 from fewlabels.writing import new_file, refuse_existing
 
@@ -78,7 +78,7 @@ def show_model(place: str) -> None:
 def _say(what: str, *facts: object) -> None:
     """One line; names may come from the Hub, and must not move the cursor."""
     line = f"  {what:16}{'; '.join(str(fact).strip() for fact in facts) or 'none'}"
-    print("".join(c if c.isprintable() else "?" for c in line))
+    print(printable(line))
 
 
 def _refuse_component(word: str) -> None:

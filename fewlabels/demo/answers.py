@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from fewlabels.data.images import DAMAGED, as_rgb
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, printable
 from fewlabels.index.index import Index
 
 SIDE = 320
@@ -59,12 +59,12 @@ class Answers:
             return Answer(str(error), [])
         ids, scores = found.ids[0], found.scores[0]
         shown = [self._picture(name) for name in ids]
-        captions = [f"{score:.3f}\n{printable(name)}" for score, name in zip(scores, ids)]
+        captions = [f"{score:.3f}\n{shortened(name)}" for score, name in zip(scores, ids)]
         by = "the neighbours they share with the query" if rerank else "cosine"
         sentence = f"The nearest {len(ids)} of {len(self.index):,} images, best first by {by}."
         if lost := shown.count(None):
             where = (
-                f"not a readable picture in {printable(str(self.folder))}"
+                f"not a readable picture in {shortened(str(self.folder))}"
                 if self.folder
                 else "known by name alone: start the page with --images FOLDER to see them"
             )
@@ -99,10 +99,9 @@ def inside(folder: Path, name: str) -> Path | None:
     return file if there else None
 
 
-def printable(name: str) -> str:
-    """A foreign name in one line, which no letter of it turns around; of a long one the end."""
-    name = name if len(name) <= LONGEST else "…" + name[-LONGEST:]
-    return "".join(c if c.isprintable() else "�" for c in name)
+def shortened(name: str) -> str:
+    """A foreign name, made harmless; of a long one the end."""
+    return printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
 
 
 def blank() -> Image.Image:

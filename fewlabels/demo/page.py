@@ -103,6 +103,7 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
                 image = gr.Image(label="Query", sources=["upload", "clipboard"], height=280)
                 # By itself it would decode the file, with a traceback where that is no image.
                 image.preprocess = lambda dropped: dropped and dropped.path
+                image.async_move_resource_to_block_cache = _nothing_fetched
                 most = min(50, len(index))
                 k = gr.Slider(1, max(2, most), min(12, most), step=1, label="Images to find")
                 expand = gr.Slider(
@@ -120,6 +121,11 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
         changes = [image.change, k.release, expand.release, rerank.change]
         gr.on(changes, answer, options, [told, gallery], api_visibility="private")
     return page
+
+
+async def _nothing_fetched(path: str) -> str:
+    """A file is where it was uploaded to; gradio would fetch an address that is posted."""
+    return path
 
 
 def serve(model: str, index: str, images: str | None, port: int | None) -> None:
@@ -143,6 +149,8 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
         raise DataError(f"--images {images}: no such folder; name the one that was indexed")
     with TemporaryDirectory() as kept:  # what is dropped on the page goes when the page does
         os.environ["GRADIO_TEMP_DIR"] = kept
+        for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page before it is shown
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
         gr = gradio()
         loaded = Index.load(index, load_embedder(model).to(this_process().device))
         page = make_page(Answers(loaded, Path(images) if images else None), model, index)
@@ -161,6 +169,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
                 prevent_thread_lock=True,
             )
         except OSError as error:
-            raise FewLabelsError(f"--port {port}: is taken; give another") from error
+            said = f"--port {port} is" if port else "the ports from 7860 on are"
+            raise FewLabelsError(f"{said} taken, or not yours; give another with --port") from error
         print(f"{address}  (Ctrl+C ends it)", flush=True)
         page.block_thread()

@@ -96,16 +96,28 @@ def read_embeddings(file: Path) -> tuple[list[str], np.ndarray, Stamp]:
 
 
 def read_table(file: Path) -> pa.Table:
-    """All of a file.
+    """All of a file of embeddings.
 
     Raises:
         DataError: it is damaged.
     """
     try:
         with pq.ParquetFile(file) as opened:
-            return opened.read()
+            table = opened.read()
+        kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
+        names, vectors = kinds.get("file"), kinds.get("embedding")
+        if names != pa.string() or vectors != pa.list_(
+            pa.float32(), getattr(vectors, "list_size", 1)
+        ):
+            raise ValueError(
+                f"its columns are {table.schema.to_string(show_schema_metadata=False)}"
+            )
+        numbers = [chunk.flatten() for chunk in table["embedding"].chunks]
+        if any(each.null_count for each in (*table.columns, *numbers)):
+            raise ValueError("a value is missing")
     except _DAMAGED as error:
         raise DataError(f"{file}: damaged: {error}; remove it and embed again") from error
+    return table
 
 
 def stamped(table: pa.Table, stamp: Stamp) -> pa.Table:

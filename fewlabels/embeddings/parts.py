@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Parts:
         """
         found = {}
         for file in sorted(self.folder.glob("*.parquet")):
-            stamp = read_stamp(file) if file.stem.isdigit() else None
+            stamp = read_stamp(file) if re.fullmatch("[0-9]+", file.stem) else None
             if stamp:
                 self._check(stamp)
                 found[int(file.stem)] = stamp
@@ -101,14 +102,14 @@ class Parts:
             )
         unreadable = [name for n in range(len(self)) for name in found[n].unreadable]
         stamp = self.stamp.model_copy(update={"unreadable": unreadable})
-        draft = self.out.with_name(f"{self.out.name}.part")
+        draft = self.folder / "joined.part"
         schema = stamped(pq.read_schema(self.file(0)).empty_table(), stamp).schema
         try:
             with pq.ParquetWriter(draft, schema, use_dictionary=False) as writer:
                 for number in range(len(self)):
                     writer.write_table(stamped(read_table(self.file(number)), stamp))
             os.replace(draft, self.out)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter: parts of several widths
             raise DataError(f"{self.out} cannot be written: {error}") from error
 
     def remove(self) -> None:

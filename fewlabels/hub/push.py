@@ -50,8 +50,6 @@ def push(
         ModelError: a model that does not load, so that nobody could load it.
     """
     check_name(repo)
-    if card is not None:
-        refuse_existing(card, "a card of yours")
     folder = Path(folder)
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
@@ -71,8 +69,7 @@ def push(
     files |= {name: folder / name for name in ("recipe.yaml", "metrics.jsonl")}
     files |= {f"pictures/{path.name}": path for path in drawn}
     if card is not None:
-        with new_file(card) as draft:
-            draft.write_text(text, encoding="utf-8")
+        _write_card(Path(card), text)
     if drawn:
         names = ", ".join(f"pictures/{path.name}" for path in drawn)
         say(f"note: {names}: images of the data are in it; --no-pictures if that may not be shared")
@@ -88,6 +85,14 @@ def push(
     address = send(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
     say(address)
     return address
+
+
+def _write_card(file: Path, text: str) -> None:
+    if file.is_file() and file.read_bytes() == text.encode():
+        return  # of the same push before
+    refuse_existing(str(file), "a card of yours")
+    with new_file(str(file)) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _picture(name: str) -> Picture:

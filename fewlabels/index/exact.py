@@ -5,6 +5,8 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from fewlabels.errors import ModelError
+
 ERROR = 2**-16
 """More than float32 can be wrong by in a cosine."""
 
@@ -22,7 +24,13 @@ def cosines(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
 def rank(
     vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of some rows, best first, ties by row: rows (k,) and cosines (k,)."""
+    """The ``k`` best of some rows, best first, ties by row: rows (k,) and cosines (k,).
+
+    Raises:
+        ModelError: their vectors are not finite.
+    """
+    if rows.min(initial=0) < 0 or not np.isfinite(vectors[rows]).all():  # -1: faiss found no more
+        raise ModelError("the index holds vectors that are not finite; build it again, or copy it")
     scores = cosines(vectors[rows], query)
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]

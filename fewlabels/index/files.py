@@ -21,6 +21,7 @@ from fewlabels.errors import ModelError
 from fewlabels.index.ivf_pq import IVFPQ
 from fewlabels.models.folder import CONFIG, SavedConfig, read_config
 from fewlabels.models.folder import kind as kind_of
+from fewlabels.writing import refuse_unwritable
 
 Kind = Literal["auto", "flat", "ivf_pq"]
 FORMAT: Literal[1] = 1
@@ -50,14 +51,25 @@ class Contents(NamedTuple):
     ivf_pq: IVFPQ | None
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a place that an index cannot be written to, before it is made.
+
+    Raises:
+        ModelError: the folder holds something else of this package, as a model.
+        FewLabelsError: nothing can be written there.
+    """
+    refuse_unwritable(folder / CONFIG)
+    if (folder / CONFIG).exists() and kind_of(folder) != "index":
+        raise ModelError(f"{folder}: its {CONFIG} is not of an index; save to a folder of its own")
+
+
 def write(folder: Path, contents: Contents) -> None:
     """Write an index, or leave the one that was there.
 
     Raises:
         ModelError: the folder holds something else of this package, as a model.
     """
-    if (folder / CONFIG).exists() and kind_of(folder) != "index":
-        raise ModelError(f"{folder}: its {CONFIG} is not of an index; save to a folder of its own")
+    check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save = 1 + max((_number(path) for path in folder.iterdir()), default=0)
     vectors, ids, ivf_pq = _paths(folder, save)
@@ -103,7 +115,7 @@ def read(folder: Path) -> Contents:
         raise _damaged(vectors_file, f"{vectors.dtype} {vectors.shape}, not float32 {shape}")
     try:
         ids = json.loads(ids_file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(ids_file, error) from error
     texts = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
     if not texts or len(set(ids)) != len(ids) or len(ids) != config.images:

@@ -22,7 +22,10 @@ def escape(text: object) -> str:
     line = " ".join(str(text).split())
     line = "".join(c for c in line if c.isprintable())
     line = line if len(line) <= LONGEST else line[:LONGEST] + "…"
-    return re.sub(r"[\\`*_{}\[\]<>#!|~&\"'$:@]", lambda found: f"&#{ord(found[0])};", line)
+    marked = r"[\\`*_{}\[\]<>#!|~&\"'$:@]|(?<=www)\."
+    line = re.sub(marked, lambda found: f"&#{ord(found[0])};", line, flags=re.IGNORECASE)
+    # A renderer looks for addresses and for people behind the entity too; a comment parts the text.
+    return line.replace("&#64;", "&#64;<!-- -->")
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -130,6 +130,14 @@ def test_nothing_ends_a_block_of_code_before_its_end():
     assert fenced("a\n````\n<script>", "yaml") == "`````yaml\na\n````\n<script>\n`````"
     assert escape("a\n\n# b\u202e <x>") == "a &#35; b &#60;x&#62;"
     assert len(escape("x" * 999)) < 210
+    links = [
+        escape(text) for text in ("WWW.evil.example", "http://evil.example", "me@evil.example")
+    ]
+    assert links == [
+        "WWW&#46;evil.example",
+        "http&#58;//evil.example",
+        "me&#64;<!-- -->evil.example",
+    ]
 
 
 def test_runs_of_other_recipes_are_not_averaged(embedders, classifier):

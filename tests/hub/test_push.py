@@ -100,8 +100,12 @@ def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders
     assert "in one commit to lab/dry; nothing was sent" in told
     assert f"{len(card.read_bytes()) / 1000:.1f} kB  README.md" in told
     assert 'Embedder.from_pretrained("lab/dry")' in card.read_text("utf-8")
-    code, told = client(command, embedders[0], "--repo", "lab/dry", "--card", card)
+    again = ("--repo", "lab/dry", "--card", card)
+    assert client(command, embedders[0], *again, "--dry-run")[0] == 0  # the same card
+    card.write_text("mine")
+    code, told = client(command, embedders[0], *again)
     assert code == 2
+    assert card.read_text() == "mine"
     assert "card.md is there, and may hold a card of yours" in told
     assert hub.asked == []
 

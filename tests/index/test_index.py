@@ -308,6 +308,7 @@ def pickled(file):
         ("ids-1.json", truncate),
         ("ids-1.json", lambda file: file.write_text("[1, 2]")),
         ("ids-1.json", lambda file: file.write_text('["a", "a"]')),
+        ("ids-1.json", lambda file: file.write_text("[" * 100_000)),
         ("ids-1.json", lambda file: file.unlink()),
     ],
 )
@@ -315,6 +316,17 @@ def test_a_damaged_file_is_named(saved, name, harm):
     harm(saved / name)
     with pytest.raises(ModelError, match=f"{name}: damaged: .*; copy the folder again"):
         Index.load(saved)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(None)])
+def test_vectors_that_are_not_finite_are_named_when_they_are_found(tmp_path, number, rows):
+    Index.from_embeddings(np.eye(3)).save(tmp_path)
+    vectors = np.load(tmp_path / "vectors-1.npy")
+    vectors[rows] = number
+    np.save(tmp_path / "vectors-1.npy", vectors)
+    with pytest.raises(ModelError, match="holds vectors that are not finite; build it again"):
+        Index.load(tmp_path).search(np.ones(3), 3)
 
 
 def test_an_index_of_a_stranger_opens_no_other_file(tmp_path):
