@@ -41,12 +41,26 @@ def test_gradio_is_not_imported_by_other_commands():
     assert told.stdout.strip() == "False"
 
 
+def ask(port, path):
+    """What the page answers to a program that gives a path as if it had uploaded that."""
+    api = f"http://127.0.0.1:{port}/gradio_api/queue"
+    dropped = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    asked = {"data": [dropped, 1, 0, False], "fn_index": 0, "session_hash": "abc"}
+    words = {"data": json.dumps(asked).encode(), "headers": {"Content-Type": "application/json"}}
+    with urlopen(Request(f"{api}/join", **words)):
+        pass
+    with urlopen(f"{api}/data?session_hash=abc") as told:
+        return told.read().decode()
+
+
 def test_it_is_served_to_this_machine_alone_and_asks_no_other(place, port):
     pytest.importorskip("gradio")
     words = [str(place / "model"), str(place / "photos.index"), "--images", str(place / "photos")]
     (place / "tmp").mkdir()
     hostile = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True"}
     hostile["GRADIO_ANALYTICS_ENABLED"] = "True"
+    nowhere = "http://127.0.0.1:9"
+    hostile |= {f"{name}_proxy": nowhere for name in ("http", "https", "all")}
     page = subprocess.Popen(
         [sys.executable, "-m", "fewlabels.cli", "demo", *words, "--port", str(port)],
         stdout=subprocess.PIPE,
@@ -66,6 +80,7 @@ def test_it_is_served_to_this_machine_alone_and_asks_no_other(place, port):
         assert "convnet3, 8 dimensions" in told
         with pytest.raises(HTTPError, match="400"):  # another page's name for this machine
             urlopen(Request(f"http://127.0.0.1:{port}/config", headers={"Host": "evil.example"}))
+        assert "cannot be read as an image" in ask(port, nowhere)
         listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
         assert f"0.0.0.0:{port}" not in listening
         page.send_signal(signal.SIGINT)

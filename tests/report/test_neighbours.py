@@ -61,6 +61,13 @@ def test_queries_are_of_different_classes_have_something_to_find_and_do_not_depe
         assert sorted(classes) == sorted(to_find)
 
 
+def test_a_small_gallery_is_shown_whole_and_without_a_query_that_is_in_it():
+    apart = searched(np.array([0]), np.array([1, 3, 4])).examples(FEATURES)
+    assert sorted(apart.found[0]) == [1, 3, 4]
+    among = searched(np.array([0]), np.array([0, 1, 3])).examples(FEATURES)
+    assert sorted(among.found[0]) == [1, 3]
+
+
 def test_frames_tell_the_class():
     test = searched(np.arange(22), None)
     found = test.examples(FEATURES)
