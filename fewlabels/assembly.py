@@ -30,6 +30,7 @@ from fewlabels.models.composition import Composition
 from fewlabels.models.images import canvas
 from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
 from fewlabels.plan import Plan
+from fewlabels.plugins import plugins
 from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe
@@ -165,7 +166,7 @@ def assemble(
     stamp = {"ORACLE": "discovered samples got their true labels: no result, an analysis"}
     stamp = stamp if recipe.rounds.oracle else {}
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
-    facts |= stamp
+    facts |= {"plugins": plugins(recipe), **stamp}
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         copy_modules(recipe.imports, folder)
