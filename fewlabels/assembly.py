@@ -16,7 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
-from fewlabels.building import Builder, build, run_modules
+from fewlabels.building import Builder, build, check_made, run_modules
 from fewlabels.checkpoint import checkpoints, load_modules
 from fewlabels.data.labelled import write_labelled
 from fewlabels.data.pixels import Pixels, centre
@@ -98,6 +98,7 @@ def assemble(
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     say = accelerator.print if say is None else say
+    check_made(recipe)  # its views and losses too, before images are read
     strategy = build("strategies", recipe.strategy)
     discovery = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
     source = build("sources", recipe.source)
