@@ -38,11 +38,12 @@ def build(plural: str, spec: Spec, **program: Any) -> Any:
     what = f"{registry.kind} {spec.name!r}"
     try:
         made = component(*positional, **spec.options)
+        missing = lacks(registry.kind, made)  # a property of it may fail too
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
         raise failed(what, error) from error
-    if missing := lacks(registry.kind, made):
+    if missing:
         raise ComponentError(f"{what} breaks its contract: {missing}")
     return made
 

@@ -130,6 +130,14 @@ class Block(nn.Module):
         super().__init__()
 
 
+class Asks:
+    def __init__(self) -> None: ...
+
+    @property
+    def draws(self):
+        return 1 / 0
+
+
 class Fails:
     def __init__(self) -> None:
         raise OSError("no disk")
@@ -147,6 +155,7 @@ class Fails:
         ("blocks", "Block", "block 'it' breaks its contract: it has no forward"),
         ("blocks", "Plain", "block 'it' breaks its contract: it is no torch.nn.Module"),
         ("views", "Fails", "view 'it' failed with OSError: no disk (/"),
+        ("views", "Asks", "view 'it' failed with ZeroDivisionError: "),
     ],
 )
 def test_check_tells_what_a_plugin_lacks(kind, place, sentence, install, write, capsys):

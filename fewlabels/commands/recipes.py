@@ -33,7 +33,7 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
         except RecipeError as error:
             mistakes += error.mistakes
         except FewLabelsError as error:
-            mistakes += [f"{path}: {line}" for line in str(error).splitlines()]
+            mistakes += [f"{path}: {line}" for line in str(error).split("\n")]
         else:
             print(f"{path}: good (recipe {recipe.hash})")
     for mistake in mistakes:
