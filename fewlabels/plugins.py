@@ -33,13 +33,12 @@ def check_plugins(recipe: Recipe, folder: Path, otherwise: str) -> None:
     """
     try:
         with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-            noted = json.loads(file.readline()).get("plugins")
+            noted = json.loads(file.readline()).get("plugins", {})
     except (FileNotFoundError, ValueError):  # it was stopped before the line was whole
         return
     now = plugins(recipe)
-    for component in [] if noted is None else [*noted, *now]:
-        then, here = noted.get(component, "fewlabels"), now.get(component, "fewlabels")
-        if then != here:
+    for component, then in noted.items():
+        if (here := now.get(component, then)) != then:
             raise FewLabelsError(
                 f"{folder}: {component} was of {then}, and is of {here} now; {otherwise}"
             )
