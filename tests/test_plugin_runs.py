@@ -67,7 +67,9 @@ def test_results_of_another_version_of_a_plugin_are_not_taken(install, write, tm
     assert main(words) == 2
     assert capsys.readouterr().err == f"{said}remove the folder, or choose another --runs\n"
     assert main(["run", "--resume", str(folder)]) == 2
-    assert capsys.readouterr().err == f"{said}install that again, or run the recipe anew\n"
+    assert (
+        capsys.readouterr().err == f"{said}install the earlier one again, or run the recipe anew\n"
+    )
     model = load_model(folder / "model")
     assert "- discovery thirds of lab-thirds 0.3\n" in paragraphs.versions(read_run(folder), model)
     metrics.write_text("".join([first, *rest])[:-9])  # as if it had been stopped in its last line
