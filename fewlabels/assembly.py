@@ -16,7 +16,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
-from fewlabels.building import Builder, build, run_modules
+from fewlabels.building import Builder, build, check_made, run_modules
 from fewlabels.checkpoint import checkpoints, load_modules
 from fewlabels.data.labelled import write_labelled
 from fewlabels.data.pixels import Pixels, centre
@@ -30,6 +30,7 @@ from fewlabels.models.composition import Composition
 from fewlabels.models.images import canvas
 from fewlabels.models.optimise import check_factors, make_optimizer, make_scheduler
 from fewlabels.plan import Plan
+from fewlabels.plugins import plugins
 from fewlabels.pretrain import Pretraining, cost, start_from
 from fewlabels.ramps import Ramp
 from fewlabels.recipe import Recipe
@@ -97,6 +98,7 @@ def assemble(
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     say = accelerator.print if say is None else say
+    check_made(recipe)  # its views and losses too, before images are read
     strategy = build("strategies", recipe.strategy)
     discovery = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
     source = build("sources", recipe.source)
@@ -165,7 +167,7 @@ def assemble(
     stamp = {"ORACLE": "discovered samples got their true labels: no result, an analysis"}
     stamp = stamp if recipe.rounds.oracle else {}
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed, **environment(accelerator)}
-    facts |= stamp
+    facts |= {"plugins": plugins(recipe), **stamp}
     if accelerator.is_main_process and not metrics.size():
         (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         copy_modules(recipe.imports, folder)

@@ -38,11 +38,12 @@ def build(plural: str, spec: Spec, **program: Any) -> Any:
     what = f"{registry.kind} {spec.name!r}"
     try:
         made = component(*positional, **spec.options)
+        missing = lacks(registry.kind, made)  # a property of it may fail too
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
         raise failed(what, error) from error
-    if missing := lacks(registry.kind, made):
+    if missing:
         raise ComponentError(f"{what} breaks its contract: {missing}")
     return made
 
@@ -92,11 +93,33 @@ def _model_options(recipe: Recipe) -> dict[str, Any]:
     return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
 
 
+def check_made(recipe: Recipe) -> None:
+    """Make each component that is not built in, but for those that are made to measure.
+
+    Raises:
+        ComponentError: what :func:`build` says of each that cannot be made or lacks something.
+    """
+    mistakes = []
+    for registry, spec in recipe.components:
+        if registry.kind in ("backbone", "block") or not registry.plugin(spec.name):
+            continue
+        parameters = inspect.signature(registry.get(spec.name)).parameters.values()
+        if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            continue  # the sizes that it wants are known once images are read
+        try:
+            build(registry.plural, spec)
+        except FewLabelsError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ComponentError("\n".join(mistakes))
+
+
 def check_blocks(recipe: Recipe) -> None:
     """Put the recipe's blocks into its backbone, with random weights.
 
     Raises:
-        ModelError: a block does not fit in its place, or would do nothing there.
+        ModelError: a block does not fit in its place, would do nothing there, or breaks its
+            contract.
     """
     Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
 

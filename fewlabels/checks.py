@@ -149,15 +149,14 @@ def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
         if loss["name"] in names:
             check.add(("losses", i, "name"), f"{loss['name']!r} is listed twice; keep one")
         names.append(loss["name"])
-        if supplies is not None and (
-            missing := [n for n in schema["x-inputs"] if n not in supplies]
-        ):
+        inputs = schema.get("x-inputs", [])  # unknown where a function makes the loss
+        if supplies is not None and (missing := [n for n in inputs if n not in supplies]):
             check.add(
                 ("losses", i),
                 f"{what} needs {', '.join(missing)}, which strategy "
                 f"{data['strategy']['name']} does not give (it gives {', '.join(supplies)})",
             )
-        elif "centres" in schema["x-inputs"] and not data["discovery"]:
+        elif "centres" in inputs and not data["discovery"]:
             check.add(
                 ("losses", i),
                 f"{what} needs centres, and no discovery gives them; "

@@ -19,8 +19,9 @@ from fewlabels import yaml_file
 from fewlabels.checks import check_across, check_files
 from fewlabels.errors import RecipeError
 from fewlabels.imports import import_modules, missing
-from fewlabels.mistakes import LISTS, Mistakes
+from fewlabels.mistakes import LISTS, SLOTS, Mistakes
 from fewlabels.ramps import Ramp
+from fewlabels.registry import REGISTRIES, Registry
 from fewlabels.sections import (
     Data,
     Evaluation,
@@ -71,6 +72,17 @@ class Recipe:
         """Twelve hex digits of the resolved recipe without its name, and where code came from."""
         plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def components(self) -> list[tuple[Registry, Spec]]:
+        """Everything that it names, each with the registry that knows it."""
+        backbone = Spec(self.model.backbone.split(".")[0], self.model.backbone_options)
+        found = [(REGISTRIES["backbones"], backbone), (REGISTRIES["sources"], self.source)]
+        for slot, plural in SLOTS.items():
+            named = getattr(self, slot)
+            each = named if isinstance(named, tuple) else [named] if named else []
+            found += [(REGISTRIES[plural], spec) for spec in each]
+        return found
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""

@@ -25,6 +25,7 @@ from fewlabels.errors import ComponentError, nearest
 from fewlabels.signature import check_signature
 
 T = TypeVar("T", bound=Callable[..., Any])
+OURS = "fewlabels"
 
 
 class Offer(NamedTuple):
@@ -109,6 +110,17 @@ class Registry:
         """All names, sorted."""
         return list(self.offers())
 
+    def offered(self, name: str) -> list[Offer]:
+        """Those who offer ``name``, or ``distribution:name``."""
+        distribution, _, bare = name.rpartition(":")
+        return [o for o in self.offers().get(bare, []) if distribution in ("", o.distribution)]
+
+    def plugin(self, name: str) -> Offer | None:
+        """Who offers a name; None where it is built in, or behind a bridge."""
+        offers = self.offered(name)
+        homes = {_package(o.entry.module if o.entry else o.distribution) for o in offers}
+        return offers[0] if offers and OURS not in homes else None
+
     def get(self, name: str) -> Callable[..., Any]:
         """The component behind ``name``, or behind ``distribution:name``.
 
@@ -120,10 +132,9 @@ class Registry:
             module, _, function = self.bridges[distribution].partition(":")
             component: Callable[..., Any] = getattr(importlib.import_module(module), function)(bare)
             return component
-        offers = self.offers()
-        found = [o for o in offers.get(bare, []) if distribution in ("", o.distribution)]
+        found = self.offered(name)
         if not found:
-            raise ComponentError(self.unknown(name, offers))
+            raise ComponentError(self.unknown(name))
         if len(found) > 1 and not self._alike(found):
             raise ComponentError(
                 f"{self.kind} {name!r} is offered by {' and '.join(map(str, found))}; "
@@ -169,7 +180,7 @@ class Registry:
         check_signature(loaded, self.kind, f"{name!r} of {offer}")
         return loaded
 
-    def unknown(self, name: str, known: Any = None) -> str:
+    def unknown(self, name: str) -> str:
         """The sentence for a name that nobody offers; where it is known who would, it says so."""
         ours = OUR_PLUGINS.get(self.plural, {})
         distribution, _, bare = name.rpartition(":")
@@ -185,7 +196,7 @@ class Registry:
                 f"no {self.kind} is called {name!r}: no distribution {distribution!r} is installed"
                 f"{close}; install it, if you know and trust it"
             )
-        names = list(self.names() if known is None else known)
+        names = self.names()
         return (
             f"no {self.kind} is called {name!r}{nearest(name, [*names, *ours])} "
             f"(all: {', '.join(names) or 'none'}; fewlabels list {self.plural})"

@@ -12,7 +12,7 @@ FLOORS = {
     # within a floor, tenths order files of which one builds on the other
     "errors": 0, "paths": 0, "signature": 0.05, "registry": 0.1, "contracts": 0, "seeds": 0, "timm_names": 0, "imports": 0.1, "yaml_file": 0.1,
     "ramps": 1, "geometry": 1, "clustering": 1, "writing": 1, "schema": 1.1, "sections": 1.2, "mistakes": 1.3, "checks": 1.35,
-    "recipe": 1.4, "json_schema": 1.4,
+    "recipe": 1.4, "json_schema": 1.4, "plugins": 1.5,
     "backbones": 2, "blocks": 2, "losses": 2, "discovery": 2, "data": 2,
     "models": 3, "evaluation": 3, "strategies": 4,
     "metrics": 5, "checkpoint": 5, "scoring": 5, "ledger": 5, "diagnostics": 5, "plan": 5, "state": 5, "batches": 5.1, "training": 5.2, "discoveries": 5.1, "rounds": 5.5, "pretrain": 5.6, "building": 5.5, "index": 5.6, "processes": 5, "embeddings": 5,

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewlabels.errors import ComponentError, FewLabelsError, ModelError, RecipeError
+from fewlabels.errors import FewLabelsError, RecipeError
 
 
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe; every mistake of every one is printed."""
+    from fewlabels.plugins import plugins
     from fewlabels.recipe import load_recipe
 
     overrides = [a for a in arguments if "=" in a]
@@ -21,14 +22,18 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, imports)
+            if plugins(recipe):  # only one that is made shows all that it has
+                from fewlabels.building import check_made
+
+                check_made(recipe)
             if recipe.blocks:  # their places are known to the backbone alone
                 from fewlabels.building import check_blocks
 
                 check_blocks(recipe)
         except RecipeError as error:
             mistakes += error.mistakes
-        except (ComponentError, ModelError) as error:
-            mistakes.append(f"{path}: {error}")
+        except FewLabelsError as error:
+            mistakes += [f"{path}: {line}" for line in str(error).split("\n")]
         else:
             print(f"{path}: good (recipe {recipe.hash})")
     for mistake in mistakes:

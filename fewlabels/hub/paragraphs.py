@@ -14,6 +14,7 @@ from fewlabels.models.card import Kind, escape
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.plugins import plugins_of
+from fewlabels.plugins import plugins
 from fewlabels.registry import sources
 from fewlabels.scoring import RetrievalScoring
 from fewlabels.sections import Subset
@@ -218,10 +219,11 @@ def limits(runs: Sequence[Run], model: Embedder | Classifier) -> str:
 
 
 def versions(run: Run, model: Embedder | Classifier) -> str:
-    """Of the packages that trained it, and the plugins that it needs."""
-    about = {"kind", "recipe", "seed", "device", "threads", "processes"}
+    """Of the packages and plugins that trained it, and which of these the model itself needs."""
+    about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
     lines = [f"{escape(k)} {escape(v)}" for k, v in run.start.items() if k not in about]
-    for plugin in plugins_of(model.name, model.blocks):
-        by = f"{plugin.distribution} {plugin.version}" if plugin.distribution else "its own program"
-        lines.append(f"{plugin.kind} {escape(plugin.name)} of {escape(by)}, to be installed")
+    needed = {f"{plugin.kind} {plugin.name}" for plugin in plugins_of(model.name, model.blocks)}
+    for component, by in run.start.get("plugins", plugins(run.recipe)).items():
+        here = ", to be installed" if component in needed else ""
+        lines.append(f"{escape(component)} of {escape(by)}{here}")
     return _list([*lines, f"recipe {run.recipe.hash}"])

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.blocks.insert import Layout, insert
+from fewlabels.contracts import lacks
 from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
 from fewlabels.models.probe import refuse_where_averaged
 from fewlabels.paths import locate, looked_for
@@ -122,6 +123,8 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
             result: nn.Module = make(*(getattr(layout, part) for part in wanted), **options)
         except (TypeError, ValueError) as error:
             raise ModelError(f"block {name!r} after {after!r}: {error}") from error
+        if missing := lacks("block", result):
+            raise ModelError(f"block {name!r} breaks its contract: {missing}")
         return result
 
     try:

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from fewlabels.errors import ModelError
 from fewlabels.models.folder import Plugin
-from fewlabels.registry import Offer, Registry, backbones, blocks
+from fewlabels.registry import Registry, backbones, blocks
 
-OWN = "fewlabels"
 _REGISTRIES: dict[str, Registry] = {"backbone": backbones, "block": blocks}
 
 
@@ -21,20 +20,10 @@ def plugins_of(backbone: str, placed: Iterable[Mapping[str, Any]]) -> list[Plugi
     used |= {("block", str(block["name"])): None for block in placed}
     found = []
     for kind, name in used:
-        offers = _offers(kind, name)
-        if any(offer.entry is not None and offer.distribution == OWN for offer in offers):
-            continue
-        for offer in offers[:1]:
+        if offer := _REGISTRIES[kind].plugin(name):
             by = offer.distribution if offer.entry is not None else None
-            version = offer.version if offer.entry is not None else ""
-            found.append(Plugin(kind=kind, name=name, distribution=by, version=version))
+            found.append(Plugin(kind=kind, name=name, distribution=by, version=offer.version))
     return found
-
-
-def _offers(kind: str, name: str) -> list[Offer]:
-    distribution, _, bare = name.rpartition(":")
-    offers = _REGISTRIES[kind].offers().get(bare, [])
-    return [offer for offer in offers if distribution in ("", offer.distribution)]
 
 
 def check_plugins(plugins: Sequence[Plugin], what: str) -> None:
@@ -47,7 +36,7 @@ def check_plugins(plugins: Sequence[Plugin], what: str) -> None:
         ModelError: naming the distribution to install.
     """
     for plugin in plugins:
-        offers = _offers(plugin.kind, plugin.name)
+        offers = _REGISTRIES[plugin.kind].offered(plugin.name)
         known = any(
             offer.entry is None or plugin.distribution in (None, offer.distribution)
             for offer in offers
