@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError, told
 from fewlabels.imports import add_import
-from fewlabels.plugins import check_plugins
+from fewlabels.plugins import check_noted
 from fewlabels.processes import leave
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
 
@@ -76,7 +76,7 @@ def train(
         if recipe is not None or overrides:
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
         loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
-        check_plugins(loaded, Path(resume), "install the earlier one again, or run the recipe anew")
+        check_noted(loaded, Path(resume), "install the earlier one again, or run the recipe anew")
     elif isinstance(recipe, Recipe):
         if overrides or imports:
             raise FewLabelsError("a loaded recipe is what it is; give load_recipe the overrides")

@@ -70,7 +70,8 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     forward = getattr(component, "forward", None)
     if forward is not None and inspect.isclass(component):
         parameters = list(inspect.signature(forward).parameters.values())[1:]
-        result["x-inputs"] = [p.name for p in parameters if p.default is p.empty]
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        result["x-inputs"] = [p.name for p in named if p.default is p.empty]
     for key in ("supplies", "terms"):
         if hasattr(component, key):
             result[f"x-{key}"] = list(getattr(component, key))

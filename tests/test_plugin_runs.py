@@ -154,6 +154,7 @@ class Fails:
         ("discovery", "Half", "it has one of state_dict and load_state_dict, which go together"),
         ("sources", "Rows", "source 'it' breaks its contract: it has no load"),
         ("losses", "Plain", "loss 'it' breaks its contract: it is no torch.nn.Module"),
+        ("losses", "Block", "loss 'it' breaks its contract: it has no forward"),
         ("blocks", "Block", "block 'it' breaks its contract: it has no forward"),
         ("blocks", "Plain", "block 'it' breaks its contract: it is no torch.nn.Module"),
         ("views", "Fails", "view 'it' failed with OSError: no disk (/"),

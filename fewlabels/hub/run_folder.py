@@ -105,6 +105,11 @@ def check_same(runs: Sequence[Run]) -> None:
                 f"{run.folder} is of another recipe than {first.folder}; give runs that differ in "
                 "their seed alone"
             )
+        if run.start.get("plugins") != first.start.get("plugins"):
+            raise HubError(
+                f"{run.folder} was made with other plugins than {first.folder}, or other versions "
+                "of them; give runs that differ in their seed alone"
+            )
         if run.recipe.seed in seeds:
             raise HubError(f"{run.folder}: seed {run.recipe.seed} is given twice; leave one out")
         seeds.add(run.recipe.seed)

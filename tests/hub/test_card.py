@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,9 @@ def test_runs_of_other_recipes_are_not_averaged(embedders, classifier):
         check_same([one, other])
     with pytest.raises(HubError, match="seed 0 is given twice"):
         check_same([one, one])
+    upgraded = {**one.start, "plugins": {"strategy metric": "lab 0.2"}}
+    with pytest.raises(HubError, match="was made with other plugins than"):
+        check_same([one, replace(one, rows=[upgraded, *one.rows[1:]])])
 
 
 def test_the_top_folder_holds_the_template_that_is_installed():
