@@ -21,7 +21,7 @@ _WHERE = {
     "views": "fewlabels.registry",
 }
 _FOLDERS = ("backbones", "blocks", "discovery", "losses", "strategies")
-"""Each has ``register`` too, as in ``@discovery.register("my_idea")``."""
+"""Each has ``register``, ``get`` and ``names`` too, as in ``@discovery.register("my_idea")``."""
 
 __all__ = ["Classifier", "Embedder", "FewLabelsError", "Index", "load_recipe", "train"]
 __all__ += ["backbones", "blocks", "discovery", "losses", "sources", "strategies", "views"]

@@ -228,4 +228,7 @@ def bare(self):
 
 def test_every_registry_is_a_public_name():
     for plural, registry in REGISTRIES.items():
-        assert getattr(fewlabels, plural).register == registry.register
+        public = getattr(fewlabels, plural)
+        assert public.register == registry.register
+        assert public.get == registry.get
+        assert public.names == registry.names

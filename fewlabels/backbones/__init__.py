@@ -2,4 +2,4 @@
 
 from fewlabels.registry import backbones as _registry
 
-register = _registry.register
+register, get, names = _registry.register, _registry.get, _registry.names

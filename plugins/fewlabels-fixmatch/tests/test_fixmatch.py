@@ -12,11 +12,11 @@ from fewlabels_fixmatch.fixmatch import FixMatch
 from torch import nn
 
 import fewlabels
+from fewlabels import strategies
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.data.views import Pipeline
 from fewlabels.models.running import Running
 from fewlabels.recipe import load_recipe
-from fewlabels.registry import strategies
 
 RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
 

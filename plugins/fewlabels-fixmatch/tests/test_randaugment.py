@@ -6,9 +6,8 @@ import torch
 from fewlabels_fixmatch.randaugment import COLOURS, RandAugment
 from PIL import Image, ImageEnhance, ImageOps
 
-from fewlabels import geometry
+from fewlabels import geometry, views
 from fewlabels.data.views import Pipeline
-from fewlabels.registry import views
 
 
 def rng(seed=0):

@@ -11,9 +11,9 @@ from scipy.stats import entropy
 from sklearn.datasets import make_moons
 
 import fewlabels
+from fewlabels import discovery
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
-from fewlabels.registry import discovery
 
 
 def rng():
