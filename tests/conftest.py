@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from fewlabels.registry import REGISTRIES
+
 
 @pytest.fixture
 def port():
@@ -36,6 +38,15 @@ def in_one_and_two_processes(tmp_path, port):
         return tmp_path / "one" / "recipe", tmp_path / "two" / "recipe"
 
     return run
+
+
+@pytest.fixture(scope="session")
+def built_in():
+    """Loads all components: one first loaded into a test's own registry would be lost with it."""
+    for registry in REGISTRIES.values():
+        for name in registry.names():
+            if not registry.plugin(name):
+                registry.get(name)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_a_stronger_view_is_the_recipes_and_then_more():
     assert torch.equal(look([always]), images.flip(-1) / 255)
 
 
-def test_a_component_that_cannot_be_made_is_named_with_the_line(monkeypatch):
+def test_a_component_that_cannot_be_made_is_named_with_the_line(built_in, monkeypatch):
     monkeypatch.setattr(discovery, "_registered", {})
 
     @discovery.register("it")

@@ -83,7 +83,7 @@ def test_other_programs_get_the_answers_of_the_model(tmp_path, capsys, kind):
 
 
 @pytest.fixture
-def odd(monkeypatch):
+def odd(built_in, monkeypatch):
     """Blocks that no export can follow: one looks at values, one knows that it is exported."""
     monkeypatch.setattr(blocks, "_registered", dict(blocks._registered))
 

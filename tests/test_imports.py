@@ -44,7 +44,7 @@ RECIPE = DIGITS | {
 
 
 @pytest.fixture(autouse=True)
-def fresh(tmp_path, monkeypatch):
+def fresh(tmp_path, built_in, monkeypatch):
     """A current folder; and afterwards nothing that a test has imported or registered."""
     known = dict(sys.modules)
     monkeypatch.setattr(discovery, "_registered", dict(discovery._registered))

@@ -19,7 +19,7 @@ FEWER = ["rounds.rounds=1", "rounds.steps_per_epoch=1"]
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(built_in, monkeypatch):
     """Nothing that a test registers or imports stays."""
     monkeypatch.setattr(discovery, "_registered", dict(discovery._registered))
     yield

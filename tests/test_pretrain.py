@@ -144,7 +144,7 @@ def test_stopped_after_it_the_run_does_not_pretrain_again(tmp_path):
     assert all((one[k] == two[k]).all() for k in one)
 
 
-def test_what_a_strategy_draws_is_the_same_after_pretraining(tmp_path, monkeypatch):
+def test_what_a_strategy_draws_is_the_same_after_pretraining(tmp_path, built_in, monkeypatch):
     class Drawing(MeanTeacher):
         """Has a module beside the student that is drawn at random."""
 

@@ -96,7 +96,7 @@ BROKEN = "import no_such_module_here\n"
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def registry(built_in, monkeypatch):
     """The registry of discoveries, which forgets afterwards what a test has registered."""
     monkeypatch.setattr(REGISTRIES["discovery"], "_registered", {})
     return REGISTRIES["discovery"]

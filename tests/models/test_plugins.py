@@ -60,7 +60,7 @@ def test_a_model_names_the_distribution_that_it_needs(install, tmp_path):
         Embedder.from_pretrained(tmp_path / "m")
 
 
-def test_a_block_of_a_program_is_told_from_a_plugins(install, tmp_path, monkeypatch):
+def test_a_block_of_a_program_is_told_from_a_plugins(install, tmp_path, built_in, monkeypatch):
     monkeypatch.setattr(blocks, "_registered", dict(blocks._registered))
 
     @blocks.register("scale")

@@ -122,7 +122,7 @@ def state(kept):
 
 
 @pytest.fixture
-def subject(monkeypatch):
+def subject(built_in, monkeypatch):
     """Registers a discovery that is right but for some of its attributes."""
 
     def make(attributes):

@@ -246,7 +246,7 @@ MISTAKES = {
 
 
 @pytest.fixture
-def subject(monkeypatch):
+def subject(built_in, monkeypatch):
     """Registers a component that is right but for some of its attributes."""
 
     def make(plural, right, attributes):
@@ -324,7 +324,7 @@ def bare(heads):
     return conformance_bare
 
 
-def test_a_backbone_without_a_classifier_is_told_so(monkeypatch):
+def test_a_backbone_without_a_classifier_is_told_so(built_in, monkeypatch):
     registry = REGISTRIES["backbones"]
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     check = checks_of("backbones")["it_can_become_an_embedder_and_a_classifier"]
@@ -388,7 +388,7 @@ class Same(MultiSimilarity):
 """
 
 
-def test_what_many_processes_would_do_is_said_of_each_strategy(tmp_path, monkeypatch):
+def test_what_many_processes_would_do_is_said_of_each_strategy(tmp_path, built_in, monkeypatch):
     registry, checks = REGISTRIES["strategies"], checks_of("strategies")
     for each in (registry, REGISTRIES["losses"]):
         monkeypatch.setattr(each, "_registered", dict(each._registered))
