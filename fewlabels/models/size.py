@@ -18,12 +18,12 @@ from fewlabels.registry import backbones, blocks
 
 LARGEST_OPTION = 16_384
 """Of whole numbers that a backbone or a block takes."""
-LARGEST_TENSOR = 2**28
-"""Numbers in one feature map of one image (1 GiB)."""
+LARGEST_TENSOR = 2**30
+"""Numbers of one feature map, or of attention among its positions, for one image (4 GiB)."""
 MORE = 2
 """Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
 OPERATIONS = 100
-"""Of a tensor of weights, to make it and to show it one image; most need 10, in an LSTM 50."""
+"""For each tensor of weights, to make it and show it one image; most need 10, an LSTM's 50."""
 
 
 def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
@@ -53,7 +53,7 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
         backbones.get(name)
     for block in config.blocks:
         blocks.get(block.name)
-    weighed = _Weighed(OPERATIONS * len(state) + 5000)
+    weighed = _Weighed(OPERATIONS * len(state) * (1 + len(placed)) + 5000)  # each sees an image
     asked, held = 0, sum(tensor.numel() for tensor in state.values())
     # Any exception: of a plugin's too, which may need numbers.
     with torch.device("meta"), weighed, suppress(Exception):

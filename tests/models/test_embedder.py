@@ -360,8 +360,8 @@ def edit(saved, **changes):
             "describes a far deeper model than the 20 tensors of weights beside it",
         ),
         (
-            {"image_size": 4096},
-            "asks for 536,870,912 numbers in one tensor to see an image of 4096",
+            {"image_size": 2000, "blocks": [{**SAN, "predictor": "attention"}]},
+            "asks for [0-9,]+ numbers in one tensor to see an image of 2000 pixels",
         ),
     ],
 )
