@@ -29,9 +29,10 @@ def rank(
     Raises:
         ModelError: their vectors are not finite.
     """
-    if rows.min(initial=0) < 0 or not np.isfinite(vectors[rows]).all():  # -1: faiss found no more
+    found = vectors[rows]
+    if rows.min(initial=0) < 0 or not np.isfinite(found).all():  # -1: faiss found no more
         raise ModelError("the index holds vectors that are not finite; build it again, or copy it")
-    scores = cosines(vectors[rows], query)
+    scores = cosines(found, query)
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
 
