@@ -13,6 +13,7 @@ from torch import nn
 
 import fewlabels
 from fewlabels import strategies
+from fewlabels.cli import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.data.views import Pipeline
 from fewlabels.models.running import Running
@@ -128,7 +129,9 @@ def test_the_view_stands_in_a_recipe_of_any_strategy_too():
     }  # fmt: skip
 
 
-def test_it_is_listed_with_its_distribution():
-    (offer,) = strategies.offers()["fixmatch"]
-    assert offer.distribution == "fewlabels-fixmatch"
+def test_it_is_listed_with_its_distribution(capsys):
+    assert main(["list", "strategy"]) == 0
+    assert ["fixmatch", "fewlabels-fixmatch"] in [
+        line.split()[:2] for line in capsys.readouterr().out.splitlines()
+    ]
     assert strategies.get("fixmatch") is FixMatch

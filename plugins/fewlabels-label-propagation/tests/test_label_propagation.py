@@ -12,6 +12,7 @@ from sklearn.datasets import make_moons
 
 import fewlabels
 from fewlabels import discovery
+from fewlabels.cli import main
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
 
@@ -121,7 +122,9 @@ def test_the_recipe_runs_and_labels_what_its_budget_allows(tmp_path):
     assert told == [("label_propagation", 20), ("label_propagation", 40)]
 
 
-def test_it_is_listed_with_its_distribution():
-    (offer,) = discovery.offers()["label_propagation"]
-    assert offer.distribution == "fewlabels-label-propagation"
+def test_it_is_listed_with_its_distribution(capsys):
+    assert main(["list", "discovery"]) == 0
+    assert ["label_propagation", "fewlabels-label-propagation"] in [
+        line.split()[:2] for line in capsys.readouterr().out.splitlines()
+    ]
     assert discovery.get("label_propagation") is LabelPropagation
