@@ -98,7 +98,7 @@ def assemble(
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     say = accelerator.print if say is None else say
-    check_made(recipe)  # its views and losses too, before images are read
+    check_made(recipe, ("view", "loss"))  # before images are read, as the others are made
     strategy = build("strategies", recipe.strategy)
     discovery = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
     source = build("sources", recipe.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from fewlabels.models.running import Running
 from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
 from fewlabels.seeds import derive
+
+MADE = ("strategy", "discovery", "source", "view", "loss")
+"""The kinds of component that are made without a model to put them into."""
 
 
 def build(plural: str, spec: Spec, **program: Any) -> Any:
@@ -93,15 +97,18 @@ def _model_options(recipe: Recipe) -> dict[str, Any]:
     return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
 
 
-def check_made(recipe: Recipe) -> None:
+def check_made(recipe: Recipe, kinds: Collection[str] = MADE) -> None:
     """Make each component that is not built in, but for those that are made to measure.
+
+    Args:
+        kinds: of components.
 
     Raises:
         ComponentError: what :func:`build` says of each that cannot be made or lacks something.
     """
     mistakes = []
     for registry, spec in recipe.components:
-        if registry.kind in ("backbone", "block") or not registry.plugin(spec.name):
+        if registry.kind not in kinds or not registry.plugin(spec.name):
             continue
         parameters = inspect.signature(registry.get(spec.name)).parameters.values()
         if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):

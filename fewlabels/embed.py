@@ -58,7 +58,6 @@ def embed_folder(
     for option, value in (("batch-size", batch_size), ("shard", shard)):
         if value < 1:
             raise DataError(f"--{option} {value}: give at least 1")
-    refuse_unwritable(out)
     folder, process = Path(folder), this_process()
     plan: list[Any] = [None]
     embedder = load_embedder(model) if process.is_main_process else None
@@ -67,6 +66,8 @@ def embed_folder(
         stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
         parts = Parts(Path(out), names, stamp)
         joined, found = parts.joined(), parts.finished()
+        if not joined:
+            refuse_unwritable(out)
         todo = [] if joined else [n for n in range(len(parts)) if n not in found]
         for done in [joined] if joined else found.values():
             if done.unreadable and not skip_unreadable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -49,7 +50,7 @@ def failed(what: str, error: Exception) -> ComponentError:
 
 def printable(text: str) -> str:
     """Text from elsewhere in one line, which none of its letters turns around or moves away."""
-    return "".join(c if c.isprintable() else "�" for c in text)
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
 def told(error: FewLabelsError) -> str:

@@ -33,11 +33,11 @@ def check_noted(recipe: Recipe, folder: Path, otherwise: str) -> None:
     """
     try:
         with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-            noted = json.loads(file.readline()).get("plugins", {})
-    except (FileNotFoundError, ValueError):  # it was stopped before the line was whole
+            noted = json.loads(file.readline()).get("plugins", {}).items()
+    except (FileNotFoundError, ValueError, AttributeError):  # stopped before the line was whole
         return
     now = plugins(recipe)
-    for component, then in noted.items():
+    for component, then in noted:
         if (here := now.get(component, then)) != then:
             raise FewLabelsError(
                 f"{folder}: {component} was of {then}, and is of {here} now; {otherwise}"

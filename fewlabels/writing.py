@@ -30,7 +30,7 @@ def refuse_unwritable(out: str | Path) -> None:
     """
     place = Path(out).absolute()
     try:
-        above = next(folder for folder in place.parents if folder.exists())
+        above = next((folder for folder in place.parents if folder.exists()), place)
         place.exists()  # a name that is too long
     except OSError as error:
         raise FewLabelsError(f"{out} cannot be written: {error.strerror}") from error

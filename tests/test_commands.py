@@ -173,6 +173,7 @@ def test_what_is_no_part_is_left_alone(place, few):
     [
         {"file": ["a"]},
         {"file": ["a"], "embedding": ["x"]},
+        {"file": ["a"], "embedding": pa.array([[1.0] * 8], pa.list_(pa.float32(), 8)), "x": [1]},
         {"file": [1], "embedding": pa.array([[1.0] * 8], pa.list_(pa.float32(), 8))},
         {"file": ["a"], "embedding": pa.array([[1.0] * 8], pa.list_(pa.float64(), 8))},
         {"file": ["a"], "embedding": pa.array([None], pa.list_(pa.float32(), 8))},
@@ -323,6 +324,7 @@ def test_a_strangers_ids_do_not_move_the_cursor(place, tmp_path, capsys, monkeyp
         ("predict kinds photos -o whole.parquet", "whole.parquet is there, and may hold labels of yours"),
         ("predict kinds gone -o x.csv", "gone: no such folder"),
         ("predict kinds photos -o model/config.json/x", "config.json is no folder that you may write"),
+        ("predict kinds photos -o /", "/ is there, and may hold labels of yours"),
         (f"predict kinds photos -o {'x' * 300}", "cannot be written: File name too long"),
         ("predict run photos -o x.csv", "this is a run, whose model is in run/model: give that"),
     ],

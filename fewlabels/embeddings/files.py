@@ -104,14 +104,12 @@ def read_table(file: Path) -> pa.Table:
     try:
         with pq.ParquetFile(file) as opened:
             table = opened.read()
-        kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
-        names, vectors = kinds.get("file"), kinds.get("embedding")
-        if names != pa.string() or vectors != pa.list_(
-            pa.float32(), getattr(vectors, "list_size", 1)
-        ):
-            raise ValueError(
-                f"its columns are {table.schema.to_string(show_schema_metadata=False)}"
-            )
+        names, types = table.schema.names, table.schema.types
+        if names != ["file", "embedding"] or types != [
+            pa.string(),
+            pa.list_(pa.float32(), getattr(types[1], "list_size", 1)),
+        ]:
+            raise ValueError(f"its columns are {', '.join(map(str, table.schema))}")
         numbers = [chunk.flatten() for chunk in table["embedding"].chunks]
         if any(each.null_count for each in (*table.columns, *numbers)):
             raise ValueError("a value is missing")

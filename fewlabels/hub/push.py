@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fewlabels.models.fetch import CARD, WANTED
 from fewlabels.models.saved import load_model
 from fewlabels.models.send import check_name, send
 from fewlabels.report import neighbours
-from fewlabels.writing import new_file, refuse_existing
+from fewlabels.writing import new_file, refuse_existing, refuse_unwritable
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -50,6 +51,8 @@ def push(
         ModelError: a model that does not load, so that nobody could load it.
     """
     check_name(repo)
+    if card is not None:
+        refuse_unwritable(card)
     folder = Path(folder)
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
@@ -88,8 +91,9 @@ def push(
 
 
 def _write_card(file: Path, text: str) -> None:
-    if file.is_file() and file.read_bytes() == text.encode():
-        return  # of the same push before
+    with suppress(OSError):  # what cannot be read is not to be overwritten either
+        if file.is_file() and file.read_bytes() == text.encode():
+            return  # of the same push before
     refuse_existing(str(file), "a card of yours")
     with new_file(str(file)) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")

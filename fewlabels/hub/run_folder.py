@@ -105,7 +105,8 @@ def check_same(runs: Sequence[Run]) -> None:
                 f"{run.folder} is of another recipe than {first.folder}; give runs that differ in "
                 "their seed alone"
             )
-        if run.start.get("plugins") != first.start.get("plugins"):
+        noted, other = run.start.get("plugins"), first.start.get("plugins")
+        if None not in (noted, other) and noted != other:  # older runs did not note them
             raise HubError(
                 f"{run.folder} was made with other plugins than {first.folder}, or other versions "
                 "of them; give runs that differ in their seed alone"

@@ -66,7 +66,7 @@ class ImageConfig(SavedConfig):
     mean: Three
     std: ThreePositive
     backbone_options: dict[str, Any]
-    blocks: Annotated[list[PlacedBlock], Len(0, 64)] = []
+    blocks: list[PlacedBlock] = []
     plugins: list[Plugin] = []
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,21 +20,25 @@ from fewlabels.registry import backbones, blocks
 
 LARGEST_OPTION = 16_384
 """Of whole numbers that a backbone or a block takes."""
-LARGEST_TENSOR = 2**30
-"""Numbers of one feature map, or of attention among its positions, for one image (4 GiB)."""
+MOST_BLOCKS = 64
+LARGEST_TENSOR = 2**29
+"""Numbers of one feature map of one image (2 GiB)."""
 MORE = 2
 """Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
-OPERATIONS = 100
-"""For each tensor of weights, to make it and show it one image; most need 10, an LSTM's 50."""
+OPERATIONS = 500
+"""For each tensor of weights, to make it and show it one image; most need 10, a MaxViT 200."""
 
 
 def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse gigantic numbers in the options of a backbone and of its blocks.
+    """Refuse gigantic numbers in the options of a backbone and of its blocks, and in their count.
 
     Raises:
         ModelError: so.
     """
-    for key, value in _numbers({"backbone_options": options, "blocks": list(placed)}):
+    placed = list(placed)
+    if len(placed) > MOST_BLOCKS:
+        raise ModelError(f"blocks: {len(placed)} of them: expected at most {MOST_BLOCKS}")
+    for key, value in _numbers({"backbone_options": options, "blocks": placed}):
         if abs(value) > LARGEST_OPTION:
             raise ModelError(f"{key}: {value}: expected at most {LARGEST_OPTION}")
 
@@ -56,7 +62,7 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
     weighed = _Weighed(OPERATIONS * len(state) * (1 + len(placed)) + 5000)  # each sees an image
     asked, held = 0, sum(tensor.numel() for tensor in state.values())
     # Any exception: of a plugin's too, which may need numbers.
-    with torch.device("meta"), weighed, suppress(Exception):
+    with torch.device("meta"), _Fused(), weighed, suppress(Exception):
         for asked in _numbers_asked(config, placed):
             if asked > MORE * held:
                 break
@@ -107,6 +113,22 @@ def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> 
 
 class _TooManyError(Exception):
     """Ends what would go on for hours."""
+
+
+class _Fused(TorchFunctionMode):
+    """Attention without its weights (N, N), which torch holds of meta tensors alone."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is not scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = {**dict(zip(("query", "key", "value"), args)), **(kwargs or {})}
+        return given["query"].new_empty(*given["query"].shape[:-1], given["value"].shape[-1])
 
 
 class _Weighed(TorchDispatchMode):

@@ -147,6 +147,9 @@ def test_runs_of_other_recipes_are_not_averaged(embedders, classifier):
         check_same([one, other])
     with pytest.raises(HubError, match="seed 0 is given twice"):
         check_same([one, one])
+    older = {key: value for key, value in one.start.items() if key != "plugins"}
+    second = replace(one, recipe=replace(one.recipe, seed=1))
+    check_same([one, replace(second, rows=[older, *one.rows[1:]])])
     upgraded = {**one.start, "plugins": {"strategy metric": "lab 0.2"}}
     with pytest.raises(HubError, match="was made with other plugins than"):
         check_same([one, replace(one, rows=[upgraded, *one.rows[1:]])])

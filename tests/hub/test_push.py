@@ -107,6 +107,9 @@ def test_a_dry_run_tells_names_and_sizes_and_asks_nothing(hub, client, embedders
     assert code == 2
     assert card.read_text() == "mine"
     assert "card.md is there, and may hold a card of yours" in told
+    code, told = client(command, embedders[0], "--repo", "lab/dry", "--card", "x" * 300)
+    assert code == 2
+    assert "cannot be written: File name too long" in told
     assert hub.asked == []
 
 

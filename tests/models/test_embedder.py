@@ -15,7 +15,10 @@ from torch.nn.functional import normalize
 
 from fewlabels.contracts import write_side
 from fewlabels.errors import ModelError
+from fewlabels.models.backbone import make_backbone
 from fewlabels.models.embedder import Embedder
+from fewlabels.models.folder import EmbedderConfig
+from fewlabels.models.size import check_size
 from fewlabels.paths import locate
 from fewlabels.registry import sources
 
@@ -353,7 +356,10 @@ def edit(saved, **changes):
             {"blocks": [SAN, {"name": "san", "after": "conv1", "hidden": 16384}]},
             "describes a model of",
         ),
-        ({"blocks": [{"name": "cbam", "after": "conv2"}] * 65}, "blocks: .*at most 64 items"),
+        (
+            {"blocks": [{"name": "cbam", "after": "conv2"}] * 65},
+            "blocks: 65 of them: expected at most 64",
+        ),
         ({"embedding_size": 65_536}, "describes a model of"),
         (
             {"backbone": "resnet18", "backbone_options": {"layers": [16_384] * 4}},
@@ -369,6 +375,22 @@ def test_a_config_that_is_not_ours_is_a_sentence(saved, changes, sentence):
     edit(saved, **changes)
     with pytest.raises(ModelError, match=sentence):
         Embedder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("maxvit_tiny_tf_512", 512, {}),  # operations by the thousand for each table of positions
+        ("vit_small_patch16_224", 2048, {"depth": 1}),  # attention that is never held whole
+    ],
+)
+def test_a_model_for_large_images_is_not_too_large(name, size, options):
+    more = {"image_size": size, "backbone_options": options, "normalize": True}
+    pixels = {"crop_pct": 0.9, "interpolation": "bicubic", "mean": (0, 0, 0), "std": (1, 1, 1)}
+    config = EmbedderConfig(backbone=name, pooling=None, embedding_size=None, **more, **pixels)
+    with torch.device("meta"):
+        state = make_backbone(name, image_size=size, options=options).state_dict()
+    check_size(config, state)
 
 
 def test_an_image_that_would_fill_the_memory_is_a_sentence():
