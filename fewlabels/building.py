@@ -20,7 +20,7 @@ from fewlabels.recipe import Recipe, Spec
 from fewlabels.registry import REGISTRIES
 from fewlabels.seeds import derive
 
-MADE = ("strategy", "discovery", "source", "view", "loss")
+ALONE = ("strategy", "discovery", "source", "view", "loss")
 """The kinds of component that are made without a model to put them into."""
 
 
@@ -97,7 +97,7 @@ def _model_options(recipe: Recipe) -> dict[str, Any]:
     return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
 
 
-def check_made(recipe: Recipe, kinds: Collection[str] = MADE) -> None:
+def check_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
     """Make each component that is not built in, but for those that are made to measure.
 
     Args:

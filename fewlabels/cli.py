@@ -15,7 +15,7 @@ from pathlib import Path
 from fewlabels import embed
 from fewlabels.commands import components, images, models, recipes
 from fewlabels.commands.new import new_plugin
-from fewlabels.errors import FewLabelsError, told
+from fewlabels.errors import FewLabelsError, for_terminal
 from fewlabels.imports import add_import, import_modules
 
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return dispatch(given)
     except FewLabelsError as error:
-        print(told(error), file=sys.stderr)
+        print(for_terminal(error), file=sys.stderr)
         return 2
 
 

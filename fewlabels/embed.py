@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabels.errors import DataError, FewLabelsError, ModelError, told
+from fewlabels.errors import DataError, FewLabelsError, ModelError, for_terminal
 from fewlabels.imports import add_import, import_modules
 from fewlabels.processes import leave, this_process
 from fewlabels.writing import refuse_unwritable
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(parser.parse_args(arguments))
     except FewLabelsError as error:
-        print(told(error), file=sys.stderr)
+        print(for_terminal(error), file=sys.stderr)
         return 2
     return 0
 

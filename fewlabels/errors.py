@@ -53,7 +53,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
-def told(error: FewLabelsError) -> str:
+def for_terminal(error: FewLabelsError) -> str:
     """A mistake for the terminal: a name in it may be a stranger's."""
     return "\n".join(printable(line) for line in str(error).split("\n"))
 

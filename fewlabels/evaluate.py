@@ -87,12 +87,14 @@ def evaluate_model(
     rows = scoring.rows_of(scoring.ask("trained", 0, see), "trained", pixels)
     if not rows:
         known = int((truth[split.test] >= 0).sum())
+        if known and isinstance(model, Classifier):
+            raise DataError(
+                f"nothing can be scored: the {known} test images of known classes are those that "
+                "it was trained on; name others with --data"
+            )
         raise DataError(
-            f"nothing can be scored: the {known} test images of known classes are those that it "
-            "was trained on; name others with --data"
-            if known and isinstance(model, Classifier)
-            else "nothing can be scored: no test images of known classes; put them into one folder "
-            "a class, name a table of their labels (data.labels_csv), or widen data.test"
+            "nothing can be scored: no test images of known classes; put them into one folder a "
+            "class, name a table of their labels (data.labels_csv), or widen data.test"
         )
     for row in rows:
         del row["kind"], row["model"], row["told"]

@@ -21,7 +21,7 @@ def plugins(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def check_noted(recipe: Recipe, folder: Path, otherwise: str) -> None:
+def refuse_other_plugins(recipe: Recipe, folder: Path, otherwise: str) -> None:
     """Refuse to go on with a run, or to take its result, where its plugins are others by now.
 
     Args:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabels.errors import FewLabelsError, told
+from fewlabels.errors import FewLabelsError, for_terminal
 from fewlabels.imports import add_import
-from fewlabels.plugins import check_noted
+from fewlabels.plugins import refuse_other_plugins
 from fewlabels.processes import leave
 from fewlabels.recipe import Recipe, load_recipe, recipe_from
 
@@ -76,7 +76,9 @@ def train(
         if recipe is not None or overrides:
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
         loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
-        check_noted(loaded, Path(resume), "install the earlier one again, or run the recipe anew")
+        refuse_other_plugins(
+            loaded, Path(resume), "install the earlier one again, or run the recipe anew"
+        )
     elif isinstance(recipe, Recipe):
         if overrides or imports:
             raise FewLabelsError("a loaded recipe is what it is; give load_recipe the overrides")
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train(given.recipe, given.overrides, given.out, given.resume, given.imports)
     except FewLabelsError as error:
-        print(told(error), file=sys.stderr)
+        print(for_terminal(error), file=sys.stderr)
         return 2
     leave()
     return 0

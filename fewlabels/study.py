@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.imports import changed
-from fewlabels.plugins import check_noted
+from fewlabels.plugins import refuse_other_plugins
 from fewlabels.recipe import Recipe, load_recipe
 
 CERTAIN = 0.95
@@ -150,7 +150,7 @@ def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"
             )
-        check_noted(recipe, folder, "remove the folder, or choose another --runs")
+        refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
         if (lines := _lines(folder))[-1:] and lines[-1]["kind"] == "end":
             return lines
     from fewlabels.assembly import assemble  # imports torch: only once the recipes stand

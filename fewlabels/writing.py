@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from fewlabels.errors import FewLabelsError
 
 
-def refuse_existing(out: str, holds: str = "something of yours") -> None:
+def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
     """Say so before any work is done.
 
     Raises:
@@ -39,7 +39,7 @@ def refuse_unwritable(out: str | Path) -> None:
 
 
 @contextmanager
-def new_file(out: str) -> Iterator[Path]:
+def new_file(out: str | Path) -> Iterator[Path]:
     """A draft to write, which is moved to ``out`` at the end; after an error it is gone.
 
     It has the name of ``out``, in a folder of its own beside it.

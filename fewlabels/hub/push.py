@@ -94,8 +94,8 @@ def _write_card(file: Path, text: str) -> None:
     with suppress(OSError):  # what cannot be read is not to be overwritten either
         if file.is_file() and file.read_bytes() == text.encode():
             return  # of the same push before
-    refuse_existing(str(file), "a card of yours")
-    with new_file(str(file)) as draft:
+    refuse_existing(file, "a card of yours")
+    with new_file(file) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 

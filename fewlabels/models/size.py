@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -118,13 +118,7 @@ class _TooManyError(Exception):
 class _Fused(TorchFunctionMode):
     """Attention without its weights (N, N), which torch holds of meta tensors alone."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         given = {**dict(zip(("query", "key", "value"), args)), **(kwargs or {})}
@@ -138,13 +132,7 @@ class _Weighed(TorchDispatchMode):
         super().__init__()
         self.most, self.operations, self.largest = most, 0, 0
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
         if self.operations > self.most:
             raise _TooManyError
