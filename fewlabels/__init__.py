@@ -10,39 +10,48 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_PUBLIC = {
     "Classifier": "fewlabels.models.classifier",
     "Embedder": "fewlabels.models.embedder",
     "FewLabelsError": "fewlabels.errors",
-    "Index": "fewlabels.index.index",
-    "load_recipe": "fewlabels.recipe",
+    "Index": "fewlabels.search.index",
+    "backbones": "fewlabels.registry",
+    "blocks": "fewlabels.registry",
+    "discovery": "fewlabels.registry",
+    "load_recipe": "fewlabels.recipe.recipe",
+    "losses": "fewlabels.registry",
     "sources": "fewlabels.registry",
-    "train": "fewlabels.run",
+    "strategies": "fewlabels.registry",
+    "train": "fewlabels.runs.train",
     "views": "fewlabels.registry",
 }
-_FOLDERS = ("backbones", "blocks", "discovery", "losses", "strategies")
-"""Each has ``register``, ``get`` and ``names`` too, as in ``@discovery.register("my_idea")``."""
+"""The public names, and the module that each is imported from."""
 
 __all__ = ["Classifier", "Embedder", "FewLabelsError", "Index", "load_recipe", "train"]
 __all__ += ["backbones", "blocks", "discovery", "losses", "sources", "strategies", "views"]
 
 if TYPE_CHECKING:
-    from fewlabels import backbones, blocks, discovery, losses, strategies
     from fewlabels.errors import FewLabelsError
-    from fewlabels.index.index import Index
     from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
-    from fewlabels.recipe import load_recipe
-    from fewlabels.registry import sources, views
-    from fewlabels.run import train
+    from fewlabels.recipe.recipe import load_recipe
+    from fewlabels.registry import (
+        backbones,
+        blocks,
+        discovery,
+        losses,
+        sources,
+        strategies,
+        views,
+    )
+    from fewlabels.runs.train import train
+    from fewlabels.search.index import Index
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FOLDERS:
-        return importlib.import_module(f"fewlabels.{name}")
-    if name not in _WHERE:
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'fewlabels' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,8 @@ import pytest
 
 from fewlabels.registry import REGISTRIES
 
+pytest_plugins = ["hub_fixtures"]
+
 
 @pytest.fixture
 def port():

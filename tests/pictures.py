@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fewlabels import geometry
+from fewlabels.ops import geometry
 
 
 def texture(seed, size=256):

@@ -14,8 +14,8 @@ from fewlabels.contracts.data import (
     ViewFunction,
 )
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool, breach
-from fewlabels.contracts.interface import GIVEN, lacks
-from fewlabels.contracts.models import (
+from fewlabels.contracts.members import GIVEN, lacks
+from fewlabels.contracts.outputs import (
     LOSS_INPUTS,
     Memory,
     Output,

@@ -15,7 +15,7 @@ from fewlabels.contracts.discovery import Pairs
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fewlabels.ramps import Ramp
+    from fewlabels.contracts.ramp import Ramp
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Images: where they come from, which of them train, in which order and through which views."""
+"""Images from any place become batches of pixels: decoding, splits, order, view pipeline."""

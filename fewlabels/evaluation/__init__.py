@@ -1,1 +1,1 @@
-"""How well a model does: retrieval now, classification later."""
+"""Scores of a model on labelled images, and tables and pictures of them."""

@@ -10,8 +10,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fewlabels.clustering import kmeans
 from fewlabels.errors import DataError
+from fewlabels.ops.kmeans import kmeans
 
 
 @torch.no_grad()

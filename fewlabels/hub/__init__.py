@@ -1,1 +1,1 @@
-"""Model cards, and runs pushed to the Hugging Face Hub."""
+"""Files to and from the Hugging Face Hub, with its errors as sentences."""

@@ -1,1 +1,1 @@
-"""Models that a run trains, and what keeps or averages them."""
+"""Embedder, Classifier and Composition; how they are saved and loaded."""

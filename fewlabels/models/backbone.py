@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fewlabels.blocks.insert import Layout, insert
 from fewlabels.contracts import lacks
 from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
-from fewlabels.models.probe import refuse_where_averaged
-from fewlabels.paths import locate, looked_for
+from fewlabels.files import locate, looked_for
+from fewlabels.models.insert import Layout, insert
+from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.registry import backbones, blocks
 
 # What timm.create_model takes for itself. A config.json from elsewhere must not reach a file or the

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.contracts import Output, collect_side
+from fewlabels.data.decode import Images
 from fewlabels.errors import ModelError
-from fewlabels.models.folder import ClassifierConfig
 from fewlabels.models.image_model import ImageModel
-from fewlabels.models.images import Images
+from fewlabels.models.saved_folder import ClassifierConfig
 
 
 class Classifier(ImageModel):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from fewlabels.contracts import Output, collect_side
+from fewlabels.contracts.outputs import LARGEST_EMBEDDING
+from fewlabels.data.decode import Images
 from fewlabels.errors import ModelError
-from fewlabels.models.folder import EmbedderConfig
 from fewlabels.models.image_model import ImageModel
-from fewlabels.models.images import Images
-from fewlabels.sections import LARGEST_EMBEDDING
+from fewlabels.models.saved_folder import EmbedderConfig
 
 
 class Embedder(ImageModel):

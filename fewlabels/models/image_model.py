@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from typing_extensions import Self
 
+from fewlabels.contracts.outputs import LARGEST_IMAGE, SMALLEST_CROP
+from fewlabels.data import decode as pixels
 from fewlabels.data.pixels import centre
 from fewlabels.errors import FewLabelsError, ModelError
-from fewlabels.models import folder as folders
-from fewlabels.models import images as pixels
+from fewlabels.hub.card_text import short_card
+from fewlabels.hub.download import CARD, fetch
+from fewlabels.hub.model_files import CONFIG, WEIGHTS
+from fewlabels.hub.upload import check_name, send
+from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
-from fewlabels.models.card import short_card
-from fewlabels.models.fetch import CARD, fetch
-from fewlabels.models.plugins import check_plugins, plugins_of
-from fewlabels.models.send import check_name, send
-from fewlabels.models.size import check_options, check_size
-from fewlabels.sections import LARGEST_IMAGE, SMALLEST_CROP
+from fewlabels.models.required_plugins import check_plugins, plugins_of
+from fewlabels.models.size_limits import check_options, check_size
 
 
 class ImageModel(nn.Module):
@@ -217,9 +218,7 @@ class ImageModel(nn.Module):
         check_name(repo)
         with TemporaryDirectory() as made:
             self.save_pretrained(made)
-            files: dict[str, Path | bytes] = {
-                name: Path(made) / name for name in (folders.CONFIG, folders.WEIGHTS)
-            }
+            files: dict[str, Path | bytes] = {name: Path(made) / name for name in (CONFIG, WEIGHTS)}
             files[CARD] = short_card(repo, self.config.model_fields["kind"].default).encode()
             return send(files, repo, private, "Model saved by fewlabels")
 
@@ -253,11 +252,10 @@ class ImageModel(nn.Module):
             check_size(config, state)
             model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
         except FewLabelsError as error:
-            raise ModelError(f"{what}/{folders.CONFIG}: {error}") from error
+            raise ModelError(f"{what}/{CONFIG}: {error}") from error
         except Exception as error:  # options from elsewhere can make a constructor fail in any way
             raise ModelError(
-                f"{what}/{folders.CONFIG}: no model can be made of it: "
-                f"{type(error).__name__}: {error}"
+                f"{what}/{CONFIG}: no model can be made of it: {type(error).__name__}: {error}"
             ) from error
-        load_exactly(model, state, f"{what}/{folders.WEIGHTS}")
+        load_exactly(model, state, f"{what}/{WEIGHTS}")
         return model.eval()

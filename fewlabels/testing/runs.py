@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 import fewlabels
-from fewlabels.recipe import Recipe, recipe_from
+from fewlabels.recipe.recipe import Recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.testing.subject import Subject
 
@@ -195,7 +195,7 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
 
 
 def _start_two(words: list[str], seconds: int) -> str:
-    """What the processes of two of ``fewlabels.testing.two`` that failed have printed."""
+    """What the processes of two of ``fewlabels.testing.two_processes`` that failed have printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -215,7 +215,7 @@ def _start_two(words: list[str], seconds: int) -> str:
         with file.open("w") as printed:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "fewlabels.testing.two", *words],
+                    [sys.executable, "-m", "fewlabels.testing.two_processes", *words],
                     env={**same, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdout=printed,
                     stderr=subprocess.STDOUT,

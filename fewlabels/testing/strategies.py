@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import fewlabels
+from fewlabels.runs.train import Result
 from fewlabels.testing.runs import Run, in_two_processes, run_of
 from fewlabels.testing.subject import Checks, Subject
 
@@ -71,7 +72,7 @@ def a_stopped_run_goes_on_bit_for_bit(subject: Subject) -> None:
 def what_is_saved_can_be_loaded_and_used(subject: Subject) -> None:
     """The run folder's model embeds images, or tells classes apart."""
     run = run_of(subject)
-    result = fewlabels.run.Result(run.folder, [])
+    result = Result(run.folder, [])
     images = sorted(run.data.rglob("*.png"))[:3]
     task = subject.component.task  # type: ignore[attr-defined]
     found = (

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewlabels.contracts import lacks
+from fewlabels.recipe.component_schema import component_schema, options_model
 from fewlabels.registry import Registry
-from fewlabels.schema import component_schema, options_model
-from fewlabels.signature import options
+from fewlabels.registry.signature import options
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from scipy.sparse.linalg import cg
 
 from fewlabels import discovery
 from fewlabels.contracts import Discovered, Needs, Pool
-from fewlabels.discovery.centres import unit
-from fewlabels.discovery.select import pick
 from fewlabels.errors import DataError
+from fewlabels.ops.centres import unit
+from fewlabels.ops.selection import pick
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 

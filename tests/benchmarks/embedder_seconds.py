@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from fewlabels import Embedder
-from fewlabels.models.running import set_training
+from fewlabels.models.modes import set_training
 
 EARLY = ("conv_stem", "bn1", "blocks.0", "blocks.1")
 

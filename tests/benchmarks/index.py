@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from fewlabels import Index
-from fewlabels.index.index import Found
+from fewlabels.search.index import Found
 
 IMAGES, QUERIES, WIDTH, CENTRES = 100_000, 1_000, 128, 5_000
 

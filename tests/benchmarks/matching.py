@@ -17,13 +17,13 @@ import numpy as np
 from accelerate import Accelerator
 
 from fewlabels import Embedder
+from fewlabels.components.discovery.kmeans import KMeans
+from fewlabels.components.discovery.matching import Matching, candidates
+from fewlabels.components.sources.parquet import Parquet
 from fewlabels.contracts import Pool
 from fewlabels.data.pixels import Pixels, Selected
-from fewlabels.data.sources import Parquet
-from fewlabels.diagnostics import of_pairs
-from fewlabels.discovery.kmeans import KMeans
-from fewlabels.discovery.matching import Matching, candidates
-from fewlabels.evaluation.embedding import extract
+from fewlabels.evaluation.discovery_quality import of_pairs
+from fewlabels.evaluation.extract import extract
 
 
 def features(records, rows: np.ndarray, size: int) -> np.ndarray:

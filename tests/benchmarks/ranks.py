@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewlabels.components.discovery.confined_entropy import ConfinedEntropy
 from fewlabels.contracts import Pool
-from fewlabels.discovery.confined_entropy import ConfinedEntropy
 
 UNLABELLED, LABELLED, WIDTH, CLASSES, ROWS = 50_000, 4_000, 128, 10, 2_396
 

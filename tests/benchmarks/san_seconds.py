@@ -16,10 +16,10 @@ import time
 import torch
 
 from fewlabels import Embedder
-from fewlabels.blocks import assembly_weights as weighing
-from fewlabels.blocks.insert import layout_after
+from fewlabels.components.blocks import san_weights as weighing
+from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.contracts import collect_terms
-from fewlabels.losses.multi_similarity import MultiSimilarity
+from fewlabels.models.insert import layout_after
 
 TURNS = 15
 

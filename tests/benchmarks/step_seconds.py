@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import fewlabels
 from fewlabels.models.classifier import Classifier
-from fewlabels.training import Training
+from fewlabels.training.phase import Training
 
 STEPS = 6
 RECIPE = {

@@ -3,7 +3,7 @@ import pytest
 
 from fewlabels.data.order import class_balanced, shuffled
 from fewlabels.errors import DataError
-from fewlabels.seeds import generator
+from fewlabels.ops.seeds import generator
 
 
 def test_batches_hold_the_same_number_of_images_of_each_class():

@@ -8,7 +8,7 @@ from torch import nn
 from fewlabels.contracts import Output
 from fewlabels.data.pixels import Pixels, centre
 from fewlabels.errors import DataError
-from fewlabels.evaluation.embedding import extract
+from fewlabels.evaluation.extract import extract
 
 
 def to_tensor(image):

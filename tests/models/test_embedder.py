@@ -15,11 +15,11 @@ from torch.nn.functional import normalize
 
 from fewlabels.contracts import write_side
 from fewlabels.errors import ModelError
+from fewlabels.files import locate
 from fewlabels.models.backbone import make_backbone
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.folder import EmbedderConfig
-from fewlabels.models.size import check_size
-from fewlabels.paths import locate
+from fewlabels.models.saved_folder import EmbedderConfig
+from fewlabels.models.size_limits import check_size
 from fewlabels.registry import sources
 
 LITE0 = locate("weights/tf_efficientnet_lite0.safetensors")
@@ -454,7 +454,7 @@ def test_loading_downloads_nothing(saved, monkeypatch):
 
 def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
     before = Embedder.from_pretrained(saved).state_dict()
-    monkeypatch.setattr("fewlabels.models.folder.save_file", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("fewlabels.models.saved_folder.save_file", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         small(embedding_size=8).save_pretrained(saved)
     after = Embedder.from_pretrained(saved).state_dict()

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fewlabels.components.strategies.mean_teacher import MeanTeacher
+from fewlabels.components.strategies.semi_supervised import forward, images_of
 from fewlabels.contracts import Records, write_term
 from fewlabels.registry import REGISTRIES
-from fewlabels.strategies.mean_teacher import MeanTeacher
-from fewlabels.strategies.semi import forward, images_of
 from fewlabels.testing import runs
 from fewlabels.testing.subject import Subject
 
@@ -354,7 +354,7 @@ def test_what_is_right_passes(subject, plural, right):
 
 TWO = """
 from fewlabels import strategies
-from fewlabels.strategies.supervised import Supervised
+from fewlabels.components.strategies.supervised import Supervised
 
 
 @strategies.register("of_one_process")
@@ -379,7 +379,7 @@ class Differs(Supervised):
 
 LOSS = """
 from fewlabels import losses
-from fewlabels.losses.multi_similarity import MultiSimilarity
+from fewlabels.components.losses.multi_similarity import MultiSimilarity
 
 
 @losses.register("of_another_module")

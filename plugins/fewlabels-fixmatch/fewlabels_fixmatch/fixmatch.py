@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fewlabels import strategies
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
-from fewlabels.data.views import Share
-from fewlabels.ramps import Ramp
-from fewlabels.strategies.semi import (
+from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
@@ -21,6 +18,9 @@ from fewlabels.strategies.semi import (
     images_of,
     required,
 )
+from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.ops.draws import Share
 from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
 fewlabels_api = 1  # the version of the contracts that this is written for

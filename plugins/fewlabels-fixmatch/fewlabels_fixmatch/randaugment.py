@@ -11,8 +11,9 @@ from annotated_types import Ge, MinLen
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from fewlabels import geometry, views
-from fewlabels.data.views import Share, between
+from fewlabels import views
+from fewlabels.ops import geometry
+from fewlabels.ops.draws import Share, spread_draws
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 
@@ -81,7 +82,7 @@ class RandAugment:
         """Of each operation in turn: its number, and its strength from -1 to 1; (B,) each."""
         for which, strength in draws[:, : 2 * self.count].T.split(2):
             number = (which * len(self.operations)).long()
-            yield number, between(strength, -self.magnitude, self.magnitude)
+            yield number, spread_draws(strength, -self.magnitude, self.magnitude)
 
     def matrix(self, draws: Tensor, side: int) -> Tensor:
         """The maps of turns, shears and shifts, source -> view."""

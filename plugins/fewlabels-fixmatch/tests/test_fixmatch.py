@@ -13,11 +13,11 @@ from torch import nn
 
 import fewlabels
 from fewlabels import strategies
-from fewlabels.cli import main
+from fewlabels.cli.main import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
-from fewlabels.data.views import Pipeline
-from fewlabels.models.running import Running
-from fewlabels.recipe import load_recipe
+from fewlabels.data.view_pipeline import Pipeline
+from fewlabels.recipe.recipe import load_recipe
+from fewlabels.training.modules import Running
 
 RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
 

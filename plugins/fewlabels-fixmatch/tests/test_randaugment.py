@@ -6,8 +6,9 @@ import torch
 from fewlabels_fixmatch.randaugment import COLOURS, RandAugment
 from PIL import Image, ImageEnhance, ImageOps
 
-from fewlabels import geometry, views
-from fewlabels.data.views import Pipeline
+from fewlabels import views
+from fewlabels.data.view_pipeline import Pipeline
+from fewlabels.ops import geometry
 
 
 def rng(seed=0):

@@ -22,7 +22,8 @@ import numpy as np
 
 from fewlabels import discovery, sources
 from fewlabels.contracts import Pool
-from fewlabels.study import compare, seeds_of
+from fewlabels.runs.study import seeds_of
+from fewlabels.runs.study_table import compare
 
 IMAGES, LABELS, BUDGET = 5000, 4, 500
 Row = tuple[str, dict[str, Any]]  # a discovery and its options

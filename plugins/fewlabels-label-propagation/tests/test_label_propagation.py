@@ -12,7 +12,7 @@ from sklearn.datasets import make_moons
 
 import fewlabels
 from fewlabels import discovery
-from fewlabels.cli import main
+from fewlabels.cli.main import main
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
 

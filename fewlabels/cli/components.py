@@ -1,0 +1,105 @@
+"""Commands about what a recipe may name: list, show, schema."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fewlabels.cli.models import show_model
+from fewlabels.cli.options import add_import_option
+from fewlabels.errors import ComponentError
+from fewlabels.registry import REGISTRIES, find_registry
+from fewlabels.registry.user_code import import_modules
+
+
+def add_commands(commands: Any) -> None:
+    """Declare ``list``, ``show`` and ``schema``."""
+    listing = commands.add_parser("list", help="names that a recipe may use, and who offers them")
+    listing.add_argument("kind", nargs="?", help="as in losses; all kinds if left out")
+    add_import_option(listing)
+    listing.set_defaults(run_command=run_list)
+    show = commands.add_parser("show", help="what a component or a saved model is")
+    show.add_argument("what", help="a kind of component, as loss; or a model's folder or Hub name")
+    show.add_argument("name", nargs="?", help="the component's, as multi_similarity")
+    add_import_option(show)
+    show.set_defaults(run_command=run_show)
+    schema = commands.add_parser("schema", help="print the JSON schema of recipes")
+    schema.add_argument("--write", action="store_true", help="renew the committed schema.json")
+    schema.set_defaults(run_command=run_schema)
+
+
+def run_list(given: argparse.Namespace) -> None:
+    """``fewlabels list``."""
+    import_modules(given.imports, Path())
+    list_components(given.kind)
+
+
+def run_show(given: argparse.Namespace) -> None:
+    """``fewlabels show``: a component where two words are given, else a saved model."""
+    import_modules(given.imports, Path(given.what).parent)
+    if given.name is None:
+        show_model(given.what)
+    else:
+        show_component(given.what, given.name)
+
+
+def run_schema(given: argparse.Namespace) -> None:
+    """``fewlabels schema``."""
+    show_schema(given.write)
+
+
+def list_components(kind: str | None) -> None:
+    """Print names with the distributions that offer them.
+
+    Of what is ours nothing is imported. What others offer is loaded, to mark what does not work.
+    """
+    registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
+    for registry in registries:
+        print(f"{registry.plural}:")
+        offers = registry.offers()
+        for name, offered in offers.items():
+            print(f"  {name:28}" + ", ".join(map(str, offered)))
+            if len(offered) > 1:
+                print(f"    ! offered more than once; {registry.choice(offered)}")
+            for offer in offered:
+                if offer.distribution != "fewlabels":
+                    try:
+                        registry.load(offer)
+                    except ComponentError as error:
+                        print(f"    ! {error}")
+        if registry.plural == "backbones":
+            from fewlabels.recipe.timm_names import timm_names
+
+            if kind:
+                print("\n".join(f"  {name:28}timm" for name in sorted(timm_names())))
+            else:
+                print(f"  and {len(timm_names())} of timm's  (fewlabels list backbones)")
+        elif registry.plural == "losses":
+            print("  pml:NAME                    any loss of pytorch-metric-learning")
+        elif not offers:
+            print("  none yet")
+
+
+def show_component(kind: str, name: str) -> None:
+    """Print a component's purpose and options."""
+    from fewlabels.recipe.component_schema import describe, schema_of
+
+    registry = find_registry(kind)
+    schema = schema_of(registry.plural, name)
+    print(f"{registry.kind} {name}: {schema['description']}")
+    if schema.get("x-inputs"):
+        print(f"needs: {', '.join(schema['x-inputs'])}")
+    for option, value in schema["properties"].items():
+        print(f"  {option}: {describe(value)}  (default {value.get('default')!r})")
+
+
+def show_schema(write: bool) -> None:
+    """Print the JSON schema of recipes, or renew the file that the package holds."""
+    from fewlabels.recipe.component_schema import SCHEMA_FILE
+    from fewlabels.recipe.recipe_schema import schema_text
+
+    if write:
+        SCHEMA_FILE.write_text(schema_text(), "utf-8")
+    else:
+        print(schema_text(), end="")

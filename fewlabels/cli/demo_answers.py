@@ -1,0 +1,112 @@
+"""What the page answers: an image in; pictures with captions, and a sentence, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from fewlabels.data.lazy_images import DAMAGED, as_rgb
+from fewlabels.errors import FewLabelsError, printable
+from fewlabels.search.index import Index
+
+SIDE = 320
+"""Pixels of a side of what is shown."""
+SHORTLIST, LONGEST = 100, 80
+BLANK, INK = (229, 231, 235), (75, 85, 99)
+
+
+class Answer(NamedTuple):
+    """A sentence of plain text, and pictures with their captions, best first."""
+
+    sentence: str
+    pictures: list[tuple[Image.Image, str]]
+
+
+class Answers:
+    """Searches an index, and shows its pictures from a folder.
+
+    An index holds ids alone, which are paths in the folder that was indexed; it may come from
+    elsewhere, so that no id leads outside ``folder``.
+
+    Args:
+        index: with its embedder.
+        folder: the one that was indexed; None: ids and scores alone are shown.
+    """
+
+    def __init__(self, index: Index, folder: Path | None) -> None:
+        self.index, self.folder = index, folder
+
+    def __call__(self, image: str | Path | None, k: int, expand: int, rerank: bool) -> Answer:
+        """What the image in a file finds; what is wrong with it is the sentence.
+
+        Args:
+            k, expand, rerank: as :meth:`Index.search` takes them.
+        """
+        if image is None:
+            return Answer("Drop an image to search with.", [])
+        try:
+            with Image.open(image) as query:
+                query.load()
+        except DAMAGED:
+            return Answer("This file cannot be read as an image; try a JPEG, PNG or WebP.", [])
+        try:
+            found = self.index.search(
+                query, k, expand=expand, rerank=rerank, shortlist=max(k, SHORTLIST)
+            )
+        except FewLabelsError as error:
+            return Answer(str(error), [])
+        ids, scores = found.ids[0], found.scores[0]
+        shown = [self._picture(name) for name in ids]
+        captions = [f"{score:.3f}\n{shortened(name)}" for score, name in zip(scores, ids)]
+        by = "the neighbours they share with the query" if rerank else "cosine"
+        sentence = f"The nearest {len(ids)} of {len(self.index):,} images, best first by {by}."
+        if lost := shown.count(None):
+            where = (
+                f"not a readable picture in {shortened(str(self.folder))}"
+                if self.folder
+                else "known by name alone: start the page with --images FOLDER to see them"
+            )
+            sentence += f" {lost} of them {'is' if lost == 1 else 'are'} {where}."
+        return Answer(sentence, [(p or blank(), c) for p, c in zip(shown, captions)])
+
+    def _picture(self, name: str) -> Image.Image | None:
+        """A small copy of the picture that an id names, None where there is none to be shown."""
+        file = inside(self.folder, name) if self.folder else None
+        if file is None:
+            return None
+        try:
+            with Image.open(file) as image:
+                image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded small
+                small = as_rgb(image)
+        except DAMAGED:
+            return None
+        small.thumbnail((SIDE, SIDE))
+        return small
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The file that a name means in a folder; None if it is not there, or lies outside.
+
+    Links are followed before that is asked.
+    """
+    try:
+        file = (folder / name).resolve()
+        there = file.is_relative_to(folder.resolve()) and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, no text for a path, a circle of links
+        return None
+    return file if there else None
+
+
+def shortened(name: str) -> str:
+    """A foreign name, made harmless; of a long one the end."""
+    return printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
+
+
+def blank() -> Image.Image:
+    """What stands where no picture is."""
+    tile = Image.new("RGB", (SIDE, SIDE), BLANK)
+    pen = ImageDraw.Draw(tile)
+    pen.text((SIDE / 2, SIDE / 2), "no picture", INK, anchor="mm", font_size=24)
+    return tile

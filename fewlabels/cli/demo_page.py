@@ -1,0 +1,175 @@
+"""The page, by gradio: it is served to this machine alone, and asks no other for anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fewlabels.cli.demo_answers import Answers
+from fewlabels.errors import ComponentError, DataError, FewLabelsError
+from fewlabels.hub.card_text import escape
+from fewlabels.models.embedder import Embedder
+from fewlabels.search.index import Index
+
+HOST = "127.0.0.1"
+FONT = ["system-ui", "sans-serif"]
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+CSS = """
+.gradio-container { width: 100%; max-width: 1280px !important; margin: 0 auto; }
+#told p { font-size: 1.05em; }
+#found .grid-wrap { max-height: none; overflow: visible; }
+#found .thumbnail-item { aspect-ratio: auto; display: flex; flex-direction: column; }
+#found .thumbnail-item img { aspect-ratio: 1; height: auto; object-fit: contain; }
+#found .caption-label {
+  position: static; max-width: none; border: 0; padding: 6px 8px; text-align: left;
+  white-space: pre-line; overflow-wrap: anywhere;
+}
+"""
+"""A caption stands whole, under its picture; the page scrolls, not the gallery in it."""
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Closed:
+    """ASGI middleware: a browser asks nobody but this server, whatever the page's parts ask for."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message["headers"], policy]
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+def gradio() -> Any:
+    """The module gradio, which sends no telemetry.
+
+    Raises:
+        ComponentError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at its import
+    try:
+        import gradio
+    except ImportError as error:
+        raise ComponentError(
+            "fewlabels demo needs gradio; pip install 'fewlabels[demo]'"
+        ) from error
+    return gradio
+
+
+def middleware() -> list[Any]:
+    """What stands before the page: no other server is asked, under no other name is it found.
+
+    The latter keeps pages of the web out, which could give their own name this machine's address.
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    hosts = [HOST, "localhost"]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Closed)]
+
+
+def make_page(answers: Answers, model: str, name: str) -> Any:
+    """The page as gradio's Blocks.
+
+    Args:
+        model, name: what the model and the index are called.
+    """
+    gr = gradio()
+    index, embedder = answers.index, answers.index.embedder
+    assert isinstance(embedder, Embedder)
+
+    def answer(image: str | None, k: int, expand: int, rerank: bool) -> tuple[str, list[Any]]:
+        sentence, pictures = answers(image, int(k), int(expand), rerank)
+        return escape(sentence), pictures
+
+    with gr.Blocks(title="Search by image", analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(
+            f"# Search by image\n\n**{len(index):,} images** in {escape(name)} · embedder "
+            f"{escape(model)}: {escape(embedder.name)}, {embedder.embedding_size} dimensions, sees "
+            f"{embedder.image_size} pixels a side"
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                image = gr.Image(label="Query", sources=["upload", "clipboard"], height=280)
+                # By itself it would decode the file, with a traceback where that is no image.
+                image.preprocess = lambda dropped: dropped and dropped.path
+                image.async_move_resource_to_block_cache = _nothing_fetched
+                most = min(50, len(index))
+                k = gr.Slider(1, max(2, most), min(12, most), step=1, label="Images to find")
+                expand = gr.Slider(
+                    0, 20, 0, step=1, label="Expand", info="search again near so many nearest ones"
+                )
+                rerank = gr.Checkbox(
+                    label="Re-rank", info="order by the neighbours that are shared with the query"
+                )
+            with gr.Column(scale=3):
+                told = gr.Markdown(answers(None, 1, 0, False).sentence, elem_id="told")
+                gallery = gr.Gallery(
+                    show_label=False, columns=4, interactive=False, buttons=[], elem_id="found"
+                )
+        options = [image, k, expand, rerank]
+        changes = [image.change, k.release, expand.release, rerank.change]
+        gr.on(changes, answer, options, [told, gallery], api_visibility="private")
+    return page
+
+
+async def _nothing_fetched(path: str) -> str:
+    """A file is where it was uploaded to; gradio would fetch an address that is posted."""
+    return path
+
+
+def serve(model: str, index: str, images: str | None, port: int | None) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        model, index: their folders.
+        images: the folder that was indexed; None: no pictures.
+        port: None: the first that is free from 7860 on.
+
+    Raises:
+        FewLabelsError: gradio is not there, or a folder; the embedder is another one, or the port
+            is taken.
+    """
+    from fewlabels.models.load import load_embedder
+    from fewlabels.training.processes import this_process
+
+    if port is not None and not 0 < port < 65536:
+        raise FewLabelsError(f"--port {port}: give a number from 1 to 65535")
+    if images is not None and not Path(images).is_dir():
+        raise DataError(f"--images {images}: no such folder; name the one that was indexed")
+    with TemporaryDirectory() as kept:  # what is dropped on the page goes when the page does
+        os.environ["GRADIO_TEMP_DIR"] = kept
+        for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page before it is shown
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
+        gr = gradio()
+        loaded = Index.load(index, load_embedder(model).to(this_process().device))
+        page = make_page(Answers(loaded, Path(images) if images else None), model, index)
+        try:
+            _, address, _ = page.launch(
+                server_name=HOST,
+                server_port=port,
+                share=False,
+                ssr_mode=False,
+                enable_monitoring=False,
+                footer_links=[],
+                theme=gr.themes.Default(primary_hue="emerald", font=FONT, font_mono="monospace"),
+                css=CSS,
+                app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None},
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            said = f"--port {port} is" if port else "the ports from 7860 on are"
+            raise FewLabelsError(f"{said} taken, or not yours; give another with --port") from error
+        print(f"{address}  (Ctrl+C ends it)", flush=True)
+        page.block_thread()

@@ -1,0 +1,137 @@
+"""``fewlabels embed``; ``accelerate launch -m fewlabels embed ...`` shares its parts out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
+from fewlabels.errors import DataError, ModelError
+from fewlabels.files import refuse_unwritable
+from fewlabels.training.processes import leave, this_process
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fewlabels.models.embedder import Embedder
+
+
+def embed_folder(
+    model: str | Path,
+    folder: str | Path,
+    out: str | Path,
+    *,
+    batch_size: int = 32,
+    shard: int = 4096,
+    skip_unreadable: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[str]:
+    """Write the embeddings of all images below a folder to a parquet file.
+
+    Its columns: ``file``, relative to the folder, and ``embedding``, float32 of fixed size and unit
+    length. Every ``shard`` images a part is written beside it; when stopped, the same call goes on
+    after the last one, in any number of processes, and ends with the same file.
+
+    Args:
+        model: the folder of an embedder.
+        skip_unreadable: leave out images that cannot be read.
+        say: tells how far this process is.
+
+    Returns:
+        The names of images that were left out.
+
+    Raises:
+        DataError: no folder, parts of another model or folder, or a place that cannot be written.
+        ModelError: no embedder, no image, or an image that cannot be read.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    from fewlabels.data.readable import unreadable
+    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.load import load_embedder
+    from fewlabels.search.embeddings_file import Stamp, listing
+    from fewlabels.search.embeddings_parts import Parts
+
+    for option, value in (("batch-size", batch_size), ("shard", shard)):
+        if value < 1:
+            raise DataError(f"--{option} {value}: give at least 1")
+    folder, process = Path(folder), this_process()
+    plan: list[Any] = [None]
+    embedder = load_embedder(model) if process.is_main_process else None
+    if embedder:
+        names, files = listing(folder)
+        stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
+        parts = Parts(Path(out), names, stamp)
+        joined, found = parts.joined(), parts.finished()
+        if not joined:
+            refuse_unwritable(out)
+        todo = [] if joined else [n for n in range(len(parts)) if n not in found]
+        for done in [joined] if joined else found.values():
+            if done.unreadable and not skip_unreadable:
+                raise ModelError(unreadable(folder / done.unreadable[0], "it was left out before"))
+        plan = [(parts, todo)]
+    if process.num_processes > 1:
+        broadcast_object_list(plan)
+    parts, todo = plan[0]
+    # After the main process: what is wrong with the model is said once.
+    embedder = (embedder or load_embedder(model)).to(process.device)
+    for number in todo[process.process_index :: process.num_processes]:
+        names = parts.shard(number)
+        parts.write(number, *_encode(embedder, folder, names, batch_size, skip_unreadable))
+        among = f" (process {process.process_index})" if process.num_processes > 1 else ""
+        say(f"shard {number + 1} of {len(parts)}{among}")
+    process.wait_for_everyone()
+    if process.is_main_process:
+        if parts.joined() is None:
+            parts.join()
+        parts.remove()
+    process.wait_for_everyone()
+    whole = parts.joined()
+    return whole.unreadable if whole else []
+
+
+def _encode(
+    embedder: Embedder, folder: Path, names: list[str], batch_size: int, skip: bool
+) -> tuple[list[str], np.ndarray, list[str]]:
+    """Names and embeddings (N, D) of the images that can be read, and the names of the others."""
+    from fewlabels.data.readable import Readable
+
+    images = Readable(folder, names, embedder.prepare, skip)
+    vectors = embedder.encode(images, batch_size)
+    return images.read, vectors, images.unreadable
+
+
+def add_commands(commands: Any) -> None:
+    """Declare ``embed``."""
+    command = commands.add_parser("embed", help="write a folder's embeddings")
+    command.add_argument("model", help="the folder of an embedder, as in runs/NAME/model")
+    command.add_argument("folder", help="a folder of images")
+    command.add_argument("-o", "--out", required=True, help="a parquet file to write")
+    command.add_argument("--batch-size", type=int, default=32, help="images at once (32)")
+    command.add_argument("--shard", type=int, default=4096, help="images in a part (4096)")
+    add_skip_option(command)
+    add_import_option(command)
+    command.set_defaults(run_command=run_embed)
+
+
+def run_embed(given: argparse.Namespace) -> None:
+    """Embed a folder, and name the images that were left out."""
+    import_beside_model(given)
+    from fewlabels.data.readable import left_out
+
+    lost = embed_folder(
+        given.model,
+        given.folder,
+        given.out,
+        batch_size=given.batch_size,
+        shard=given.shard,
+        skip_unreadable=given.skip_unreadable,
+    )
+    if this_process().is_main_process:
+        print(given.out)
+        if lost:
+            print(left_out(lost), file=sys.stderr)
+    leave()

@@ -1,0 +1,46 @@
+"""The command line: ``fewlabels COMMAND``, or ``python -m fewlabels COMMAND``.
+
+About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
+evaluate, export, embed, index, search, demo, predict, assembly. For a plugin of one's own: new.
+Code that registers components and is no plugin is named by --import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fewlabels.cli import components, embed, images, models, new, recipes
+from fewlabels.errors import FewLabelsError, for_terminal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    given = parse_arguments(build_parser(), words)
+    try:
+        return given.run_command(given) or 0
+    except FewLabelsError as error:
+        print(for_terminal(error), file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets ``run_command``, a function of what was given."""
+    parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for family in (recipes, components, models, embed, images, new):
+        family.add_commands(commands)
+    return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """What was given; recipes and overrides may stand behind an option too."""
+    given, more = parser.parse_known_args(words)
+    several = getattr(given, "recipes", getattr(given, "overrides", None))
+    if any(word.startswith("-") for word in more) or (more and several is None):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if several is not None:
+        several += more
+    return given

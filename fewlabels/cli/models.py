@@ -1,0 +1,161 @@
+"""Commands about a saved model itself: evaluate, export, push; and what ``show`` says of one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewlabels.cli.options import add_import_option, import_beside_model
+from fewlabels.errors import ComponentError, printable, some
+from fewlabels.files import new_file, refuse_existing
+from fewlabels.registry import REGISTRIES
+from fewlabels.registry.user_code import import_modules
+
+
+def add_commands(commands: Any) -> None:
+    """Declare ``evaluate``, ``export`` and ``push``."""
+    evaluate = commands.add_parser("evaluate", help="score a saved model on labelled images")
+    evaluate.add_argument("model", help="a model's folder, as in runs/NAME/model, or org/name")
+    evaluate.add_argument(
+        "overrides", nargs="*", help="key=value of a recipe, as in data.split=all"
+    )
+    evaluate.add_argument(
+        "--data", help="a source's name, a folder of images, or a recipe; the run's own if left out"
+    )
+    evaluate.add_argument("-o", "--out", help="a JSON file to write")
+    add_import_option(evaluate)
+    evaluate.set_defaults(run_command=run_evaluate)
+    export = commands.add_parser("export", help="write a saved model as an ONNX file")
+    export.add_argument("model", help="a model's folder, as in runs/NAME/model, or org/name")
+    export.add_argument("--onnx", required=True, metavar="OUT", help="as in model.onnx")
+    add_import_option(export)
+    export.set_defaults(run_command=run_export)
+    push = commands.add_parser("push", help="send a run's model and its card to the Hub")
+    push.add_argument("run", help="a run folder that has come to its end")
+    push.add_argument("--repo", required=True, help="org/name; made where it is not there")
+    push.add_argument(
+        "--seeds", nargs="+", default=[], metavar="RUN", help="more seeds, for the card's spread"
+    )
+    push.add_argument("--private", action="store_true", help="a private repository")
+    push.add_argument("--dry-run", action="store_true", help="say what would be sent")
+    push.add_argument("--license", help="of the weights, as in apache-2.0")
+    push.add_argument("--data-license", help="of the images, in words")
+    push.add_argument(
+        "--no-pictures", dest="pictures", action="store_false", help="leave out the run's pictures"
+    )
+    push.add_argument("--card", metavar="FILE", help="write the card there too, to be read")
+    add_import_option(push)
+    push.set_defaults(run_command=run_push)
+
+
+def run_evaluate(given: argparse.Namespace) -> None:
+    """``fewlabels evaluate``."""
+    import_beside_model(given)
+    evaluate_model(given.model, given.data, given.overrides, given.out)
+
+
+def run_export(given: argparse.Namespace) -> None:
+    """``fewlabels export``."""
+    import_beside_model(given)
+    export_model(given.model, given.onnx)
+
+
+def run_push(given: argparse.Namespace) -> None:
+    """``fewlabels push``."""
+    import_modules(given.imports, Path(given.run))
+    from fewlabels.runs.push import push
+
+    options = ("seeds", "private", "dry_run", "license", "data_license", "pictures", "card")
+    push(given.run, given.repo, **{name: getattr(given, name) for name in options})
+
+
+def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: str | None) -> None:
+    """Print a model's scores, and write them to a JSON file where ``out`` says."""
+    if out is not None:
+        refuse_existing(out)
+    from fewlabels.runs.evaluate import evaluate_model, table
+
+    found = evaluate_model(model, data, overrides)
+    print(table(found))
+    if out is not None:
+        with new_file(out) as draft:
+            draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        print(out)
+
+
+def export_model(model: str, out: str) -> None:
+    """Write a model as an ONNX file that answers as it does, and say how to use it."""
+    refuse_existing(out)
+    from fewlabels.models.load import load_model
+    from fewlabels.models.onnx_export import export_onnx
+
+    loaded = load_model(model)
+    with new_file(out) as draft:
+        difference = export_onnx(loaded, draft)
+    side = loaded.image_size
+    print(
+        f"{out}: images (batch, 3, {side}, {side}), float32 RGB in [0, 1], not normalised; before, "
+        f"resize the shorter side to {loaded.resize_size} ({loaded.interpolation}) and cut out the "
+        f"centre; onnxruntime is within {difference:.0e} of the model"
+    )
+
+
+def show_model(place: str) -> None:
+    """Print what a model is made of, what it wants to see, and what it needs to be loaded."""
+    if not Path(place).is_dir():
+        _refuse_component(place)
+    from fewlabels.hub.download import fetch
+    from fewlabels.models import saved_folder as folders
+    from fewlabels.models.classifier import Classifier
+    from fewlabels.models.embedder import Embedder
+    from fewlabels.models.fingerprint import fingerprint
+
+    fetched = fetch(place)
+    kind = Classifier if folders.kind(fetched.folder) == "classifier" else Embedder
+    config, _ = folders.read(fetched.folder, kind.config, fetched.what)
+    side, blocks = config.image_size, [(b.name, b.after, b.model_extra) for b in config.blocks]
+    print(f"{place}: {config.kind}, format {config.format}")
+    _say("backbone", f"{config.backbone} {config.backbone_options or ''}")
+    _say("blocks", *[f"{name} after {after} {given or ''}" for name, after, given in blocks])
+    _say("plugins", *[f"{p.kind} {p.name} of {p.distribution} {p.version}" for p in config.plugins])
+    _say(
+        "image size",
+        f"{side} x {side}: {config.crop_pct:.1%} of the shorter side, from the centre, "
+        f"{config.interpolation}",
+    )
+    _say("normalisation", f"mean {config.mean}, standard deviation {config.std}")
+    model = kind.from_folder(*fetched)  # with a plugin missing, what stands above is told first
+    if isinstance(model, Classifier):
+        _say("classes", f"{len(model.classes)}: {some(model.classes, 8)}")
+    else:
+        _say("embedding size", model.embedding_size)
+    _say("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    _say("fingerprint", fingerprint(model))
+
+
+def _say(what: str, *facts: object) -> None:
+    """One line; names may come from the Hub, and must not move the cursor."""
+    line = f"  {what:16}{'; '.join(str(fact).strip() for fact in facts) or 'none'}"
+    print(printable(line))
+
+
+def _refuse_component(word: str) -> None:
+    """Tell who means a component how to show one.
+
+    Raises:
+        ComponentError: ``word`` is a kind of component, or the name of one.
+    """
+    for registry in REGISTRIES.values():
+        if word in (registry.kind, registry.plural):
+            raise ComponentError(
+                f"show {word}: which one? Its name comes behind, as in fewlabels show "
+                f"{registry.kind} {next(iter(registry.names()), 'NAME')} "
+                f"(fewlabels list {registry.plural})"
+            )
+        if word in registry.names():
+            raise ComponentError(
+                f"{word} is no model but a {registry.kind}; fewlabels show {registry.kind} {word}"
+            )

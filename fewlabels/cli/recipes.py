@@ -1,0 +1,105 @@
+"""Commands about recipes: run, study, check."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewlabels.cli.options import add_import_option
+from fewlabels.errors import FewLabelsError, RecipeError
+from fewlabels.runs.train import train
+from fewlabels.training.processes import leave
+
+
+def add_commands(commands: Any) -> None:
+    """Declare ``run``, ``study`` and ``check``."""
+    run = commands.add_parser(
+        "run", help="run a recipe: RECIPE [key=value ...], or --resume FOLDER"
+    )
+    run.add_argument("recipe", nargs="?", help="a YAML file")
+    run.add_argument("overrides", nargs="*", help="key=value, as in rounds.rounds=3")
+    run.add_argument("--out", default="runs", help="where run folders are made")
+    run.add_argument("--resume", help="go on with a run folder that was stopped")
+    add_import_option(run)
+    run.set_defaults(run_command=run_recipe)
+    study = commands.add_parser("study", help="run recipes over seeds, and compare them")
+    study.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
+    study.add_argument("--seeds", default="0-2", help="as in 0-9 or 100-104,7")
+    study.add_argument("--runs", default="runs/studies", help="where the run folders stand")
+    study.add_argument("--out", type=Path, help="write OUT.md and OUT.csv")
+    study.add_argument(
+        "--validation", action="store_true", help="the error on data.validation, not on the test"
+    )
+    add_import_option(study)
+    study.set_defaults(run_command=run_study)
+    check = commands.add_parser("check", help="check recipes without running them")
+    check.add_argument("recipes", nargs="+", help="YAML files; key=value overrides may follow")
+    add_import_option(check)
+    check.set_defaults(run_command=lambda given: check_recipes(given.recipes, given.imports))
+
+
+def run_recipe(given: argparse.Namespace) -> None:
+    """``fewlabels run``."""
+    train(given.recipe, given.overrides, given.out, given.resume, given.imports)
+    leave()
+
+
+def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
+    """Check each recipe; every mistake of every one is printed."""
+    from fewlabels.recipe.recipe import load_recipe
+    from fewlabels.runs.provenance import plugins
+
+    overrides = [a for a in arguments if "=" in a]
+    mistakes = []
+    paths = [a for a in arguments if "=" not in a]
+    if not paths:
+        raise RecipeError(["no recipe given; name a YAML file before key=value"])
+    for path in paths:
+        try:
+            recipe = load_recipe(path, overrides, imports)
+            if plugins(recipe):  # only one that is made shows all that it has
+                from fewlabels.runs.build import check_made
+
+                check_made(recipe)
+            if recipe.blocks:  # their places are known to the backbone alone
+                from fewlabels.runs.build import check_blocks
+
+                check_blocks(recipe)
+        except RecipeError as error:
+            mistakes += error.mistakes
+        except FewLabelsError as error:
+            mistakes += [f"{path}: {line}" for line in str(error).split("\n")]
+        else:
+            print(f"{path}: good (recipe {recipe.hash})")
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return 2 if mistakes else 0
+
+
+def run_study(given: argparse.Namespace) -> None:
+    """Run a study and print its table; write it where ``out`` says."""
+    from fewlabels.runs.study import seeds_of, study
+    from fewlabels.runs.study_table import markdown, write
+
+    words, out = given.recipes, given.out
+    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    if not paths:
+        raise RecipeError(["no recipe given; name YAML files before key=value"])
+    if out is not None and out.suffix in (".md", ".csv"):
+        out = out.with_suffix("")
+    if out is not None and not out.name:
+        raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
+    rows = study(
+        paths,
+        seeds_of(given.seeds),
+        overrides,
+        given.runs,
+        validation=given.validation,
+        imports=given.imports,
+    )
+    if out is not None:
+        write(rows, out)
+    print(markdown(rows), end="")

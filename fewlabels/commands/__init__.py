@@ -1,1 +1,0 @@
-"""What the commands do; a file is a family of them, and imports torch only when one is called."""

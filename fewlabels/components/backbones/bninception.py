@@ -1,0 +1,151 @@
+"""BN-Inception: Inception with batch norm (Ioffe and Szegedy, ICML 2015)."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import ConvNormAct
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from fewlabels.components.backbones.heads import Heads, in_own_names, stages
+from fewlabels.registry import backbones
+
+# Channels in; of the 1x1 (None: a unit of stride 2 that halves the map and has none), of the 3x3
+# and its reduction, of the double 3x3 and its reduction, of the pooled branch; its pooling.
+_SIZES = {
+    "inception_3a": (192, 64, (64, 64), (64, 96), 32, "avg"),
+    "inception_3b": (256, 64, (64, 96), (64, 96), 64, "avg"),
+    "inception_3c": (320, None, (128, 160), (64, 96), None, "max"),
+    "inception_4a": (576, 224, (64, 96), (96, 128), 128, "avg"),
+    "inception_4b": (576, 192, (96, 128), (96, 128), 128, "avg"),
+    "inception_4c": (576, 160, (128, 160), (128, 160), 128, "avg"),
+    "inception_4d": (608, 96, (128, 192), (160, 192), 128, "avg"),
+    "inception_4e": (608, None, (128, 192), (192, 256), None, "max"),
+    "inception_5a": (1056, 352, (192, 320), (160, 224), 128, "avg"),
+    "inception_5b": (1024, 352, (192, 320), (192, 224), 128, "max"),
+}
+
+# Convolution with bias, batch norm, ReLU; the map keeps its size but for the stride.
+Conv = partial(ConvNormAct, bias=True)
+
+
+class BNInception(Heads):
+    """Ten inception units behind three convolutions, each with bias, batch norm and ReLU."""
+
+    def __init__(
+        self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg"
+    ) -> None:
+        super().__init__(1024, 1)
+        self.conv1_7x7_s2 = Conv(in_chans, 64, 7, stride=2)
+        self.pool1_3x3_s2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2_3x3_reduce, self.conv2_3x3 = Conv(64, 64, 1), Conv(64, 192, 3)
+        self.pool2_3x3_s2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        for name, sizes in _SIZES.items():
+            self.add_module(name, Inception(*sizes))
+        self.trunk = tuple(self._modules)  # in the order in which they are passed
+        ends = {"conv1_7x7_s2": (64, 2), "conv2_3x3": (192, 4), "inception_3b": (320, 8)}
+        self.feature_info = stages({**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)})
+        self.reset_classifier(num_classes, global_pool)
+
+    def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights in common use, in these names, and the first filters for RGB, not BGR."""
+        if "conv1_7x7_s2.weight" not in state:
+            return state
+        own = {}
+        for name, value in state.items():
+            layer, kind = re.sub(r"^(inception_\d[a-e])_", r"\1.", name).rsplit(".", 1)
+            if layer == "last_linear":
+                own[f"fc.{kind}"] = value
+            elif layer.endswith("_bn"):
+                own[f"{layer[:-3]}.bn.{kind}"] = value.flatten() if value.ndim else value
+            else:
+                own[f"{layer}.conv.{kind}"] = value
+        own["conv1_7x7_s2.conv.weight"] = own["conv1_7x7_s2.conv.weight"].flip(1)
+        return own
+
+
+class Inception(nn.Module):
+    """Up to four paths, side by side in the channels; their layers have the published names."""
+
+    def __init__(
+        self,
+        before: int,
+        one: int | None,
+        three: tuple[int, int],
+        double: tuple[int, int],
+        pooled: int | None,
+        pooling: str,
+    ) -> None:
+        super().__init__()
+        stride = 1 if one else 2
+        pool = nn.AvgPool2d if pooling == "avg" else nn.MaxPool2d
+        paths: list[dict[str, nn.Module]] = [
+            {"1x1": Conv(before, one, 1)} if one else {},
+            {"3x3_reduce": Conv(before, three[0], 1), "3x3": Conv(*three, 3, stride)},
+            {
+                "double_3x3_reduce": Conv(before, double[0], 1),
+                "double_3x3_1": Conv(*double, 3),
+                "double_3x3_2": Conv(double[1], double[1], 3, stride),
+            },
+            {"pool": pool(3, stride, 1 if stride == 1 else 0, ceil_mode=True)},
+        ]
+        if pooled:
+            paths[3]["pool_proj"] = Conv(before, pooled, 1)
+        self.paths = [list(path) for path in paths if path]
+        for path in paths:
+            for name, layer in path.items():
+                self.add_module(name, layer)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The paths' maps, joined."""
+        ends = []
+        for path in self.paths:
+            end = maps
+            for name in path:
+                end = self.get_submodule(name)(end)
+            ends.append(end)
+        return torch.cat(ends, 1)
+
+
+# The weights are Caffe's, for BGR from 0 to 255 less (104, 117, 128): in RGB from 0 to 1 the same
+# is a mean of (128, 117, 104) / 255 and a deviation of 1 / 255. register_model reads this name.
+default_cfgs = generate_default_cfgs(
+    {
+        "bninception.caffe_in1k": {
+            "url": "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-239d2248.pth",
+            "license": "bsd-3-clause",
+            "origin_url": "https://github.com/Cadene/pretrained-models.pytorch",
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "crop_pct": 0.875,
+            "interpolation": "bilinear",
+            "mean": (128 / 255, 117 / 255, 104 / 255),
+            "std": (1 / 255, 1 / 255, 1 / 255),
+            "num_classes": 1000,
+            "first_conv": "conv1_7x7_s2.conv",
+            "classifier": "fc",
+        }
+    }
+)
+
+
+@backbones.register("bninception")
+@register_model
+def bninception(
+    pretrained: bool = False,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    global_pool: str = "avg",
+) -> BNInception:
+    """BN-Inception; 10.3 million weights without its classifier."""
+    return build_model_with_cfg(
+        BNInception, "bninception", pretrained_filter_fn=in_own_names, **locals()
+    )

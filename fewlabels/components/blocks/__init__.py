@@ -1,0 +1,1 @@
+"""Modules that go into a backbone, behind one of its own modules."""

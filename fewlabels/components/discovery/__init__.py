@@ -1,0 +1,1 @@
+"""Finds labels, clusters or pairs among images that nobody has labelled."""

@@ -1,0 +1,279 @@
+"""Matching: pairs of images that show one object, by keypoints under one affine map."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Interval
+from PIL.Image import Image
+from tqdm import tqdm
+
+from fewlabels.components.discovery.keypoint_store import KeypointStore
+from fewlabels.components.discovery.keypoints import Match, describe, match, opencv
+from fewlabels.contracts import Discovered, Needs, Pairs, Pool
+from fewlabels.errors import DataError
+from fewlabels.ops.centres import unit
+from fewlabels.registry import discovery
+
+TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
+CHUNK = 32
+
+
+@discovery.register("matching")
+class Matching:
+    """Cross-image supervision (Section 4.3.4): finds no labels, but pairs of matched sub-images.
+
+    Candidates are the nearest by embedding within a cluster. Keypoints of two candidates are
+    matched, and count as common where one affine map explains them. Each image is paired with those
+    that it has most in common with, and of both the sub-image around the common keypoints is kept.
+
+    An image is described once, on disk, by its content; a pair is matched once in a run, so that a
+    discovery costs only the pairs that the ones before have not seen.
+
+    Args:
+        detector: ``sift``, ``asift`` (affine-SIFT), or ``cascade``: SIFT, then affine-SIFT of tilt
+            3 and 5 for the images that are left without a partner.
+        size: pixels of a side in which keypoints are sought.
+        features: keypoints of an image at most; in each of affine-SIFT's views a fifth of it.
+        neighbours: candidates of an image; ``all`` of its cluster.
+        matches: partners of an image at most.
+        min_inliers: common keypoints at least; null: 12 for SIFT, 20 for affine-SIFT, whose many
+            views agree by chance more often.
+        margin: of a sub-image about its keypoints, as a share of their extent to each side.
+        smallest: side of a sub-image at least, as a share of the image's.
+        workers: processes; 0 is none beside this one, null as many as there are processors.
+        cache: folder of the keypoints; null: ``$FEWLABELS_CACHE`` or ``~/.cache/fewlabels``.
+    """
+
+    classes: int | None = None
+
+    def __init__(
+        self,
+        *,
+        detector: Literal["sift", "asift", "cascade"] = "sift",
+        size: Annotated[int, Ge(32)] = 256,
+        features: Annotated[int, Ge(10)] = 500,
+        neighbours: Annotated[int, Ge(1)] | Literal["all"] = 10,
+        matches: Annotated[int, Ge(1)] = 2,
+        min_inliers: Annotated[int, Ge(3)] | None = None,
+        margin: Annotated[float, Ge(0)] = 0.1,
+        smallest: Annotated[float, Interval(gt=0, le=1)] = 0.3,
+        workers: Annotated[int, Ge(0)] | None = None,
+        cache: str | None = None,
+    ) -> None:
+        self.tilts, self.size = TILTS[detector], size
+        self.neighbours, self.matches = neighbours, matches
+        self.features = {tilt: features // 5 if tilt else features for tilt in self.tilts}
+        self.least = {tilt: min_inliers or (20 if tilt else 12) for tilt in self.tilts}
+        self.margin, self.smallest = margin, smallest
+        self.workers = os.cpu_count() or 1 if workers is None else workers
+        given = cache or os.environ.get("FEWLABELS_CACHE") or "~/.cache/fewlabels"
+        self.cache = Path(given).expanduser() / "keypoints"
+        # By tilt: keys of images by data-set row; matches by two rows, the smaller first.
+        self.keys: dict[int, dict[int, str]] = {tilt: {} for tilt in self.tilts}
+        self.known: dict[int, dict[tuple[int, int], Match | None]] = {t: {} for t in self.tilts}
+
+    def needs(self) -> Needs:
+        """The student's embeddings, and the images."""
+        return Needs("student", images=True)
+
+    def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
+        """Pairs among images of one label.
+
+        Raises:
+            ComponentError: OpenCV is not installed.
+            DataError: features that are not finite.
+        """
+        opencv()  # say at once that it is missing
+        if not np.isfinite(pool.features).all():
+            raise DataError("discovery 'matching' got features that are not finite")
+        assert pool.images is not None
+        wanted = candidates(pool.features, pool.labels, self.neighbours)
+        partners: dict[int, list[tuple[int, int]]] = {}
+        for tilt in self.tilts:
+            alone = np.array([i not in partners for i in range(len(pool.rows))])
+            own = wanted[alone[wanted].any(1)]
+            self._match(tilt, pool, own)
+            for i, j in own.tolist():
+                found = self._found(tilt, pool.rows[i], pool.rows[j])
+                if found is not None and len(found.points) >= self.least[tilt]:
+                    partners.setdefault(i, []).append((j, tilt))
+                    partners.setdefault(j, []).append((i, tilt))
+        nothing = np.empty(0, np.int64)
+        pairs = self._pairs(partners, pool.rows)
+        return Discovered(nothing, nothing, np.empty(0, np.float32), pairs=pairs)
+
+    def _found(self, tilt: int, left: int, right: int) -> Match | None:
+        """What two rows have in common, from left to right."""
+        first, second = sorted((int(left), int(right)))
+        found = self.known[tilt].get((first, second))
+        return found if found is None or first == left else turned(found)
+
+    def _match(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
+        """Match what has not been matched before."""
+        rows, known, keys = pool.rows, self.known[tilt], self.keys[tilt]
+        assert pool.images is not None
+        fresh = [
+            (i, j) if rows[i] < rows[j] else (j, i)
+            for i, j in wanted.tolist()
+            if (min(rows[i], rows[j]), max(rows[i], rows[j])) not in known
+        ]
+        if not fresh:
+            return
+        settings = (self.size, self.features[tilt], tilt)
+        store = KeypointStore(self.cache / "-".join(map(str, settings)))
+        new = sorted({i for pair in fresh for i in pair if int(rows[i]) not in keys})
+        describing, described = Describe(pool.images, settings, set(store.places)), {}
+        for i, key, keypoints in spread(describing, new, self.workers, f"keypoints, tilt {tilt}"):
+            keys[int(rows[i])] = key
+            if keypoints is not None:
+                described[key] = keypoints
+        store.add(described)
+        named = [(keys[int(rows[i])], keys[int(rows[j])]) for i, j in fresh]
+        found = spread(Compare(store, self.size), named, self.workers, f"matching, tilt {tilt}")
+        for (i, j), one in zip(fresh, found, strict=True):
+            known[int(rows[i]), int(rows[j])] = one
+
+    def _pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
+        """The best partners of each image, and the sub-images about what they have in common."""
+        chosen = []
+        for i in sorted(partners):
+            own = [(self._found(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
+            ranked = sorted(own, key=lambda one: (-len(one[0].points), one[1]))  # type: ignore[union-attr]
+            chosen += [(i, j, found) for found, j in ranked[: self.matches] if found is not None]
+        points = tuple(found.points for _, _, found in chosen)
+        empty = np.empty((0, 4), np.float32)
+        boxes = [
+            np.array([self._box(p[:, side]) for p in points], np.float32) if points else empty
+            for side in (slice(0, 2), slice(2, 4))
+        ]
+        return Pairs(
+            np.array([i for i, _, _ in chosen], np.int64),
+            np.array([j for _, j, _ in chosen], np.int64),
+            boxes[0],
+            boxes[1],
+            np.array([found.affine for _, _, found in chosen], np.float32).reshape(-1, 2, 3),
+            points,
+            np.array([len(p) for p in points], np.float32),
+        )
+
+    def _box(self, points: np.ndarray) -> np.ndarray:
+        """The square about points in [-1, 1]: xyxy in [0, 1], moved to lie in the image."""
+        low, high = (points.min(0) + 1) / 2, (points.max(0) + 1) / 2
+        side = float((high - low).max()) * (1 + 2 * self.margin)
+        side = min(1.0, max(side, self.smallest))
+        start = np.clip((low + high) / 2 - side / 2, 0, 1 - side)
+        return np.concatenate([start, start + side])
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The pairs that have been matched."""
+        state: dict[str, np.ndarray] = {}
+        for tilt, known in self.known.items():
+            found = [m for m in known.values() if m is not None]
+            state |= {
+                f"{tilt}.rows": np.array(list(known), np.int64).reshape(-1, 2),
+                f"{tilt}.counts": np.array(
+                    [0 if m is None else len(m.points) for m in known.values()], np.int64
+                ),
+                f"{tilt}.affine": np.array([m.affine for m in found], np.float32),
+                f"{tilt}.points": np.concatenate(
+                    [np.empty((0, 4), np.float32), *(m.points for m in found)]
+                ),
+            }
+        return state
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take over the pairs of a stopped run."""
+        for tilt, known in self.known.items():
+            counts, affines = state[f"{tilt}.counts"], iter(state[f"{tilt}.affine"])
+            points = np.split(state[f"{tilt}.points"], counts.cumsum()[:-1]) if len(counts) else []
+            for (i, j), own in zip(state[f"{tilt}.rows"].tolist(), points, strict=True):
+                known[i, j] = Match(next(affines), own) if len(own) else None
+
+
+def candidates(
+    features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
+) -> np.ndarray:
+    """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
+    features = unit(features)
+    pairs = set()
+    for label in np.unique(labels[labels >= 0]):
+        own = np.flatnonzero(labels == label)
+        nearness = features[own] @ features[own].T
+        np.fill_diagonal(nearness, -np.inf)
+        count = len(own) - 1 if neighbours == "all" else min(neighbours, len(own) - 1)
+        nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :count]
+        for i, row in zip(own.tolist(), own[nearest].tolist(), strict=True):
+            pairs |= {(min(i, j), max(i, j)) for j in row}
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+def turned(found: Match) -> Match:
+    """The same from right to left."""
+    linear = np.linalg.inv(found.affine[:, :2].astype(np.float64))
+    affine = np.concatenate([linear, -linear @ found.affine[:, 2:]], 1).astype(np.float32)
+    return Match(affine, found.points[:, [2, 3, 0, 1]])
+
+
+class Describe:
+    """Task: the keys of images' content, and keypoints, None for those that a store has."""
+
+    def __init__(
+        self, images: Sequence[Image], settings: tuple[int, int, int], stored: set[str]
+    ) -> None:
+        self.images, self.settings, self.stored = images, settings, stored
+
+    def __call__(self, positions: Sequence[int]) -> list[Any]:
+        done = []
+        for i in positions:
+            image = self.images[i]
+            content = hashlib.sha256(str(image.size).encode() + image.convert("L").tobytes())
+            key = content.hexdigest()
+            done.append((i, key, None if key in self.stored else describe(image, *self.settings)))
+        return done
+
+
+class Compare:
+    """Task: what pairs of keys have in common."""
+
+    def __init__(self, store: KeypointStore, size: int) -> None:
+        self.store, self.size = store, size
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Match | None]:
+        return [match(self.store[i], self.store[j], self.size) for i, j in pairs]
+
+
+_task: Callable[[Sequence[Any]], list[Any]]
+
+
+def _begin(task: Callable[[Sequence[Any]], list[Any]]) -> None:
+    global _task  # a worker process gets its task, and the images in it, once
+    _task = task
+
+
+def _do(chunk: Sequence[Any]) -> list[Any]:
+    return _task(chunk)
+
+
+def spread(
+    task: Callable[[Sequence[Any]], list[Any]], things: Sequence[Any], workers: int, what: str
+) -> Iterator[Any]:
+    """What a task makes of each thing, in order; in processes, or with none in this one."""
+    chunks = [things[i : i + CHUNK] for i in range(0, len(things), CHUNK)]
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(things), desc=what, leave=False, disable=None))
+        if workers:
+            make = ProcessPoolExecutor(workers, initializer=_begin, initargs=(task,))
+            results: Iterable[list[Any]] = stack.enter_context(make).map(_do, chunks)
+        else:
+            results = map(task, chunks)
+        for result in results:
+            bar.update(len(result))
+            yield from result

@@ -1,0 +1,1 @@
+"""Losses of embeddings and attention; ``pml:NAME`` is any loss of pytorch-metric-learning."""

@@ -1,0 +1,1 @@
+"""Where images and what is known about them come from."""

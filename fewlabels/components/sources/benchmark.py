@@ -1,0 +1,135 @@
+"""What all benchmarks share: a local or a Hub's copy, with its splits and counts checked."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fewlabels.contracts import Records
+from fewlabels.data.hf_dataset import from_dataset, local_copy, open_dataset
+from fewlabels.errors import DataError
+from fewlabels.files import locate, looked_for
+
+Counts = Mapping[str, tuple[int, int]]  # images and classes of each part
+
+
+class Benchmark(ABC):
+    """What all benchmarks share; each names its folders, its Hub id, its layout and its counts.
+
+    Args:
+        root: its folder; null: a folder of the usual name under a data root.
+        id: read it from the Hub instead; ``default`` is the copy whose columns are known here.
+        revision: of the Hub's copy; name a commit for figures that are to last.
+        check_counts: refuse a copy that has not the published number of images and classes.
+    """
+
+    default_split: Literal["official", "zero_shot", "all"] = "official"
+    title: ClassVar[str]
+    home: ClassVar[str]  # where a person gets it
+    folders: ClassVar[tuple[str, ...]]
+    hub: ClassVar[str]
+    config: ClassVar[str | None] = None
+    columns: ClassVar[tuple[str, str]] = ("image", "label")
+    splits: tuple[str, ...] = ("train", "test")
+    counts: Counts
+    photographs: ClassVar[bool] = True  # of many sizes; equal ones were resized by somebody
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        id: str | None = None,
+        revision: str | None = None,
+        check_counts: bool = True,
+    ) -> None:
+        self.root, self.id, self.revision = root, id, revision
+        self.check_counts = check_counts
+
+    def load(self) -> Records:
+        """Records with the column ``split`` as publications use it.
+
+        Raises:
+            DataError: no copy found, a layout that is not known, or wrong counts; or options that
+                contradict each other.
+        """
+        if self.id is not None and self.root is not None:
+            raise DataError("data.root and data.id name two copies; set one of them")
+        if self.id is None and self.revision is not None:
+            raise DataError("data.revision is that of a Hub's copy; set data.id: default with it")
+        records = self.from_hub() if self.id is not None else self.read(self.place())
+        split = np.asarray(self.official(records))
+        records = Records(
+            records.images,
+            records.truth,
+            records.classes,
+            {**records.columns, "split": split},
+            records.names,
+        )
+        if self.check_counts:
+            self.count(records)
+        return records
+
+    def place(self) -> Path:
+        """The folder of the local copy."""
+        wanted = [self.root] if self.root is not None else list(self.folders)
+        for folder in wanted:
+            found = locate(folder)
+            if found is not None:
+                return found
+        raise DataError(
+            f"{self.title} is not here: download it ({self.home}) to "
+            f"{looked_for(wanted[0])}, {self.otherwise()}"
+        )
+
+    def otherwise(self) -> str:
+        """What else a person can do who has no local copy."""
+        return f"or set data.id: default to read {self.hub} from the Hub"
+
+    @abstractmethod
+    def read(self, root: Path) -> Records:
+        """Records of a local copy."""
+
+    def official(self, records: Records) -> Sequence[str] | np.ndarray:
+        """The part of each image."""
+        return records.columns["split"]
+
+    def from_hub(self) -> Records:
+        """Records of the Hub's copy."""
+        name = self.hub if self.id == "default" else str(self.id)
+        data = open_dataset(local_copy(name), self.config, revision=self.revision)
+        missing = [split for split in self.splits if split not in data]
+        if missing:
+            raise DataError(f"{name} has no split {missing[0]!r} (it has: {', '.join(data)})")
+        parts = {split: data[split] for split in self.splits}
+        # Another copy may use other names; then they are found, and the counts show what was.
+        known = parts[self.splits[0]].column_names
+        image, label = (column if column in known else None for column in self.columns)
+        records = from_dataset(parts, image, label)
+        if not records.classes:
+            raise DataError(f"{name} has no column of classes (all: {', '.join(known)})")
+        sizes = {records.images[i].size for i in range(0, len(records), max(1, len(records) // 20))}
+        if self.photographs and len(records) > 1 and len(sizes) == 1:
+            warnings.warn(
+                f"{name}: every image looked at has the size {sizes.pop()}; they were resized, "
+                "so figures do not compare with those of the original photographs",
+                stacklevel=2,
+            )
+        return records
+
+    def count(self, records: Records) -> None:
+        """Refuse wrong counts."""
+        split = records.columns["split"]
+        for part, (images, classes) in self.counts.items():
+            chosen = split == part
+            found = int(chosen.sum()), len(np.unique(records.truth[chosen]))
+            if found != (images, classes):
+                raise DataError(
+                    f"{self.title}: {part} has {found[0]:,} images of {found[1]:,} classes, not "
+                    f"{images:,} of {classes:,}; the download is incomplete or of another "
+                    "version (data.check_counts: false lets it through)"
+                )

@@ -1,0 +1,195 @@
+"""The benchmarks: where each comes from, its parts and its counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from fewlabels.components.sources import layouts
+from fewlabels.components.sources.benchmark import Benchmark, Counts
+from fewlabels.contracts import Records
+from fewlabels.data.hf_dataset import from_dataset, open_dataset
+from fewlabels.errors import DataError
+from fewlabels.registry import sources
+
+
+class ZeroShot(Benchmark):
+    """Trains on the first half of the classes, retrieves the second: no official file says so."""
+
+    half: ClassVar[int]
+
+    def official(self, records: Records) -> np.ndarray:
+        """By class number; the classification split that the copy may have is not used."""
+        return np.where(records.truth < self.half, "train", "test")
+
+
+@sources.register("cub200")
+class CUB200(ZeroShot):
+    """CUB-200-2011: 11,788 photographs of birds; classes 1-100 train, 101-200 are retrieved."""
+
+    title = "CUB-200-2011"
+    home = "https://data.caltech.edu/records/65de6-vp158"
+    folders = ("CUB_200_2011", "cub200")
+    hub = "Donghyun99/CUB-200-2011"
+    half = 100
+    counts: Counts = {"train": (5864, 100), "test": (5924, 100)}
+
+    def read(self, root: Path) -> Records:
+        """``images.txt`` and ``image_class_labels.txt``, or the folders of ``images/`` alone."""
+        return layouts.cub(root)
+
+
+@sources.register("cars196")
+class Cars196(ZeroShot):
+    """Cars-196: 16,185 photographs; classes 1-98 train, 99-196 are retrieved."""
+
+    title = "Cars-196"
+    home = "its first site is gone; Kaggle has copies under 'Stanford Cars'"
+    folders = ("cars196", "stanford_cars", "CARS_196")
+    hub = "tanganke/stanford_cars"
+    half = 98
+    counts: Counts = {"train": (8054, 98), "test": (8131, 98)}
+
+    def read(self, root: Path) -> Records:
+        """``cars_annos.mat``, the devkit, or Kaggle's CSV files."""
+        return layouts.cars(root)
+
+
+@sources.register("sop")
+class SOP(Benchmark):
+    """Stanford Online Products: 120,053 photographs of 22,634 products."""
+
+    title = "Stanford Online Products"
+    home = "https://cvgl.stanford.edu/projects/lifted_struct/"
+    folders = ("Stanford_Online_Products", "sop")
+    hub = "nyris/stanford-online-products-v1"
+    columns = ("image", "item_id")
+    counts: Counts = {"train": (59551, 11318), "test": (60502, 11316)}
+
+    def read(self, root: Path) -> Records:
+        """``Ebay_train.txt`` and ``Ebay_test.txt``."""
+        return layouts.sop(root)
+
+
+@sources.register("inshop")
+class InShop(Benchmark):
+    """DeepFashion In-Shop: 52,712 photographs of 7,982 items; queries search a gallery."""
+
+    title = "In-Shop Clothes Retrieval"
+    home = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
+    folders = ("Inshop_Clothes", "In-shop Clothes Retrieval Benchmark", "inshop")
+    hub = "Marqo/deepfashion-inshop"
+    counts: Counts = {
+        "train": (25882, 3997),
+        "query": (14218, 3985),
+        "gallery": (12612, 3985),
+    }
+
+    def read(self, root: Path) -> Records:
+        """``list_eval_partition.txt``, in the folder or in its ``Eval/``."""
+        return layouts.inshop(root)
+
+    def otherwise(self) -> str:
+        """A local copy is the only one."""
+        return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) lacks"
+
+    def from_hub(self) -> Records:
+        """Refused: the Hub's copies have no partition."""
+        other = "" if self.id in ("default", self.hub) else f"{self.id} is not read: "
+        raise DataError(
+            f"{self.title}: {other}{self.hub} has no partition and lacks 121 images, so its "
+            "figures would not be the official ones; set data.root to a folder with "
+            "list_eval_partition.txt"
+        )
+
+
+@sources.register("cifar10")
+class CIFAR10(Benchmark):
+    """CIFAR-10: 50,000 + 10,000 images of 32 x 32 pixels."""
+
+    title = "CIFAR-10"
+    home = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    folders = ("cifar10", "cifar-10-batches-py", "cifar-10-batches-bin")
+    hub = "uoft-cs/cifar10"
+    columns = ("img", "label")
+    photographs = False
+    counts: Counts = {"train": (50000, 10), "test": (10000, 10)}
+
+    def read(self, root: Path) -> Records:
+        """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
+        return layouts.cifar(root, "label")
+
+
+@sources.register("cifar100")
+class CIFAR100(Benchmark):
+    """CIFAR-100: 50,000 + 10,000 images of 32 x 32 pixels, with its 100 fine classes."""
+
+    title = "CIFAR-100"
+    home = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    folders = ("cifar100", "cifar-100-python", "cifar-100-binary")
+    hub = "uoft-cs/cifar100"
+    columns = ("img", "fine_label")
+    photographs = False
+    counts: Counts = {"train": (50000, 100), "test": (10000, 100)}
+
+    def read(self, root: Path) -> Records:
+        """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
+        return layouts.cifar(root, "fine_label")
+
+
+@sources.register("svhn")
+class SVHN(Benchmark):
+    """SVHN, cropped digits: 73,257 + 26,032 images of 32 x 32 pixels.
+
+    Args:
+        extra: train on the 531,131 easier images of the extra part as well.
+    """
+
+    title = "SVHN"
+    home = "http://ufldl.stanford.edu/housenumbers/"
+    folders = ("svhn", "SVHN")
+    hub = "ufldl-stanford/svhn"
+    config = "cropped_digits"
+    photographs = False
+    counts: Counts = {"train": (73257, 10), "test": (26032, 10)}
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        id: str | None = None,
+        revision: str | None = None,
+        check_counts: bool = True,
+        extra: bool = False,
+    ) -> None:
+        super().__init__(root=root, id=id, revision=revision, check_counts=check_counts)
+        if extra:
+            self.splits = (*self.splits, "extra")
+            self.counts = {**self.counts, "train": (73257 + 531131, 10)}
+
+    def read(self, root: Path) -> Records:
+        """``train_32x32.mat`` and ``test_32x32.mat`` (10 is the digit 0), or parquet files."""
+        if (root / "train.parquet").is_file():
+            files = {n: str(layouts.needed(root, f"{n}.parquet")) for n in self.splits}
+            parquet = {
+                n: open_dataset("parquet", data_files={n: file}, split=n)
+                for n, file in files.items()
+            }
+            return from_dataset(parquet, label="label")
+        from scipy.io import loadmat
+
+        arrays = {}
+        for name in self.splits:
+            file = layouts.needed(root, f"{name}_32x32.mat")
+            try:
+                mat = loadmat(file)
+                arrays[name] = (mat["X"].transpose(3, 0, 1, 2), mat["y"].ravel() % 10)
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                raise DataError(f"{file}: not SVHN's ({error}); download it again") from error
+        return layouts.of_arrays(arrays, [str(n) for n in range(10)])
+
+    def official(self, records: Records) -> np.ndarray:
+        """The extra images train."""
+        return np.where(records.columns["split"] == "test", "test", "train")

@@ -1,0 +1,122 @@
+"""A folder of images, with or without labels."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fewlabels.contracts import Records
+from fewlabels.data.lazy_images import LazyImages, from_files, image_files
+from fewlabels.errors import DataError
+from fewlabels.files import locate, looked_for
+from fewlabels.registry import sources
+
+
+@sources.register("folder")
+class Folder:
+    """A folder of images: one folder a class, or flat with an optional labels.csv.
+
+    ``path/train`` and ``path/test`` (or ``val``, or both), with a folder a class each, are a split;
+    ``val`` counts as the test where there is no ``test``.
+
+    Args:
+        path: the folder.
+        labels_csv: a CSV (columns file, label); null: ``path/labels.csv`` if it is there.
+    """
+
+    default_split: Literal["official", "zero_shot", "all"] = "all"
+
+    def __init__(self, *, path: str = "", labels_csv: str | None = None) -> None:
+        self.path, self.labels_csv = path, labels_csv
+
+    def load(self) -> Records:
+        """The images in sorted order.
+
+        Raises:
+            DataError: no folder, no images, or a labels.csv that does not fit them.
+        """
+        if not self.path:
+            raise DataError("data.path is empty; name the folder that holds your images")
+        root = locate(self.path)
+        if root is None or not root.is_dir():
+            raise DataError(
+                f"data.path: no folder at {looked_for(self.path)}; "
+                "name the folder that holds your images"
+            )
+        files = image_files(root)
+        if not files:
+            raise DataError(f"{root}: no image in this folder; put .jpg or .png files there")
+        names = [path.relative_to(root).as_posix() for path in files]
+        table = locate(self.labels_csv) if self.labels_csv else root / "labels.csv"
+        if table is None:
+            raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
+        if table.is_file():
+            return labelled(from_files(files), read_labels(table, names), names)
+        parts = [Path(name).parts for name in names]
+        if all(len(part) == 1 for part in parts):
+            return Records(from_files(files), np.full(len(files), -1), (), {}, names)
+        columns = {}
+        tops = {part[0] for part in parts}
+        if "train" in tops and {"train"} < tops <= {"train", "val", "test"}:
+            rename = {} if "test" in tops else {"val": "test"}
+            columns["split"] = np.array([rename.get(part[0], part[0]) for part in parts])
+            parts = [part[1:] for part in parts]
+        loose = [name for name, part in zip(names, parts, strict=True) if len(part) == 1]
+        if loose:
+            raise DataError(
+                f"{root}: {len(loose)} images lie outside the class folders (as {loose[0]}); put "
+                "each into the folder of its class, or all into one flat folder"
+            )
+        return labelled(from_files(files), [part[0] for part in parts], names, columns)
+
+
+def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
+    """The label of each named image, None for those that a CSV (file, label) leaves out."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or ())
+            rows = [(row.get("file"), row.get("label")) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: is not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
+    if not {"file", "label"} <= set(header):
+        raise DataError(
+            f"{table}: its first line must name the columns file and label, and is "
+            f"{','.join(header) or 'empty'}"
+        )
+    found = dict(rows)
+    missing = sorted(str(name) for name in set(found) - set(names))
+    if missing:
+        raise DataError(
+            f"{table}: {len(missing)} files are not in the folder ({some(missing)}); "
+            "remove their rows, or add the files"
+        )
+    twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
+    if twice:
+        raise DataError(
+            f"{table}: {len(twice)} files are listed twice ({some(twice)}); keep one row of each"
+        )
+    return [found.get(name) or None for name in names]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def labelled(
+    images: LazyImages,
+    labels: Sequence[str | None],
+    names: Sequence[str],
+    columns: dict[str, np.ndarray] | None = None,
+) -> Records:
+    """Records whose classes are the sorted labels; None is unknown."""
+    classes = sorted({label for label in labels if label is not None})
+    numbers = {label: i for i, label in enumerate(classes)}
+    truth = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
+    return Records(images, truth, tuple(classes), columns or {}, names)

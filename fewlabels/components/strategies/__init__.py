@@ -1,0 +1,1 @@
+"""How a run trains: its modules, its phases and the loss terms of a step."""

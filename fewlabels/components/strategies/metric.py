@@ -1,0 +1,219 @@
+"""Metric: the baseline of chapter 4, an embedder trained on labels that a discovery finds."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor, nn
+
+from fewlabels.contracts import (
+    Average,
+    Batch,
+    Build,
+    Clock,
+    Extract,
+    Found,
+    Memory,
+    Models,
+    Phase,
+    Round,
+    Stream,
+)
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.errors import DataError
+from fewlabels.models.memory import CrossBatchMemory
+from fewlabels.registry import strategies
+
+Count = Annotated[int, Ge(1)]
+
+
+@strategies.register("metric")
+class Metric:
+    """Trains an embedder on cluster labels with pair losses and a memory (Section 4.3.2).
+
+    With ``labels: all`` and no discovery it is supervised metric learning, unchanged. With
+    ``momentum`` the memory is a momentum memory bank, as in chapter 5's baseline (He et al.,
+    CVPR 2020): a slowly moving copy of the student fills it, so that entries of many batches agree.
+
+    A loss with weights for each class, such as ``pml:proxy_anchor_loss``, gets new ones at each
+    discovery that gives centres: these.
+
+    Args:
+        batch: images a step, over all processes, before views.
+        per_class: images of one cluster in a batch.
+        views: random views of each image in a batch.
+        memory: past embeddings that losses see: ``all`` training images, a number, or null.
+        one_slot_per_image: the memory holds each image's latest embedding; else it is a queue.
+        memory_start: optimiser steps before losses see the memory (cross-batch memory warms up).
+        momentum: decay of the moving average whose embeddings the memory holds; null: the
+            student's own.
+        head: ``pca`` starts the head from the principal components of the frozen features.
+        average: decay of a moving average of the student's weights, which is then what is
+            evaluated and saved; null: the student itself.
+    """
+
+    task = "retrieval"
+    supplies: tuple[str, ...] = ("embeddings", "labels", "indices", "memory", "centres")
+    terms: tuple[str, ...] = ()
+    weights: Mapping[str, Ramp] = {}
+
+    def __init__(
+        self,
+        *,
+        batch: Count = 80,
+        per_class: Count = 5,
+        views: Count = 1,
+        memory: Count | Literal["all"] | None = "all",
+        one_slot_per_image: bool = True,
+        memory_start: Annotated[int, Ge(0)] = 0,
+        momentum: Annotated[float, Interval(gt=0, lt=1)] | None = None,
+        head: Literal["random", "pca"] = "random",
+        average: Annotated[float, Interval(gt=0, lt=1)] | None = None,
+    ) -> None:
+        if batch % per_class:
+            raise DataError(
+                f"strategy: batch {batch} is no multiple of per_class {per_class}; change one"
+            )
+        if one_slot_per_image and isinstance(memory, int):
+            raise DataError(
+                f"strategy: a memory of {memory} is a queue, which has no slot for each image; "
+                "set one_slot_per_image: false, or memory: all"
+            )
+        if momentum is not None and memory is None:
+            raise DataError(
+                "strategy: momentum fills a memory and there is none; set memory, or leave it out"
+            )
+        self.batch, self.per_class, self.views, self.head = batch, per_class, views, head
+        self.memory, self.one_slot = memory, one_slot_per_image
+        self.memory_start = memory_start
+        decays = {"average": average, "momentum": momentum}
+        self.averages = {
+            name: Average("student", Ramp(end=d)) for name, d in decays.items() if d is not None
+        }
+        self.deploys = "student" if average is None else "average"
+        self.centres: Tensor | None = None
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The student, its memory, and the losses as ``loss.NAME``."""
+        self.view = build.view
+        student = build.embedder()
+        modules: dict[str, nn.Module] = {"student": student}
+        for name in self.averages:
+            modules[name] = copy.deepcopy(student).requires_grad_(False)
+        if self.memory is not None:
+            size = None if self.memory == "all" else self.memory
+            modules["memory"] = CrossBatchMemory(
+                build.size, size, build.embedding_size, one_slot_per_image=self.one_slot
+            )
+        self.loss_inputs: dict[str, list[str]] = {}
+        if self.head == "pca" and not isinstance(student.head, nn.Linear):
+            raise DataError("strategy.head: pca needs a head; set model.embedding_size")
+        for name, loss in build.losses().items():
+            modules[f"loss.{name}"] = loss
+            inputs = inspect.signature(loss.forward).parameters.values()
+            ours = takewhile(lambda i: i.default is i.empty or i.name in self.supplies, inputs)
+            self.loss_inputs[name] = [i.name for i in ours]
+        learning = [n for n in modules if n.startswith("loss.") and list(modules[n].parameters())]
+        self.trains = ("student", *learning)
+        return modules
+
+    def start(self, models: Models, extract: Extract) -> None:
+        """Start the head from the data where the recipe says so."""
+        if self.head == "pca":
+            student: Any = models.plain("student")
+            start_from_principal_components(student, extract("student", "features"))
+            for name in self.averages:
+                models.plain(name).load_state_dict(student.state_dict())
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """Every model by its own name."""
+        return model
+
+    def phases(self, round: Round) -> list[Phase]:
+        """One phase: all labelled images, class-balanced."""
+        stream = Stream("labelled", self.batch, (self.view,) * self.views, self.per_class)
+        return [Phase("embed", self.trains, {"images": stream}, self.averages, epochs=round.epochs)]
+
+    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+        """Take over the new clusters: centres, and the labels of what the memory holds."""
+        if found.centres is not None:
+            device = next(models.plain("student").parameters()).device
+            self.centres = torch.from_numpy(found.centres).to(device)
+            losses: list[Any] = [models.plain(f"loss.{name}") for name in self.loss_inputs]
+            for loss in losses:
+                if found.fresh and hasattr(loss, "recentre"):
+                    loss.recentre(self.centres)
+        if self.memory is not None:
+            memory: Any = models.plain("memory")
+            memory.relabel(torch.from_numpy(found.labels))
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Every loss of the recipe on the global batch."""
+        given = self.given(models, batch, clock)
+        return {
+            name: models[f"loss.{name}"](*(given[i] for i in inputs))
+            for name, inputs in self.loss_inputs.items()
+        }
+
+    def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
+        """What losses may ask for, by the names of their inputs."""
+        part = batch["images"]
+        images = torch.cat([view.images for view in part.views])
+        embeddings = self._gathered(models, models["student"](images).embedding)
+        keys = embeddings
+        if "momentum" in self.averages:
+            with torch.no_grad():
+                keys = self._gathered(models, models["momentum"](images).embedding)
+        labels = models.gather(part.labels).repeat(self.views)
+        indices = models.gather(part.indices).repeat(self.views)
+        return {
+            "embeddings": embeddings,
+            "labels": labels,
+            "indices": indices,
+            "memory": self.remember(models, clock, keys, labels, indices),
+            "centres": self.centres,
+        }
+
+    def _gathered(self, models: Models, embedding: Tensor) -> Tensor:
+        """The global batch in the order of one process: each view is gathered by itself."""
+        return torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
+
+    def remember(
+        self, models: Models, clock: Clock, embeddings: Tensor, labels: Tensor, indices: Tensor
+    ) -> Memory | None:
+        """Put a batch into the memory; what losses see of it, None before ``memory_start``."""
+        if self.memory is None:
+            return None
+        enqueue: Any = models.plain("memory")
+        memory: Memory = enqueue.enqueue(embeddings.detach(), labels, indices)
+        return None if clock.step < self.memory_start else memory
+
+
+@torch.no_grad()
+def start_from_principal_components(embedder: Any, features: np.ndarray) -> None:
+    """Set a linear head to the leading principal components of ``features`` (N, F).
+
+    Raises:
+        DataError: fewer images or features than the head has outputs.
+    """
+    head: nn.Linear = embedder.head
+    if min(features.shape) < head.out_features:
+        raise DataError(
+            f"strategy.head: pca gives at most {min(features.shape)} components of these features; "
+            f"lower model.embedding_size ({head.out_features}) or set head: random"
+        )
+    data = torch.from_numpy(features).double()
+    mean = data.mean(0)
+    _, components = torch.linalg.eigh((data - mean).T @ (data - mean))  # ascending
+    weight = components.flip(1)[:, : head.out_features].T  # (D, F)
+    largest = weight.abs().argmax(1, keepdim=True)
+    weight = weight * weight.gather(1, largest).sign()  # the sign of a component is arbitrary
+    head.weight.copy_(weight)
+    head.bias.copy_(-(weight @ mean))

@@ -1,0 +1,62 @@
+"""Pseudo-label: the student's own most likely class is taken for the truth."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Interval
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fewlabels.components.strategies.semi_supervised import (
+    Count,
+    SemiSupervised,
+    Unlabelled,
+    forward,
+    images_of,
+    required,
+)
+from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.registry import strategies
+
+
+@strategies.register("pseudo_label")
+class PseudoLabel(SemiSupervised):
+    """Trains on the student's own predictions (Lee, ICML workshop 2013, Eq. 15).
+
+    ``pseudo`` is the cross-entropy under the most likely class, of the images whose probability
+    reaches ``threshold``; its ramp, alpha(t) in the paper, is the recipe's ``weights:``.
+
+    Args:
+        labelled: labelled images a step, over all processes.
+        batch: images of the unlabelled stream a step.
+        unlabelled: ``all`` images, or the ``rest`` that has no label (the paper).
+        threshold: least probability; 0 in the paper, .95 in Oliver et al. (NeurIPS 2018).
+    """
+
+    terms = ("supervised", "pseudo")
+
+    def __init__(
+        self,
+        *,
+        labelled: Count = 50,
+        batch: Count = 50,
+        unlabelled: Unlabelled = "rest",
+        threshold: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
+    ) -> None:
+        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
+        self.threshold = threshold
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Cross-entropy under given and under predicted labels."""
+        part, rest = batch["labelled"], batch["unlabelled"]
+        known, unknown = (
+            required(output.logits)
+            for output in forward(models["student"], images_of(part), images_of(rest))
+        )
+        certain, guess = unknown.detach().softmax(1).max(1)
+        each = cross_entropy(unknown, guess, reduction="none")
+        return {
+            "supervised": cross_entropy(known, part.labels),
+            "pseudo": (each * (certain >= self.threshold)).mean(),
+        }

@@ -1,0 +1,109 @@
+"""Snowball: a master above teacher and student, fed by discovered samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt, Interval
+from torch import Tensor, nn
+
+from fewlabels.components.strategies.mean_teacher import MeanTeacher
+from fewlabels.components.strategies.mixmatch import MixMatch
+from fewlabels.components.strategies.semi_supervised import (
+    CONSISTENCY,
+    Count,
+    Unlabelled,
+    images_of,
+    mean_squared,
+    predict,
+    required,
+)
+from fewlabels.contracts import Average, Batch, Build, Clock, Extract, Found, Models, Phase, Round
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.registry import strategies
+
+
+@strategies.register("snowball")
+class Snowball:
+    """A base method guided by a master, the average of its teacher (Section 2.3.2, Eq. 2.7).
+
+    ``master`` is the master's part of Eq. 2.7, the mean over samples and classes on labelled and
+    discovered images, weighted as ``consistency`` is. The master is copied from the teacher
+    at the first discovery that finds anything; before that discoveries look through the teacher.
+    With everything labelled nothing is discovered, and the training is the base's own.
+
+    Args:
+        base: ``mean_teacher``, or ``mixmatch`` (Section 2.4.1 (4)), where the student that is
+            compared with the master sees the labelled images unmixed.
+        labelled, batch, unlabelled, ema: as the base has them; null is its default.
+        teacher_mode: of mean_teacher; ``train``: running statistics of its own.
+        temperature, alpha: of mixmatch.
+        master_ema: decay of the master, beta of Eq. 2.6; lower it in runs of under 2,000 steps.
+    """
+
+    task: Literal["classification"] = "classification"
+    deploys = "teacher"
+    supplies = ()
+    terms = (*dict.fromkeys((*MeanTeacher.terms, *MixMatch.terms)), "master")
+
+    def __init__(
+        self,
+        *,
+        base: Literal["mean_teacher", "mixmatch"] = "mean_teacher",
+        labelled: Count | None = None,
+        batch: Count | None = None,
+        unlabelled: Unlabelled | None = None,
+        ema: Ramp | None = None,
+        teacher_mode: Literal["train", "eval"] = "train",
+        temperature: Annotated[float, Gt(0)] = 0.5,
+        alpha: Annotated[float, Gt(0)] = 0.75,
+        master_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.999,
+    ) -> None:
+        shared = {"labelled": labelled, "batch": batch, "unlabelled": unlabelled, "ema": ema}
+        given: dict[str, Any] = {k: v for k, v in shared.items() if v is not None}
+        self.base: MeanTeacher | MixMatch
+        if base == "mean_teacher":
+            self.base = MeanTeacher(**given, teacher_mode=teacher_mode)
+        else:
+            self.base = MixMatch(**given, temperature=temperature, alpha=alpha)
+        self.weights: Mapping[str, Ramp] = {**self.base.weights, "master": CONSISTENCY}
+        self.views = self.base.views
+        self.master = Average("teacher", Ramp(end=master_ema), starts="first_discovery")
+        self.discoveries = 0
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The base's, and the master."""
+        modules = self.base.modules(build)
+        return {**modules, "master": copy.deepcopy(modules["teacher"])}
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """The teacher stands in for the master until there is one."""
+        return "teacher" if model == "master" and not discoveries else model
+
+    def start(self, models: Models, extract: Extract) -> None:
+        """Nothing depends on the data."""
+
+    def phases(self, round: Round) -> list[Phase]:
+        """The base's phase; after each step the teacher moves, then the master."""
+        self.discoveries = round.discoveries
+        averages = {**self.base.averages, "master": self.master}
+        return [replace(phase, averages=averages) for phase in self.base.phases(round)]
+
+    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+        """Nothing: the loop makes the master at the first discovery."""
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """The base's losses, and the student's distance to the master where labels are."""
+        losses, answer = self.base.answer(models, batch)
+        if self.discoveries:
+            if answer is None:  # the base has shown the student mixed images alone
+                with models.still("student"):
+                    output = models["student"](images_of(batch["labelled"]))
+                answer = required(output.logits)
+            other = images_of(batch["labelled"], self.views[0] - 1)
+            (target,) = predict(models.plain("master"), other)
+            losses["master"] = mean_squared(answer, target)
+        return losses

@@ -1,0 +1,104 @@
+"""Temporal ensembling: predictions follow their own average over the epochs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fewlabels.components.strategies.semi_supervised import (
+    CONSISTENCY,
+    Count,
+    SemiSupervised,
+    Unlabelled,
+    forward,
+    images_of,
+    required,
+)
+from fewlabels.contracts import Batch, Build, Clock, Models, Phase
+from fewlabels.registry import strategies
+
+
+class Ensemble(nn.Module):
+    """The averaged prediction of every training image, and how often it was predicted."""
+
+    sums: Tensor  # (N, C)
+    counts: Tensor  # (N,)
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(size, classes))
+        self.register_buffer("counts", torch.zeros(size, dtype=torch.int64))
+
+    @torch.no_grad()
+    def target(self, indices: Tensor, alpha: float) -> Tensor:
+        """Z / (1 - alpha^t) of each image; zeros where it has not been seen."""
+        seen = self.counts[indices]
+        scale = torch.where(seen > 0, 1 - alpha ** seen.float(), 1.0)
+        return self.sums[indices] / scale[:, None]
+
+    @torch.no_grad()
+    def add(self, indices: Tensor, predictions: Tensor, alpha: float) -> None:
+        """Z <- alpha Z + (1 - alpha) z; of an image that comes twice, the last one counts."""
+        last = torch.full_like(self.counts, -1)
+        last.scatter_reduce_(0, indices, torch.arange(len(indices), device=last.device), "amax")
+        rows = (last >= 0).nonzero()[:, 0]
+        self.sums[rows] = alpha * self.sums[rows] + (1 - alpha) * predictions[last[rows]].float()
+        self.counts[rows] += 1
+
+
+@strategies.register("temporal_ensembling")
+class TemporalEnsembling(SemiSupervised):
+    """Pulls each prediction to its image's average so far (Laine and Aila, ICLR 2017, Algorithm 2).
+
+    ``consistency`` is the mean over samples and classes of (z - z~)^2. An image's average moves
+    when the image comes, not at the epoch's end: the same where each comes once an epoch. An image
+    that was not seen yet has no target and counts 0.
+
+    Args:
+        labelled: labelled images a step, over all processes.
+        batch: images of the unlabelled stream a step.
+        unlabelled: ``all`` images with their labels hidden (the paper), or the ``rest``.
+        alpha: of the average.
+    """
+
+    terms = ("supervised", "consistency")
+    weights = {"consistency": CONSISTENCY}
+
+    def __init__(
+        self,
+        *,
+        labelled: Count = 50,
+        batch: Count = 50,
+        unlabelled: Unlabelled = "all",
+        alpha: Annotated[float, Interval(ge=0, lt=1)] = 0.6,
+    ) -> None:
+        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
+        self.alpha = alpha
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The student, and the averaged predictions."""
+        modules = super().modules(build)
+        return {**modules, "ensemble": Ensemble(build.size, len(modules["student"].classes))}  # type: ignore[arg-type]
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Cross-entropy, and the distance of predictions to their averages."""
+        part, rest = batch["labelled"], batch["unlabelled"]
+        known, unknown = (
+            required(output.logits)
+            for output in forward(models["student"], images_of(part), images_of(rest))
+        )
+        ensemble: Any = models.plain("ensemble")
+        predicted = unknown.softmax(1)
+        target = ensemble.target(rest.indices, self.alpha)
+        seen = (ensemble.counts[rest.indices] > 0)[:, None]
+        losses = {
+            "supervised": cross_entropy(known, part.labels),
+            "consistency": ((predicted - target).square() * seen).mean(),
+        }
+        everywhere = models.gather(predicted.detach())
+        ensemble.add(models.gather(rest.indices), everywhere, self.alpha)
+        return losses

@@ -1,0 +1,1 @@
+"""How an image is moved, cropped or coloured before a step sees it."""

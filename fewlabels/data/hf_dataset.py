@@ -1,0 +1,109 @@
+"""Data sets of the datasets library as records: lazily, with every plain column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fewlabels.contracts import Records
+from fewlabels.data.lazy_images import from_rows
+from fewlabels.errors import DataError, nearest
+from fewlabels.files import locate
+
+LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
+
+
+def open_dataset(name: str, config: str | None = None, **options: Any) -> Any:
+    """``datasets.load_dataset`` with one sentence for what can go wrong."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, **options)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"data set {name!r} cannot be opened ({reason}); check its name and revision, and that "
+            "there is a network, or a copy in the Hugging Face cache"
+        ) from error
+
+
+def from_dataset(
+    parts: Mapping[str, Any],
+    image: str | None = None,
+    label: str | None = None,
+    keep_split: bool = True,
+) -> Records:
+    """Records of the splits of one data set.
+
+    Args:
+        image, label: column names; None: the column that is an image, and the usual label names.
+        keep_split: add the column ``split``.
+
+    Raises:
+        DataError: a column that is not there, or that has no images.
+    """
+    from datasets import ClassLabel, Image, Value, concatenate_datasets
+
+    data = concatenate_datasets(list(parts.values()))
+    features = data.features
+    known = ", ".join(features)
+    for name in (image, label):
+        if name is not None and name not in features:
+            raise DataError(
+                f"data: there is no column {name!r}{nearest(name, features)} (all: {known})"
+            )
+    if image is None:
+        found = [name for name, kind in features.items() if isinstance(kind, Image)]
+        if len(found) != 1:
+            raise DataError(
+                f"data.image: {len(found)} columns hold images; name one (all: {known})"
+            )
+        image = found[0]
+    if label is None:
+        label = next((name for name in LABELS if name in features), None)
+    data = data.cast_column(image, Image())
+
+    truth: np.ndarray = np.full(len(data), -1)
+    classes: tuple[str, ...] = ()
+    if label is not None:
+        values = plain(data, label)
+        truth, classes = numbered(values, getattr(features[label], "names", None))
+    columns = {
+        name: np.array(plain(data, name))
+        for name, kind in features.items()
+        if name not in (image, label) and isinstance(kind, (Value, ClassLabel))
+    }
+    if keep_split:
+        columns["split"] = np.repeat(list(parts), [len(part) for part in parts.values()])
+    images = from_rows(data.select_columns([image]), image)
+    return Records(images, truth, classes, columns, [f"row {i}" for i in range(len(data))])
+
+
+def plain(data: Any, column: str) -> list[Any]:
+    """All values of a column."""
+    values: list[Any] = data.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    return values
+
+
+def numbered(values: list[Any], names: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers and names; None and -1 are unknown."""
+    known = [v for v in values if v is not None and v != -1]
+    whole = all(isinstance(v, int) for v in known)
+    # Larger numbers are a shop's ids: a class for each number below would fill the memory.
+    if names is None and whole and max(known, default=0) >= 1_000_000:
+        whole, names = False, [str(v) for v in sorted(set(known))]
+    if names is None and whole:
+        names = [str(n) for n in range(max(known, default=-1) + 1)]
+    if names is None:
+        names = sorted({str(v) for v in known})
+    number = {name: i for i, name in enumerate(names)}
+    truth = [-1 if v is None or v == -1 else v if whole else number[str(v)] for v in values]
+    return np.array(truth, np.int64), tuple(names)
+
+
+def local_copy(id: str) -> str:
+    """The folder that an id of the Hub means here, where there is one; else the id."""
+    place = locate(id)
+    return str(place) if place is not None and place.is_dir() else id

@@ -1,0 +1,83 @@
+"""Random views of a batch, on the device where it is, with the 3x3 matrix that each applied.
+
+A view splits drawing from applying: draws come from a CPU generator for the whole global batch, so
+they are the same on every device and for every number of processes. Geometric views give matrices,
+which the pipeline composes, so that pixels are interpolated once; colours come after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from fewlabels.contracts import View
+from fewlabels.errors import ComponentError, DataError
+from fewlabels.ops import geometry
+
+
+class Pipeline:
+    """Views one after the other: all geometry as one map and one interpolation, then colours.
+
+    Args:
+        views: components with ``matrix``, ``colour`` or both (contracts.ViewComponent).
+        size: the side of the result; None keeps the images'.
+
+    Raises:
+        ComponentError: views that pad in different ways.
+    """
+
+    def __init__(self, views: Sequence[Any], size: int | None = None) -> None:
+        self.views, self.size = list(views), size
+        paddings = sorted({view.padding for view in views if hasattr(view, "padding")})
+        if len(paddings) > 1:
+            raise ComponentError(
+                f"views pad with {' and '.join(paddings)}, but all geometry is one interpolation; "
+                "give homography the padding 'reflection', which is pad_and_crop's"
+            )
+        self.padding: geometry.Padding = paddings[0] if paddings else "zeros"
+        self.exact = all(getattr(view, "exact", False) for view in views if hasattr(view, "matrix"))
+
+    def __call__(
+        self,
+        images: Tensor,
+        generator: Generator,
+        rows: slice | Tensor | None = None,
+        count: int | None = None,
+        before: Tensor | None = None,
+    ) -> View:
+        """One view of uint8 images (B, C, S, S): ``rows`` of a batch of ``count``.
+
+        Args:
+            before: (B, 3, 3) maps that come before those of the views, in the same interpolation.
+
+        Raises:
+            DataError: images that are not square.
+        """
+        height, side = images.shape[-2:]
+        if height != side:
+            raise DataError(f"views take square images, got {height} x {side}; resize or crop them")
+        count = len(images) if count is None else count
+        rows = slice(None) if rows is None else rows
+        drawn = [torch.rand(count, view.draws, generator=generator)[rows] for view in self.views]
+        maps = [geometry.identity(len(images)) if before is None else before.cpu()]
+        for view, draws in zip(self.views, drawn, strict=True):
+            if hasattr(view, "matrix"):
+                maps.append(view.matrix(draws, side))
+        matrix = geometry.compose(*maps).to(images.device)
+        size = self.size or side
+        result = images.float() / 255
+        if len(maps) > 1 or size != side or before is not None:
+            result = geometry.warp(
+                result,
+                matrix,
+                (size, size),
+                self.padding,
+                "nearest" if self.exact and size == side and before is None else "bilinear",
+            )
+        for view, draws in zip(self.views, drawn, strict=True):
+            if hasattr(view, "colour"):
+                result = view.colour(result, draws.to(images.device))
+        return View(result, matrix)

@@ -1,1 +1,0 @@
-"""The embeddings of a folder of images in a parquet file, written part by part."""

@@ -1,0 +1,209 @@
+"""How a run's models are scored on the test images, by task; rows for metrics.jsonl and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fewlabels.data.pixels import Pixels
+from fewlabels.data.splits import Split
+from fewlabels.evaluation.classification import Rule, error_rate, reported
+from fewlabels.evaluation.retrieval_protocol import Examples, RetrievalTest, raw_pixels
+
+Row = dict[str, Any]
+NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
+See = Callable[..., list[np.ndarray]]
+"""``see(model, *fields)``: fields of its Output for the scored images; called in every process."""
+
+
+class Deploys(Protocol):
+    """What scoring asks of a strategy."""
+
+    deploys: str
+
+    def seen_through(self, model: str, discoveries: int) -> str: ...
+
+
+class Scoring(Protocol):
+    """One task's test. ``rows`` are the data-set rows of the images that it looks at.
+
+    ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
+    ``told``, the row in words; ``table`` sums a run's rows up; ``final`` has its one number
+    (``score``), what that measures, and the same on images held out (``validation``) if there are;
+    ``examples`` what can be shown of the trained model, if anything; called in every process.
+    """
+
+    rows: np.ndarray
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]: ...
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
+
+    def table(self, rows: Sequence[Row]) -> str: ...
+
+    def final(self, rows: Sequence[Row]) -> Row: ...
+
+    def examples(self, see: See) -> Examples | None: ...
+
+
+class RetrievalScoring:
+    """Recall and its kin, for the frozen backbone, the untrained and the trained embedder.
+
+    Args:
+        before: score the frozen backbone and the untrained embedder too.
+        raw: score raw pixels of this size too; None: do not.
+    """
+
+    NAMES = {
+        "pixels": "raw pixels",
+        "frozen": "backbone before training",
+        "untrained": "embedder before training",
+        "trained": "embedder after training",
+    }
+
+    def __init__(
+        self,
+        strategy: Deploys,
+        split: Split,
+        truth: np.ndarray,
+        ks: Sequence[int],
+        all_against_all: bool,
+        before: bool,
+        raw: int | None,
+    ) -> None:
+        self.strategy, self.before, self.raw = strategy, before, raw
+        self.test = RetrievalTest(split, truth, ks, all_against_all)
+        self.rows = self.test.rows
+        self.last: np.ndarray | None = None  # embeddings of the trained model
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+        """Embeddings by the name under which they are scored."""
+        names: tuple[str, ...] = ("trained",) if when == "trained" else ("frozen", "untrained")
+        if not self.test.searches or (when == "before" and not self.before):
+            return {}
+        fields = ("embedding",) if when == "trained" else ("features", "embedding")
+        found = dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
+        if when == "trained":
+            self.last = found[when]
+        return found
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+        """A row a model and search."""
+        if when == "before" and self.raw and self.test.searches:
+            given = {"pixels": raw_pixels(pixels, self.raw), **given}
+        rows = [row for name, features in given.items() for row in self.test.score(name, features)]
+        for row in rows:
+            row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
+        return rows
+
+    def examples(self, see: See) -> Examples | None:
+        """Of the last evaluation; a run that was resumed after that looks again."""
+        if self.last is None:
+            self.ask("trained", 0, see)
+        return None if self.last is None else self.test.examples(self.last)
+
+    def final(self, rows: Sequence[Row]) -> Row:
+        """Recall@1 of the trained embedder in the first search."""
+        own = [row for row in rows if row["model"] == "trained"]
+        last = [row for row in own if row["search"] == own[0]["search"]]
+        return {"measure": "recall@1", "score": last[-1]["recall@1"]} if last else dict(NOTHING)
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """The last scores of each model, in percent."""
+        last = {(row["search"], row["model"]): row for row in rows}
+        if not last:
+            return "no two test images are known to be of one class, so nothing was scored"
+        first = next(iter(last.values()))
+        measures = [k for k in first if k.startswith(("recall", "map", "r_prec", "nmi"))]
+        lines = []
+        for search in dict.fromkeys(search for search, _ in last):
+            lines.append(f"{search:26}" + "".join(f"{m:>13}" for m in measures))
+            for model, name in self.NAMES.items():
+                if (search, model) in last:
+                    values = (last[search, model][m] for m in measures)
+                    lines.append(f"  {name:24}" + "".join(f"{100 * v:13.1f}" for v in values))
+            row = last[search, "trained"]
+            lines.append(
+                f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find"
+            )
+        return "\n".join(lines)
+
+
+class ClassificationScoring:
+    """The error of every model that exists by then, on test images and on those held out.
+
+    Args:
+        test, validation: data-set rows; images of unknown class are not looked at, nor are those of
+            ``validation`` and ``given`` as a test.
+        given: data-set rows that people have labelled for training.
+        rule: by which the run's number is reported.
+    """
+
+    def __init__(
+        self,
+        strategy: Deploys,
+        models: Iterable[str],
+        test: np.ndarray,
+        validation: np.ndarray,
+        truth: np.ndarray,
+        given: np.ndarray,
+        rule: Rule,
+    ) -> None:
+        self.strategy, self.rule = strategy, rule
+        self.labels, self.held = len(given), len(validation)
+        self.models = sorted(models, key=lambda name: name != strategy.deploys)
+        test = np.setdiff1d(test[truth[test] >= 0], [*given, *validation])
+        self.rows = np.concatenate([test, validation])
+        self.truth, self.count = truth[self.rows], len(test)
+
+    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+        """Logits by model; nothing before training."""
+        if when == "before" or not len(self.rows):
+            return {}
+        there = [m for m in self.models if self.strategy.seen_through(m, discoveries) == m]
+        return {model: see(model, "logits")[0] for model in there}
+
+    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+        """A row a model."""
+        rows = []
+        for model, logits in given.items():
+            row: Row = {"kind": "evaluation", "model": model, "search": "test images"}
+            if self.held:
+                held = error_rate(logits[self.count :], self.truth[self.count :])
+                row["validation_error"] = held
+                row["told"] = f"{model} validation error {100 * held:.2f}"
+            if self.count:
+                error = error_rate(logits[: self.count], self.truth[: self.count])
+                row |= {"error": error, "told": f"{model} error {100 * error:.2f}"}
+            rows.append(row)
+        return rows
+
+    def examples(self, see: See) -> None:
+        """None."""
+
+    def final(self, rows: Sequence[Row]) -> Row:
+        """The error of the deployed model, by the rule of the recipe."""
+        if not rows:
+            return dict(NOTHING)
+        found = reported(rows, self.strategy.deploys, self.rule)
+        more = {"validation": found["validation"]} if "validation" in found else {}
+        if "error" not in found:
+            return {**NOTHING, **more}
+        return {"measure": "test error", "score": found["error"], **more}
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """The error of each model by the rule of the recipe, in percent."""
+        if not rows:
+            return "nothing was scored"
+        given = f"{self.labels} labels" + (f" and {self.held} for validation" if self.held else "")
+        what = "error" if self.count else "validation"
+        lines = [f"test error of {self.count} images; {given}"]
+        if not self.count:
+            lines = [f"no test image is of a known class: error on validation images; {given}"]
+        for model in dict.fromkeys(row["model"] for row in rows):
+            found = reported(rows, model, self.rule)
+            how = {"last": "last", "median": f"median of {found['checkpoints']}", "best": "best"}
+            lines.append(f"  {model:24}{100 * found[what]:8.2f}  ({how[self.rule]})")
+        return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""Finds files under the data folders; writes a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fewlabels.errors import FewLabelsError
+
+
+def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
+    """Say so before any work is done.
+
+    Raises:
+        FewLabelsError: the file is there, or its place cannot be written.
+    """
+    refuse_unwritable(out)
+    if Path(out).exists():
+        raise FewLabelsError(f"{out} is there, and may hold {holds}; name another file")
+
+
+def refuse_unwritable(out: str | Path) -> None:
+    """Say before any work is done that nothing can be written there.
+
+    Raises:
+        FewLabelsError: so.
+    """
+    place = Path(out).absolute()
+    try:
+        above = next((folder for folder in place.parents if folder.exists()), place)
+        place.exists()  # a name that is too long
+    except OSError as error:
+        raise FewLabelsError(f"{out} cannot be written: {error.strerror}") from error
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise FewLabelsError(f"{above} is no folder that you may write to; name another place")
+
+
+def replace_when_whole(draft: Path, place: Path) -> None:
+    """Give a draft that is written to its end its name; what had that name before is gone.
+
+    Both lie on one file system, so a kill leaves the whole of the one or the whole of the other.
+    """
+    os.replace(draft, place)
+
+
+@contextmanager
+def new_file(out: str | Path) -> Iterator[Path]:
+    """A draft to write, which is moved to ``out`` at the end; after an error it is gone.
+
+    It has the name of ``out``, in a folder of its own beside it.
+
+    Raises:
+        FewLabelsError: the place cannot be written.
+    """
+    file = Path(out)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=file.parent, prefix=".part-") as own:
+            yield Path(own) / file.name
+            replace_when_whole(Path(own) / file.name, file)
+    except OSError as error:
+        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+
+
+def data_roots() -> list[Path]:
+    """The folders of data sets: $FEWLABELS_DATA if set, else ./data and ../shared/data."""
+    chosen = os.environ.get("FEWLABELS_DATA")
+    return [Path(chosen)] if chosen else [Path("data"), Path("..", "shared", "data")]
+
+
+def locate(path: str | Path) -> Path | None:
+    """The existing file or folder that ``path`` means: as written, else under a data root."""
+    path = Path(path).expanduser()
+    for candidate in [path, *(root / path for root in data_roots())]:
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def looked_for(path: str | Path) -> str:
+    """Where :func:`locate` looked, for a sentence."""
+    return " or ".join(str(p) for p in [Path(path), *(root / path for root in data_roots())])

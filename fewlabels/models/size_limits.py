@@ -1,0 +1,154 @@
+"""How large a model may be: what a foreign config.json asks for is weighed before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fewlabels.errors import ModelError
+from fewlabels.models.backbone import make_backbone, place_block
+from fewlabels.models.saved_folder import ClassifierConfig, EmbedderConfig, ImageConfig
+from fewlabels.registry import backbones, blocks
+
+LARGEST_OPTION = 16_384
+"""Of whole numbers that a backbone or a block takes."""
+MOST_BLOCKS = 64
+LARGEST_TENSOR = 2**29
+"""Numbers of one feature map of one image (2 GiB)."""
+MORE = 2
+"""Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
+OPERATIONS = 500
+"""For each tensor of weights, to make it and show it one image; most need 10, a MaxViT 200."""
+
+
+def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse gigantic numbers in the options of a backbone and of its blocks, and in their count.
+
+    Raises:
+        ModelError: so.
+    """
+    placed = list(placed)
+    if len(placed) > MOST_BLOCKS:
+        raise ModelError(f"blocks: {len(placed)} of them: expected at most {MOST_BLOCKS}")
+    for key, value in _numbers({"backbone_options": options, "blocks": placed}):
+        if abs(value) > LARGEST_OPTION:
+            raise ModelError(f"{key}: {value}: expected at most {LARGEST_OPTION}")
+
+
+def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
+    """Refuse a config that asks for more memory or time than the weights beside it can need.
+
+    The model is made of torch's meta tensors for that, which have a shape and no memory, and sees
+    one image of them. Where this fails, what was made so far counts: making the real one says why.
+
+    Raises:
+        ModelError: so, or an unknown block.
+    """
+    placed = [block.model_dump() for block in config.blocks]
+    check_options(config.backbone_options, placed)
+    # Imported before, or the constants of a plugin would be made without numbers.
+    if (name := config.backbone.split(".")[0]) in backbones.names():
+        backbones.get(name)
+    for block in config.blocks:
+        blocks.get(block.name)
+    weighed = _Weighed(OPERATIONS * len(state) * (1 + len(placed)) + 5000)  # each sees an image
+    asked, held = 0, sum(tensor.numel() for tensor in state.values())
+    # Any exception: of a plugin's too, which may need numbers.
+    with torch.device("meta"), _Fused(), weighed, suppress(Exception):
+        for asked in _numbers_asked(config, placed):
+            if asked > MORE * held:
+                break
+    if asked > MORE * held:
+        raise ModelError(
+            f"describes a model of {asked:,} numbers, and the weights beside it are {held:,}; copy "
+            "both files again"
+        )
+    if weighed.operations > weighed.most:
+        raise ModelError(
+            f"describes a far deeper model than the {len(state)} tensors of weights beside it; "
+            "copy both files again"
+        )
+    if weighed.largest > max(held, LARGEST_TENSOR):
+        raise ModelError(
+            f"asks for {weighed.largest:,} numbers in one tensor to see an image of "
+            f"{config.image_size} pixels; at most {LARGEST_TENSOR:,} are given"
+        )
+
+
+def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    """How many numbers the state has, after each part that is made of it."""
+    backbone: Any = make_backbone(
+        config.backbone,
+        pooling=config.pooling,
+        image_size=config.image_size,
+        options=config.backbone_options,
+    )
+
+    def count() -> int:
+        return sum(tensor.numel() for tensor in backbone.state_dict().values())
+
+    yield count()
+    for each in placed:
+        place_block(backbone, each, config.image_size)
+        yield count()
+    if isinstance(config, ClassifierConfig):
+        backbone.reset_classifier(len(config.classes))
+        yield count()
+    with torch.no_grad():
+        maps = backbone.eval().forward_features(
+            torch.zeros(1, 3, config.image_size, config.image_size)
+        )
+        width = backbone.forward_head(maps, pre_logits=True).shape[1]
+    if isinstance(config, EmbedderConfig):
+        yield count() + (width + 1) * (config.embedding_size or 0)
+
+
+class _TooManyError(Exception):
+    """Ends what would go on for hours."""
+
+
+class _Fused(TorchFunctionMode):
+    """Attention without its weights (N, N), which torch holds of meta tensors alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = {**dict(zip(("query", "key", "value"), args)), **(kwargs or {})}
+        return given["query"].new_empty(*given["query"].shape[:-1], given["value"].shape[-1])
+
+
+class _Weighed(TorchDispatchMode):
+    """Counts the operations inside, at most ``most``, and notes the largest result."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.operations, self.largest = most, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        if self.operations > self.most:
+            raise _TooManyError
+        result = func(*args, **(kwargs or {}))
+        sizes = (t.numel() for t in tree_leaves(result) if isinstance(t, Tensor))
+        self.largest = max(self.largest, *sizes, 0)
+        return result
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """Whole numbers at any depth, each with the key that it is under."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _numbers(each, f"{key}.{name}".strip("."))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _numbers(each, key)
+    elif isinstance(value, int):
+        yield key, value

@@ -1,0 +1,178 @@
+"""A component's signature as a schema, and a schema as a pydantic model.
+
+The schema of the built-in components is committed (``schema.json``), so that a recipe is checked
+without importing torch; a plugin's is made from its signature on the spot. Both are read by the
+same code.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.errors import ComponentError
+from fewlabels.registry import REGISTRIES
+from fewlabels.registry.signature import options
+
+Schema = dict[str, Any]
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+_BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
+_LENGTHS = {"minItems": "min_length", "maxItems": "max_length"}
+_NAMED_TYPES: dict[str, type] = {"Ramp": Ramp}
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and near-enough types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def component_schema(component: Callable[..., Any]) -> Schema:
+    """What a recipe may set on ``component``, and what it says of itself.
+
+    ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` is what a strategy
+    hands to losses; ``x-terms`` the loss terms that a strategy or a block computes itself;
+    ``x-task`` is a strategy's.
+
+    Raises:
+        ComponentError: an option of a type that a recipe cannot hold.
+    """
+    what = f"{component.__module__}.{component.__qualname__}"
+    try:
+        hints = typing.get_type_hints(
+            component.__init__ if inspect.isclass(component) else component, include_extras=True
+        )
+    except NameError as error:
+        raise ComponentError(
+            f"{what}: {error}; import what its options' types name outside of TYPE_CHECKING"
+        ) from error
+    fields: dict[str, Any] = {n: (hints[n], p.default) for n, p in options(component).items()}
+    for name, (hint, _) in fields.items():
+        if not _fits_yaml(hint):
+            raise ComponentError(
+                f"{what}: option {name!r} has a type that a recipe cannot hold, {hint}; use bool, "
+                "int, float, str, Literal, Ramp, None, and list, dict[str, ...] or a tuple of these"
+            )
+    model: type[BaseModel] = create_model("Options", __base__=Section, **fields)
+    schema = model.model_json_schema()
+    result: Schema = {
+        "description": (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " "),
+        "properties": {n: _untitled(p) for n, p in schema.get("properties", {}).items()},
+    }
+    forward = getattr(component, "forward", None)
+    if forward is not None and inspect.isclass(component):
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        result["x-inputs"] = [p.name for p in named if p.default is p.empty]
+    for key in ("supplies", "terms"):
+        if hasattr(component, key):
+            result[f"x-{key}"] = list(getattr(component, key))
+    if hasattr(component, "task"):
+        result["x-task"] = component.task
+    return result
+
+
+def _fits_yaml(hint: Any) -> bool:
+    """Whether the values of a type can stand in a recipe, and come back as that type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _fits_yaml(inner[0])
+    if origin is Literal:
+        return True
+    if origin is dict:
+        return inner[0] is str and _fits_yaml(inner[1])
+    if origin in (list, tuple, typing.Union, types.UnionType):
+        return all(map(_fits_yaml, inner))  # but not `...`: how long a tuple is must be known
+    return hint in (bool, int, float, str, type(None), Any, list, dict, Ramp)
+
+
+def _untitled(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))
+        }
+    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+
+
+@functools.cache
+def committed() -> Schema:
+    """The schema in the package: ``$defs`` holds one entry a built-in component."""
+    result: Schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return result
+
+
+def schema_of(plural: str, name: str) -> Schema:
+    """The schema of one component: committed if it is ours, else from its signature.
+
+    Raises:
+        ComponentError: nobody offers the name, or its module cannot be imported.
+    """
+    registry = REGISTRIES[plural]
+    offers = registry.offers().get(name, [])
+    if [offer.distribution for offer in offers] == ["fewlabels"]:
+        known = committed()["$defs"].get(f"{plural}.{name}")
+        if known is not None:
+            return {**known, "properties": {k: known["properties"][k] for k in known["x-options"]}}
+    return component_schema(registry.get(name))
+
+
+def annotation(schema: Schema) -> Any:
+    """The Python type that a property's schema stands for."""
+    if "$ref" in schema:
+        return _NAMED_TYPES[schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return functools.reduce(lambda a, b: a | b, [annotation(s) for s in schema["anyOf"]])
+    if "const" in schema:
+        return Literal[schema["const"]]
+    if "enum" in schema:
+        return Literal[tuple(schema["enum"])]
+    kind = schema.get("type")
+    limits = {_BOUNDS[k]: v for k, v in schema.items() if k in _BOUNDS}
+    if kind == "array" and "prefixItems" in schema:
+        return tuple[tuple(annotation(s) for s in schema["prefixItems"])]  # type: ignore[misc]
+    if kind == "array":
+        limits = {_LENGTHS[k]: v for k, v in schema.items() if k in _LENGTHS}
+        plain: Any = list[annotation(schema.get("items", {}))]  # type: ignore[misc]
+    elif kind == "object":
+        values = schema.get("additionalProperties", True)
+        plain = dict[str, annotation(values) if isinstance(values, dict) else Any]  # type: ignore[misc]
+    else:
+        plain = {"integer": int, "number": float, "string": str, "boolean": bool, "null": None}.get(
+            kind or "", Any
+        )
+    return Annotated[plain, Field(**limits)] if limits else plain
+
+
+def options_model(schema: Schema, base: type[BaseModel] = Section) -> type[BaseModel]:
+    """A pydantic model of a component's options; with ``base``, beside that section's own keys."""
+    fields: dict[str, Any] = {}
+    for name, value in schema["properties"].items():
+        default = value.get("default")
+        if isinstance(default, list) and "prefixItems" in json.dumps(value):
+            default = tuple(default)
+        elif isinstance(default, dict) and "Ramp" in json.dumps(value):
+            default = Ramp(**default)
+        fields[name] = (annotation(value), default)
+    return create_model("Component", __base__=base, **fields)
+
+
+def describe(schema: Schema) -> str:
+    """A property's type in words, for "expected ..."."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(describe(s) for s in schema["anyOf"]))
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(v) for v in schema.get("enum", [schema.get("const")]))
+    if "prefixItems" in schema:
+        return f"a list of {len(schema['prefixItems'])} values"
+    words = {"integer": "a whole number", "number": "a number", "string": "text", "null": "null"}
+    words |= {"boolean": "true or false", "object": "a mapping", "array": "a list"}
+    return words.get(schema.get("type", ""), "a mapping")

@@ -1,0 +1,225 @@
+"""A recipe: YAML, ``extends`` and ``key=value`` overrides, checked whole before anything is built.
+
+Imports no torch. Behind this file no function takes a config object: it takes plain typed values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, create_model
+
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.errors import RecipeError
+from fewlabels.recipe import yaml_file
+from fewlabels.recipe.cross_checks import check_across, check_files
+from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
+from fewlabels.recipe.sections import (
+    Data,
+    Evaluation,
+    Fixed,
+    Model,
+    Optimizer,
+    Rounds,
+    Schedule,
+    Train,
+)
+from fewlabels.recipe.yaml_file import Origins
+from fewlabels.registry import REGISTRIES, Registry
+from fewlabels.registry.user_code import import_modules, missing
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component by name, with every option set."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; ``resolved`` is the same as plain data, ready to be written and re-run."""
+
+    name: str
+    seed: int
+    imports: list[str]
+    data: Data
+    source: Spec
+    model: Model
+    strategy: Spec
+    pretrain: Spec | None
+    discovery: tuple[Spec, ...]
+    losses: tuple[Spec, ...]
+    views: tuple[Spec, ...]
+    blocks: tuple[Spec, ...]
+    weights: dict[str, Ramp | float]
+    optimizer: Optimizer
+    schedule: Schedule
+    rounds: Rounds
+    train: Train
+    evaluation: Evaluation
+    resolved: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the resolved recipe without its name, and where code came from."""
+        plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def components(self) -> list[tuple[Registry, Spec]]:
+        """Everything that it names, each with the registry that knows it."""
+        backbone = Spec(self.model.backbone.split(".")[0], self.model.backbone_options)
+        found = [(REGISTRIES["backbones"], backbone), (REGISTRIES["sources"], self.source)]
+        for slot, plural in SLOTS.items():
+            named = getattr(self, slot)
+            each = named if isinstance(named, tuple) else [named] if named else []
+            found += [(REGISTRIES[plural], spec) for spec in each]
+        return found
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml_file.dump(self.resolved)
+
+
+def load_recipe(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    imports: Sequence[str] = (),
+    *,
+    ended: bool = False,
+) -> Recipe:
+    """The checked recipe in a YAML file.
+
+    Args:
+        path: the file; ``extends`` in it is relative to it.
+        overrides: ``key=value``, the key a dotted path as in ``losses.0.beta=40``.
+        imports: modules that register components, found beside the file, in the current folder or
+            installed; imported first, and noted in the recipe.
+        ended: it is read to tell of a run that has ended, so the files that it began from need not
+            be here.
+
+    Raises:
+        RecipeError: with every mistake, each a sentence with file, key path and fix.
+    """
+    path = Path(path)
+    data, origins = yaml_file.read(path)
+    import_modules(imports, path.parent)
+    yaml_file.override(data, origins, list(overrides))
+    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
+    return _check(data, origins, str(path), imports, ended)
+
+
+def recipe_from(
+    data: dict[str, Any], overrides: Iterable[str] = (), imports: Sequence[str] = ()
+) -> Recipe:
+    """The checked recipe in a mapping, as :func:`load_recipe` does for a file.
+
+    Raises:
+        RecipeError: as there; also a value that YAML could not hold, and ``extends``.
+    """
+    try:
+        data, origins = json.loads(json.dumps(data, default=_path)), Origins()
+    except TypeError as error:
+        raise RecipeError([f"recipe: {error}"]) from error
+    if "extends" in data:
+        raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
+    import_modules(imports)
+    yaml_file.override(data, origins, list(overrides))
+    data["name"] = data.get("name") or "recipe"
+    return _check(data, origins, "recipe", imports)
+
+
+def _path(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(
+        f"{value!r} is of type {type(value).__name__}; a recipe holds text, numbers, lists and "
+        "mappings"
+    )
+
+
+def _check(
+    data: dict[str, Any],
+    origins: Origins,
+    file: str,
+    imports: Sequence[str],
+    ended: bool = False,
+) -> Recipe:
+    data = {key: value for key, value in data.items() if value is not None}  # null: the default
+    noted = data.get("imports", [])
+    if isinstance(noted, list):
+        data["imports"] = [*noted, *(name for name in imports if name not in noted)]
+    check = Mistakes(data, origins, file)
+    if isinstance(noted, list) and (asked := missing(map(str, noted))):
+        check.add(
+            ("imports",),
+            f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
+            f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
+        )
+        raise RecipeError(check.found.values())  # what the code registers is not known yet
+    for slot in LISTS:
+        value = data.get(slot)
+        data[slot] = [] if value is None else value if isinstance(value, list) else [value]
+        data[slot] = [{"name": v} if isinstance(v, str) else v for v in data[slot]]
+    for slot in ("strategy", "pretrain"):
+        if isinstance(data.get(slot), str):
+            data[slot] = {"name": data[slot]}
+    data.setdefault("strategy", {"name": "metric"})
+    data.setdefault("data", {})
+
+    fields: dict[str, Any] = {}
+    source = check.component(("data",), "sources", data["data"], key="source")
+    fields["data"] = (source or Any, ...)
+    strategy = check.component(("strategy",), "strategies", data["strategy"])
+    fields["strategy"] = (strategy or Any, ...)
+    if "pretrain" in data:
+        pretrain = check.component(("pretrain",), "strategies", data["pretrain"])
+        fields["pretrain"] = (pretrain or Any, ...)
+    for slot in LISTS:
+        models = [check.component((slot, i), slot, v) or Any for i, v in enumerate(data[slot])]
+        fields[slot] = (tuple[tuple(models)] if models else tuple[()], ())  # type: ignore[misc]
+    whole = create_model("Recipe", __base__=Fixed, **fields)
+    checked: Any = None
+    try:
+        checked = whole.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        check.say(error)
+    check_across(check, data)
+    if not ended:
+        check_files(check, data)
+    if check.found:
+        raise RecipeError(check.found.values())
+    return _recipe(checked)
+
+
+def _recipe(checked: Any) -> Recipe:
+    def spec(value: Any, key: str = "name", fixed: Callable[[str], bool] = lambda k: False) -> Spec:
+        names = [k for k in type(value).model_fields if k != key and not fixed(k)]
+        return Spec(getattr(value, key), {k: getattr(value, k) for k in names})
+
+    parts: dict[str, Any] = {k: getattr(checked, k) for k in Fixed.model_fields}
+    parts |= {slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS}
+    return Recipe(
+        **parts,
+        data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
+        source=spec(checked.data, "source", lambda k: k in Data.model_fields),
+        strategy=spec(checked.strategy),
+        pretrain=spec(checked.pretrain) if hasattr(checked, "pretrain") else None,
+        resolved=_order(checked.model_dump(mode="json")),
+    )
+
+
+def _order(value: Any) -> Any:
+    """Component mappings with the name first, as people write them."""
+    if isinstance(value, dict):
+        first = [k for k in ("name", "source") if k in value]
+        return {k: _order(value[k]) for k in [*first, *(k for k in value if k not in first)]}
+    return [_order(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,271 @@
+"""Registry: the one way in which a name becomes a component.
+
+Two doors lead in: the decorator ``@losses.register("margin")`` for code in this process, and the
+entry-point group ``fewlabels.losses`` for installed distributions, ours included. Names are listed
+from package metadata alone, so listing imports no component (and no torch).
+
+The module that an entry point names may say ``fewlabels_api = 1``: the version of our contracts
+that it is written for. One that says nothing is taken to be of version 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from fewlabels.contracts import API_VERSION
+from fewlabels.errors import ComponentError, nearest
+from fewlabels.registry.known_plugins import OUR_PLUGINS
+from fewlabels.registry.signature import check_signature
+
+T = TypeVar("T", bound=Callable[..., Any])
+OURS = "fewlabels"
+
+
+class Offer(NamedTuple):
+    """Where a name comes from.
+
+    ``entry`` is None for a decorator's name, whose ``distribution`` is then its module.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    entry: EntryPoint | None
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+class Registry:
+    """Names of one kind of component.
+
+    Args:
+        kind: what one is called in a sentence, as in "no loss is called 'margn'".
+        plural: the name of the entry-point group, after ``fewlabels.``.
+        bridges: by prefix, ``module:function`` that turns the rest of ``prefix:name`` into a
+            component; how another library's classes are reached.
+    """
+
+    def __init__(self, kind: str, plural: str, bridges: Mapping[str, str] | None = None) -> None:
+        self.kind, self.plural, self.group = kind, plural, f"fewlabels.{plural}"
+        self.bridges = dict(bridges or {})
+        self._registered: dict[str, dict[str, Callable[..., Any]]] = {}  # by name, by module
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that gives a class or factory its recipe name.
+
+        Raises:
+            ComponentError: a name that a recipe cannot write, or a signature that breaks the rule
+                that what a recipe sets is keyword-only, annotated and has a default.
+        """
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ComponentError(
+                f"{self.kind} {name!r}: a name has letters, digits, dots, dashes and underscores "
+                "alone; choose another"
+            )
+
+        def add(component: T) -> T:
+            check_signature(component, self.kind, repr(name))
+            same = self._registered.setdefault(name, {})
+            known = same.get(component.__module__)
+            if known is not None and known.__qualname__ != component.__qualname__:
+                raise ComponentError(
+                    f"two {self.plural} are called {name!r}: {_address(known)} and "
+                    f"{_address(component)}; register one under another name"
+                )
+            same[component.__module__] = component
+            return component
+
+        return add
+
+    def offers(self) -> dict[str, list[Offer]]:
+        """All names with those who offer them, sorted by name; imports nothing."""
+        found: dict[str, list[Offer]] = {}
+        for entry in entry_points(group=self.group):
+            dist = entry.dist
+            offer = Offer(
+                entry.name, dist.name if dist else "?", dist.version if dist else "?", entry
+            )
+            same = found.setdefault(entry.name, [])
+            if all(offer.distribution != other.distribution for other in same):
+                same.append(offer)
+        for name, components in self._registered.items():
+            same = found.setdefault(name, [])
+            installed = {_package(offer.entry.module) for offer in same if offer.entry}
+            same += [  # what an entry point offers may stand under a decorator as well
+                Offer(name, module, "", None)
+                for module in components
+                if _package(module) not in installed
+            ]
+        return dict(sorted(found.items()))
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return list(self.offers())
+
+    def offered(self, name: str) -> list[Offer]:
+        """Those who offer ``name``, or ``distribution:name``."""
+        distribution, _, bare = name.rpartition(":")
+        return [o for o in self.offers().get(bare, []) if distribution in ("", o.distribution)]
+
+    def plugin(self, name: str) -> Offer | None:
+        """Who offers a name; None where it is built in, or behind a bridge."""
+        offers = self.offered(name)
+        homes = {_package(o.entry.module if o.entry else o.distribution) for o in offers}
+        return offers[0] if offers and OURS not in homes else None
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The component behind ``name``, or behind ``distribution:name``.
+
+        Raises:
+            ComponentError: unknown name, two distributions with one name, or a failing import.
+        """
+        distribution, _, bare = name.rpartition(":")
+        if distribution in self.bridges:
+            module, _, function = self.bridges[distribution].partition(":")
+            component: Callable[..., Any] = getattr(importlib.import_module(module), function)(bare)
+            return component
+        found = self.offered(name)
+        if not found:
+            raise ComponentError(self.unknown(name))
+        if len(found) > 1 and not self._alike(found):
+            raise ComponentError(
+                f"{self.kind} {name!r} is offered by {' and '.join(map(str, found))}; "
+                f"{self.choice(found)}"
+            )
+        return self.load(found[0])
+
+    def choice(self, found: Sequence[Offer]) -> str:
+        """What to do where several offer a name."""
+        if self.kind == "backbone":
+            return "uninstall one, since timm knows one network by a name"
+        return f"write {' or '.join(repr(f'{o.distribution}:{o.name}') for o in found)}"
+
+    def _alike(self, found: Sequence[Offer]) -> bool:
+        """Whether one component goes by one name twice, as in a module that hands on another's."""
+        try:
+            return len({self.load(offer) for offer in found}) == 1
+        except ComponentError:
+            return False
+
+    def load(self, offer: Offer) -> Callable[..., Any]:
+        """The component that is offered.
+
+        Raises:
+            ComponentError: it cannot be imported, or is for another version of our contracts.
+        """
+        name, entry = offer.name, offer.entry
+        if entry is None:
+            component = self._registered[name][offer.distribution]
+            module = sys.modules.get(component.__module__)
+            _check_api(getattr(module, "fewlabels_api", 1), self.kind, offer)
+            return component
+        _check_api(_declared_api(entry.module), self.kind, offer)  # or a missing name is told first
+        try:
+            loaded: Callable[..., Any] = entry.load()
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; say whose it is
+            raise ComponentError(
+                f"{self.kind} {name!r} of {offer} cannot be imported: "
+                f"{type(error).__name__}: {error}; pip install --upgrade {offer.distribution}, or "
+                "tell its authors"
+            ) from error
+        _check_api(getattr(sys.modules[entry.module], "fewlabels_api", 1), self.kind, offer)
+        check_signature(loaded, self.kind, f"{name!r} of {offer}")
+        return loaded
+
+    def unknown(self, name: str) -> str:
+        """The sentence for a name that nobody offers; where it is known who would, it says so."""
+        ours = OUR_PLUGINS.get(self.plural, {})
+        distribution, _, bare = name.rpartition(":")
+        distribution = distribution or ours.get(bare, "")
+        if distribution and not _installed(distribution):
+            if distribution in ours.values():
+                return (
+                    f"{self.kind} {name!r} is of {distribution}, which is not installed; "
+                    f"pip install plugins/{distribution}, in a clone of fewlabels"
+                )
+            close = nearest(distribution, [*self.bridges, *ours.values()])
+            return (
+                f"no {self.kind} is called {name!r}: no distribution {distribution!r} is installed"
+                f"{close}; install it, if you know and trust it"
+            )
+        names = self.names()
+        return (
+            f"no {self.kind} is called {name!r}{nearest(name, [*names, *ours])} "
+            f"(all: {', '.join(names) or 'none'}; fewlabels list {self.plural})"
+        )
+
+
+def _check_api(version: Any, kind: str, offer: Offer) -> None:
+    """Refuse what is written for other contracts than ours."""
+    if version == API_VERSION and type(version) is int:
+        return
+    said = f"{kind} {offer.name!r} of {offer} "
+    if type(version) is not int or version < 1:
+        raise ComponentError(
+            f"{said}says fewlabels_api = {version!r}; its authors have to write a whole number, "
+            f"as in fewlabels_api = {API_VERSION}"
+        )
+    old = "fewlabels" if version > API_VERSION else offer.distribution
+    raise ComponentError(
+        f"{said}is for version {version} of the plugin interface, and this fewlabels has version "
+        f"{API_VERSION}; pip install --upgrade {old}"
+    )
+
+
+def _declared_api(module: str) -> int:
+    """The version that a module says in a line of its own, without running it; else ours."""
+    try:
+        spec = importlib.util.find_spec(module)
+        code = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    except Exception:  # of a package around it; the import to come will say which
+        return API_VERSION
+    said = re.search(r"^fewlabels_api *= *(\d+)", code, re.MULTILINE)
+    return int(said[1]) if said else API_VERSION
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _address(component: Callable[..., Any]) -> str:
+    return f"{component.__module__}.{component.__qualname__}"
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name
+        return False
+
+
+backbones = Registry("backbone", "backbones")
+blocks = Registry("block", "blocks")
+discovery = Registry("discovery", "discovery")
+losses = Registry("loss", "losses", {"pml": "fewlabels.components.losses.pml:pml_loss"})
+sources = Registry("source", "sources")
+strategies = Registry("strategy", "strategies")
+views = Registry("view", "views")
+
+REGISTRIES: dict[str, Registry] = {
+    r.plural: r for r in (backbones, blocks, discovery, losses, sources, strategies, views)
+}
+
+
+def find_registry(kind: str) -> Registry:
+    """The registry that a word means, in singular or plural."""
+    for registry in REGISTRIES.values():
+        if kind in (registry.kind, registry.plural):
+            return registry
+    known = sorted(REGISTRIES)
+    raise ComponentError(
+        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
+    )

@@ -1,0 +1,141 @@
+"""Names become components, and a strategy's modules stand on their device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from fewlabels.contracts import ViewComponent, ViewFunction, lacks
+from fewlabels.data.view_pipeline import Pipeline
+from fewlabels.errors import ComponentError, FewLabelsError, failed
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
+from fewlabels.ops.seeds import derive
+from fewlabels.recipe.recipe import Recipe, Spec
+from fewlabels.registry import REGISTRIES
+from fewlabels.training.modules import Running
+
+ALONE = ("strategy", "discovery", "source", "view", "loss")
+"""The kinds of component that are made without a model to put them into."""
+
+
+def build(plural: str, spec: Spec, **program: Any) -> Any:
+    """The component that a spec names, with its options.
+
+    Args:
+        program: what the program can give; a component gets those that its positional parameters
+            name.
+
+    Raises:
+        FewLabelsError: the component's own, or a ComponentError for any other exception in it, and
+            for what it lacks.
+    """
+    registry = REGISTRIES[plural]
+    component = registry.get(spec.name)
+    parameters = inspect.signature(component).parameters.values()
+    positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    what = f"{registry.kind} {spec.name!r}"
+    try:
+        made = component(*positional, **spec.options)
+        missing = lacks(registry.kind, made)  # a property of it may fail too
+    except FewLabelsError:
+        raise
+    except Exception as error:  # a plugin may fail in any way; say which, and where
+        raise failed(what, error) from error
+    if missing:
+        raise ComponentError(f"{what} breaks its contract: {missing}")
+    return made
+
+
+class Builder:
+    """What a strategy may ask for (contracts.Build)."""
+
+    def __init__(
+        self, recipe: Recipe, task: str, size: int, classes: int | None, names: tuple[str, ...]
+    ) -> None:
+        self.recipe, self.size, self.classes = recipe, size, classes
+        torch.manual_seed(derive(recipe.seed, "weights"))
+        same, width = _model_options(recipe), recipe.model.embedding_size
+        self.model: Embedder | Classifier = (
+            Classifier(**same, classes=names)
+            if task == "classification"
+            else Embedder(**same, embedding_size=width)
+        )
+        self.image_size = self.model.image_size
+        self.embedding_size = width or self.model.feature_size
+        self.view = self.view_with()
+
+    def view_with(self, *more: ViewComponent) -> ViewFunction:
+        """The recipe's views and then ``more``, of which the strategy has chosen the options."""
+        views = [build("views", spec) for spec in self.recipe.views]
+        return Pipeline([*views, *more], self.image_size)
+
+    def embedder(self) -> Embedder:
+        """The recipe's model, for a strategy whose task is retrieval."""
+        assert isinstance(self.model, Embedder)
+        return self.model
+
+    def classifier(self) -> Classifier:
+        """The recipe's model, for a strategy whose task is classification."""
+        assert isinstance(self.model, Classifier)
+        return self.model
+
+    def losses(self) -> dict[str, nn.Module]:
+        """The recipe's losses by name."""
+        torch.manual_seed(derive(self.recipe.seed, "losses"))
+        sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
+        return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
+
+
+def _model_options(recipe: Recipe) -> dict[str, Any]:
+    same = recipe.model.model_dump(exclude={"embedding_size", "freeze_batchnorm"})
+    return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
+
+
+def check_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
+    """Make each component that is not built in, but for those that are made to measure.
+
+    Args:
+        kinds: of components.
+
+    Raises:
+        ComponentError: what :func:`build` says of each that cannot be made or lacks something.
+    """
+    mistakes = []
+    for registry, spec in recipe.components:
+        if registry.kind not in kinds or not registry.plugin(spec.name):
+            continue
+        parameters = inspect.signature(registry.get(spec.name)).parameters.values()
+        if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            continue  # the sizes that it wants are known once images are read
+        try:
+            build(registry.plural, spec)
+        except FewLabelsError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ComponentError("\n".join(mistakes))
+
+
+def check_blocks(recipe: Recipe) -> None:
+    """Put the recipe's blocks into its backbone, with random weights.
+
+    Raises:
+        ModelError: a block does not fit in its place, would do nothing there, or breaks its
+            contract.
+    """
+    Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
+
+
+def run_modules(
+    modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
+) -> Running:
+    """A strategy's modules on their device."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    for module in modules.values():
+        module.to(accelerator.device).to(memory_format=memory_format)
+    return Running(modules, accelerator)

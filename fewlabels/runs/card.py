@@ -1,0 +1,107 @@
+"""The model card of a run, or of runs that differ in their seed alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+from fewlabels.hub.card_text import PIPELINE, Kind, escape, fenced, metadata, usage
+from fewlabels.hub.download import NAME
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
+from fewlabels.runs import card_sections as paragraphs
+from fewlabels.runs.finished_run import Run, scores
+
+PICTURES = "Where they show images of the data, the licence of these holds for the pictures too."
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the repository by its path there; what it shows, and how it came about.
+
+    ``caption`` is Markdown of the program's own.
+    """
+
+    path: str
+    alt: str
+    caption: str = ""
+
+
+def make_card(
+    runs: Sequence[Run],
+    model: Embedder | Classifier,
+    repo: str,
+    *,
+    pictures: Sequence[Picture] = (),
+    license: str | None = None,
+    data_license: str | None = None,
+) -> str:
+    """The whole README.md; the same runs give the same text.
+
+    Args:
+        runs: the first is that of the model; the others add to its scores.
+        repo: ``org/name``, which the caller has checked.
+        license: of the weights, as the Hub abbreviates it: ``apache-2.0``.
+        data_license: of the images, in words.
+    """
+    run = runs[0]
+    kind: Kind = "classifier" if isinstance(model, Classifier) else "embedder"
+    shown = [f"![{escape(p.alt)}]({quote(p.path)})\n\n{p.caption}".rstrip() for p in pictures]
+    said = {
+        "metadata": _metadata(runs, kind, repo, license),
+        "title": escape(repo.partition("/")[2]),
+        "summary": paragraphs.summary(run, model, kind),
+        "usage": usage(repo, kind),
+        "pictures": "\n\n".join(["", "## Pictures", PICTURES, *shown, ""]) if shown else "",
+        "data": paragraphs.data(run, data_license),
+        "protocol": paragraphs.protocol(run, kind),
+        "scores": paragraphs.scores(runs),
+        "labels": paragraphs.labels(run),
+        "cost": paragraphs.cost(runs),
+        "limits": paragraphs.limits(runs, model),
+        "recipe": fenced(run.recipe.to_yaml(), "yaml"),
+        "versions": paragraphs.versions(run, model),
+    }
+    template = files("fewlabels.runs").joinpath("card_template.md").read_text("utf-8")
+    return Template(template.replace("$metadata\n", "$metadata")).substitute(said)
+
+
+def _metadata(runs: Sequence[Run], kind: Kind, repo: str, license: str | None) -> str:
+    from huggingface_hub import EvalResult
+
+    run, source = runs[0], runs[0].recipe.source
+    id = str(source.options.get("id", ""))
+    name = id if source.name == "hub" and NAME.fullmatch(id) else source.name
+    more: dict[str, Any] = {"datasets": [name]} if name == id else {}
+    if license is not None:
+        more["license"] = license
+    if run.measured:
+        seeds = f"mean of {len(runs)} seeds" if len(runs) > 1 else f"seed {run.recipe.seed}"
+        more["model_name"] = repo.partition("/")[2]
+        more["eval_results"] = [
+            EvalResult(
+                task_type=PIPELINE[kind],
+                dataset_type=name,
+                dataset_name=name,
+                dataset_split="test",
+                metric_type=measure,
+                metric_name=f"{measure}, %, {seeds}",
+                metric_value=round(statistics.mean(values), 2),
+            )
+            for measure, values in _headline(runs).items()
+        ]
+    return metadata(kind, **more)
+
+
+def _headline(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """The deployed model's measures in percent, a number a run."""
+    if runs[0].end["measure"] == "test error":
+        return {"accuracy": [100 - 100 * run.end["score"] for run in runs]}
+    found = [scores(run) for run in runs]
+    place = next(place for place in found[0] if place[1] == "trained")
+    return {measure: [one[place][measure] for one in found] for measure in found[0][place]}

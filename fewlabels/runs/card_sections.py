@@ -1,0 +1,229 @@
+"""What a card says of a run, a function a section; all text from outside is escaped."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from fewlabels.errors import some
+from fewlabels.evaluation.scoring import RetrievalScoring
+from fewlabels.hub.card_text import Kind, escape
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
+from fewlabels.models.required_plugins import plugins_of
+from fewlabels.recipe.sections import Subset
+from fewlabels.registry import sources
+from fewlabels.runs import finished_run as run_folder
+from fewlabels.runs.finished_run import Run
+from fewlabels.runs.provenance import plugins
+
+LICENCES = {
+    "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI repository)",
+    "svhn": "non-commercial use only, as its authors ask",
+}
+"""Of images whose authors have said so; of others the card says that it does not know."""
+RULES = {
+    "last": "the last evaluation counts",
+    "median": "the median of the last 20 evaluations counts",
+    "best": "the evaluation with the smallest validation error counts",
+}
+CLASSES_SHOWN = 100
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def summary(run: Run, model: Embedder | Classifier, kind: Kind) -> str:
+    """What the model is."""
+    recipe = run.recipe
+    gives = (
+        f"the probabilities of {len(model.classes)} classes"
+        if isinstance(model, Classifier)
+        else f"a vector of {model.embedding_size} numbers, to be compared by cosine"
+    )
+    blocks = [f"{escape(b['name'])} after {escape(b['after'])}" for b in model.blocks]
+    with_blocks = f" with {', '.join(blocks)}" if blocks else ""
+    found = [escape(spec.name) for spec in recipe.discovery]
+    by = f" and discovery by {', then '.join(found)}" if found else ""
+    losses = [escape(spec.name) for spec in recipe.losses]
+    under = f" under {' and '.join(losses)}" if losses else ""
+    return (
+        f"An image {kind}: from an image of {model.image_size} pixels a side it makes {gives}. "
+        f"Backbone {escape(model.name)}{with_blocks}, trained with fewlabels by the strategy "
+        f"{escape(recipe.strategy.name)}{by}{under}."
+    )
+
+
+def data(run: Run, data_license: str | None) -> str:
+    """Where images and first weights came from, and under which licence."""
+    recipe, source = run.recipe, run.recipe.source
+    told = [
+        f"{escape(k)} {_option(v)}" for k, v in source.options.items() if v not in (None, "", [])
+    ]
+    licence = data_license or LICENCES.get(source.name)
+    lines = [
+        f"Source: {escape(source.name)}" + (f" ({', '.join(told)})" if told else ""),
+        f"Licence of the images: {escape(licence)}"
+        if licence
+        else "Licence of the images: not stated by who pushed this model; ask them first",
+    ]
+    if recipe.model.pretrained:
+        lines.append(
+            f"The backbone began from timm's weights, {_licence_of(recipe.model.backbone)}"
+        )
+    elif recipe.model.weights is not None:
+        lines.append(f"The backbone began from the file {_option(recipe.model.weights)}")
+    else:
+        lines.append("The backbone began from random weights")
+    return _list(lines)
+
+
+def _option(value: Any) -> str:
+    """An option of the data; of a path from the root only its end is told."""
+    if isinstance(value, list):
+        return ", ".join(_option(each) for each in value)
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return f"…/{escape(PurePath(value).name)}"
+    return escape(value)
+
+
+def _licence_of(backbone: str) -> str:
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone)
+    licence = getattr(config, "license", None)
+    return (
+        f"whose licence is {escape(licence)}" if licence else "whose licence timm does not record"
+    )
+
+
+def _subset(subset: Subset) -> str:
+    told = [f"classes {subset.classes}"] if subset.classes else []
+    return escape(" and ".join([*told, *(f"{k} = {v}" for k, v in subset.where.items())]) or "all")
+
+
+def protocol(run: Run, kind: Kind) -> str:
+    """Which images were tested, how, and which checkpoint counts."""
+    data, ask = run.recipe.data, run.recipe.evaluation
+    split = data.split or getattr(sources.get(run.recipe.source.name), "default_split", "all")
+    lines = [f"Split: {escape(split)}"]
+    for part in ("train", "test", "query", "gallery"):
+        subset = getattr(data, part)
+        if subset is not None:
+            lines.append(f"{part.capitalize()} images: {_subset(subset)}")
+    if kind == "classifier":
+        lines += [
+            f"Labels: {data.labels}, {escape(data.share)}, drawn by seed "
+            f"{run.recipe.seed if data.split_seed is None else data.split_seed}",
+            f"Held out for validation: {data.validation}",
+            f"Checkpoint: {RULES[ask.report]}; test errors are never looked at to choose",
+        ]
+    else:
+        found = [row for row in run.rows if row["kind"] == "evaluation" and "queries" in row]
+        for search, row in {row["search"]: row for row in found}.items():
+            lines.append(
+                f"Search: {escape(search)}, by cosine; {row['queries']:.0f} queries, "
+                f"{row['lone']:.0f} more have nothing to find; K: {', '.join(map(str, ask.ks))}"
+            )
+        lines.append("Checkpoint: that of the last round; nothing is chosen by a score")
+    return _list(lines)
+
+
+def scores(runs: Sequence[Run]) -> str:
+    """A table of every model that was scored."""
+    if not runs[0].measured:
+        return "Nothing was scored: the test images' classes are not known."
+    found = [run_folder.scores(run) for run in runs]
+    measures = list(dict.fromkeys(m for values in found[0].values() for m in values))
+    seeds = ", ".join(str(run.recipe.seed) for run in runs)
+    told = (
+        f"In percent: mean ± sample standard deviation over {len(runs)} seeds ({seeds})."
+        if len(runs) > 1
+        else f"In percent, of one run (seed {seeds})."
+    )
+    lines = [["model", "search", *measures], ["---"] * (2 + len(measures))]
+    for place, values in found[0].items():
+        search, name = place
+        cells = [
+            _mean([one[place][m] for one in found if m in one.get(place, {})])
+            if m in values
+            else ""
+            for m in measures
+        ]
+        lines.append([escape(RetrievalScoring.NAMES.get(name, name)), escape(search), *cells])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{told}\n\n{table}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def labels(run: Run) -> str:
+    """How many labels people gave, how many were discovered, and how many of these are wrong."""
+    found = run_folder.labels(run)
+    given = "all that the data set has" if found.given is None else f"{found.given}"
+    lines = [
+        f"Given by people: {given}"
+        + (f"; {found.validation} more held out" * bool(found.validation))
+    ]
+    if found.discovered:
+        wrong = "whether they are right is not known"
+        if found.known:
+            share = 100 * found.wrong / found.known
+            wrong = f"{found.wrong} of {found.known} with a known class are wrong ({share:.1f} %)"
+        lines.append(f"Discovered, at the end: {found.discovered}; {wrong}")
+    if found.clustered:
+        lines.append(
+            f"Numbers of clusters, discovered: {found.clustered} images; they name no class, so "
+            "none is right or wrong"
+        )
+    if not found.discovered and not found.clustered:
+        lines.append("Discovered: none")
+    return _list(lines)
+
+
+def cost(runs: Sequence[Run]) -> str:
+    """Device, minutes and steps."""
+    start, minutes = runs[0].start, [run.end["minutes"] for run in runs]
+    return _list(
+        [
+            f"Device: {escape(start['device'])}, {start['processes']} process(es), "
+            f"{start['threads']} thread(s)",
+            f"Training and evaluation: {statistics.mean(minutes):.1f} minutes"
+            + (" a run" if len(runs) > 1 else ""),
+            f"Steps: {runs[0].end['steps']}, and {runs[0].end['other_steps']} of other phases",
+        ]
+    )
+
+
+def limits(runs: Sequence[Run], model: Embedder | Classifier) -> str:
+    """What a reader must not take the model for."""
+    lines = [
+        "The scores are of the test images above; on images of another kind they say nothing",
+    ]
+    if len(runs) == 1:
+        lines.append("One run was made: how far another seed would fall from it is not known")
+    if runs[0].recipe.discovery:
+        lines.append("It was trained on labels that it discovered by itself, wrong ones among them")
+    if isinstance(model, Classifier):
+        names = some([escape(name) for name in model.classes], CLASSES_SHOWN)
+        lines.append(f"Every image gets one of its {len(model.classes)} classes: {names}")
+    else:
+        lines.append("A cosine says how alike two images are among others, not whether they match")
+    return _list(lines)
+
+
+def versions(run: Run, model: Embedder | Classifier) -> str:
+    """Of the packages and plugins that trained it, and which of these the model itself needs."""
+    about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
+    lines = [f"{escape(k)} {escape(v)}" for k, v in run.start.items() if k not in about]
+    needed = {f"{plugin.kind} {plugin.name}" for plugin in plugins_of(model.name, model.blocks)}
+    for component, by in run.start.get("plugins", plugins(run.recipe)).items():
+        here = ", to be installed" if component in needed else ""
+        lines.append(f"{escape(component)} of {escape(by)}{here}")
+    return _list([*lines, f"recipe {run.recipe.hash}"])

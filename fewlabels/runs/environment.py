@@ -1,0 +1,24 @@
+"""Versions and device of a run, to stand beside its numbers."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Versions and device, to stand beside every number of a run."""
+    cuda = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }

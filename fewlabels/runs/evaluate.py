@@ -1,0 +1,199 @@
+"""Scores a saved model on labelled images, through the very functions that score a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from fewlabels.data.pixels import Pixels
+from fewlabels.errors import DataError, ModelError, nearest, some
+from fewlabels.evaluation.extract import extract
+from fewlabels.evaluation.scoring import ClassificationScoring, RetrievalScoring, Scoring
+from fewlabels.files import locate, looked_for
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.load import load_model
+from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
+from fewlabels.registry import sources
+from fewlabels.runs.build import build, run_modules
+from fewlabels.runs.environment import environment
+from fewlabels.runs.training_data import read_labels, read_split
+
+MEASURES = ("recall", "map", "r_prec", "nmi", "error", "accuracy", "validation")
+
+
+class Saved:
+    """Stands where a run has its strategy: there is one model, from the beginning."""
+
+    deploys = "saved"
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """Itself."""
+        return model
+
+
+def evaluate_model(
+    place: str | Path, data: str | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A saved model's scores on the test images of some data, and what they were taken on.
+
+    Args:
+        place: a model's folder, or its name on the Hub.
+        data: as :func:`name_data` takes it.
+        overrides: ``key=value`` of a recipe, as in ``data.split=all`` or ``evaluation.ks=[1,10]``.
+
+    Returns:
+        Plain data; ``scores`` are rows as in metrics.jsonl, one a search of an embedder.
+
+    Raises:
+        FewLabelsError: a mistake in how the data is named, images or labels that are missing, or
+            classes that the model does not know.
+    """
+    model = load_model(place)
+    recipe = name_data(place, data, overrides)
+    source = build("sources", recipe.source)
+    records = source.load()
+    split = read_split(recipe, records, source.default_split)
+    ask, truth = recipe.evaluation, records.truth
+    scoring: Scoring
+    if isinstance(model, Classifier):
+        train, validation, labels = read_labels(recipe, split.train, records)
+        looked_at = np.concatenate([split.test, validation])
+        truth = renumbered(truth, looked_at, records.classes, model.classes)
+        given = train[labels >= 0]
+        scoring = ClassificationScoring(
+            Saved(), ["saved"], split.test, validation, truth, given, "last"
+        )
+    else:
+        scoring = RetrievalScoring(
+            Saved(), split, truth, ask.ks, ask.all_against_all, before=False, raw=None
+        )
+
+    AcceleratorState._reset_state()  # a run before in this process may have had another precision
+    accelerator = Accelerator(mixed_precision=recipe.train.precision)
+    run_modules({"saved": model}, accelerator, recipe.train.channels_last)
+    pixels = Pixels(records.images, scoring.rows, model.canvas)
+
+    def see(name: str, *what: str) -> list[np.ndarray]:
+        pixels.keep(recipe.data.memory * 2**30)
+        more = ask.batch, recipe.data.workers
+        return extract(accelerator, model, pixels, model.image_size, what, *more)
+
+    rows = scoring.rows_of(scoring.ask("trained", 0, see), "trained", pixels)
+    if not rows:
+        known = int((truth[split.test] >= 0).sum())
+        if known and isinstance(model, Classifier):
+            raise DataError(
+                f"nothing can be scored: the {known} test images of known classes are those that "
+                "it was trained on; name others with --data"
+            )
+        raise DataError(
+            "nothing can be scored: no test images of known classes; put them into one folder a "
+            "class, name a table of their labels (data.labels_csv), or widen data.test"
+        )
+    for row in rows:
+        del row["kind"], row["model"], row["told"]
+        if "error" in row:
+            row["accuracy"] = 1 - row["error"]
+    known = truth[scoring.rows]
+    return {
+        "model": str(place),
+        "kind": model.config.model_fields["kind"].default,
+        "fingerprint": fingerprint(model),
+        "image_size": model.image_size,
+        "data": recipe.resolved["data"],
+        "split": recipe.data.split or source.default_split,
+        "images": len(known),
+        "classes": len(np.unique(known[known >= 0])),
+        "scores": rows,
+        **environment(accelerator),
+    }
+
+
+def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe whose data, and whose way to evaluate, score a model.
+
+    Args:
+        data: a source's name, a folder of images, or a recipe's file; None: what the run that the
+            model lies in was scored on.
+        overrides: laid upon it, as upon any recipe.
+
+    Raises:
+        RecipeError: what the recipe's own checks find.
+        DataError: nothing of that name, or no data is named at all.
+    """
+    own = Path(place).absolute().parent / "recipe.yaml"
+    if data is None and Path(place).is_dir() and own.is_file():  # or the Hub's name of a model
+        return load_recipe(own, overrides, ended=True)
+    if data is not None and Path(data).suffix in (".yaml", ".yml"):
+        return load_recipe(data, overrides)
+    named = {}
+    if data in sources.names():
+        named = {"source": data}
+    elif data is not None:
+        folder, known = locate(data), sources.names()
+        if folder is None or not folder.is_dir():
+            raise DataError(
+                f"--data {data}: no folder at {looked_for(data)}, and no source is called so"
+                f"{nearest(data, known)} (all: {', '.join(known)}); a recipe's file will do too"
+            )
+        named = {"source": "folder", "path": data}
+    elif not any(word.startswith("data.source=") for word in overrides):
+        raise DataError(
+            f"{place} lies in no run folder, on whose data it could be scored; add --data and a "
+            "folder of images, a source (fewlabels list sources) or a recipe"
+        )
+    # A recipe says how it trains, and this strategy needs nothing beside it; nothing is trained.
+    return recipe_from({"data": named, "strategy": "supervised"}, overrides)
+
+
+def renumbered(
+    truth: np.ndarray, looked_at: np.ndarray, classes: Sequence[str], known: Sequence[str]
+) -> np.ndarray:
+    """The class of each image as a classifier numbers it, found by its name: (N,), -1 = unknown.
+
+    Args:
+        truth: (N,) numbers into ``classes``, which are the data's.
+        looked_at: rows of the images that are scored; only their classes must be ``known``.
+
+    Raises:
+        DataError: classes that the classifier does not know.
+        ModelError: two of its classes have one name.
+    """
+    if tuple(classes) == tuple(known):
+        return truth
+    numbers = {name: number for number, name in enumerate(known)}
+    if len(numbers) < len(known):
+        raise ModelError("two of the model's classes have one name, so no label means one of them")
+    needed = np.unique(truth[looked_at])
+    strange = [classes[n] for n in needed[needed >= 0] if classes[n] not in numbers]
+    if strange:
+        raise DataError(
+            f"the model does not know these classes of the data: {some(strange, 5)} (it knows "
+            f"{some(known, 5)}); rename them, or leave them out with data.test.classes"
+        )
+    return np.array([numbers.get(classes[n], -1) if n >= 0 else -1 for n in truth], np.int64)
+
+
+def table(found: dict[str, Any]) -> str:
+    """Scores in percent, a line a search, below what they were taken on."""
+    rows, size = found["scores"], found["image_size"]
+    measures = [name for name in rows[0] if name.startswith(MEASURES)]
+    lines = [
+        f"{found['model']}: {found['kind']}, {size} x {size} pixels",
+        f"{found['data']['source']}, split {found['split']}: "
+        f"{found['images']} images of {found['classes']} classes",
+        f"{'in percent':24}" + "".join(f"  {name:>11}" for name in measures),
+    ]
+    for row in rows:
+        values = [f"  {100 * row[name]:{max(11, len(name))}.2f}" for name in measures]
+        lines.append(f"{row['search']:24}" + "".join(values))
+        if row.get("lone"):
+            queries = "query has" if row["lone"] == 1 else "queries have"
+            lines.append(f"  {row['lone']:.0f} {queries} nothing to find; left out")
+    return "\n".join(lines)

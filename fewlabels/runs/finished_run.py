@@ -1,0 +1,162 @@
+"""A run folder that has come to its end, read again to tell of it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from fewlabels.errors import HubError
+from fewlabels.evaluation.classification import reported
+from fewlabels.recipe.recipe import Recipe, load_recipe
+from fewlabels.training.metric_log import Metrics
+
+Scores = dict[tuple[str, str], dict[str, float]]
+"""In percent, by measure, of each (search, model)."""
+MEASURES = ("recall", "map", "r_prec", "nmi")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe and the rows of its metrics."""
+
+    folder: Path
+    recipe: Recipe
+    rows: list[dict[str, Any]]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """Versions and device."""
+        return self.rows[0]
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """The run's number, and what it cost."""
+        return self.rows[-1]
+
+    @property
+    def measured(self) -> bool:
+        """Whether there was anything to score."""
+        return math.isfinite(self.end["score"])
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the labels that were trained on came from; None where that is not recorded.
+
+    ``wrong`` of ``known`` discovered labels are not the true class; numbers of clusters, which
+    ``clustered`` images got, cannot be wrong.
+    """
+
+    given: int | None
+    validation: int
+    discovered: int
+    wrong: int
+    known: int
+    clustered: int
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        HubError: no run folder, one that has not come to its end, or an ORACLE run.
+        RecipeError: a recipe that this version does not read.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise HubError(f"{folder} is no run folder: it has no recipe.yaml; name one, as in runs/x")
+    recipe = load_recipe(folder / "recipe.yaml", ended=True)
+    try:
+        rows = Metrics(folder / "metrics.jsonl").rows()
+    except ValueError as error:
+        raise HubError(f"{folder}/metrics.jsonl is damaged: {error}") from error
+    if recipe.rounds.oracle or any("ORACLE" in row for row in rows):
+        raise HubError(
+            f"{folder}: its discovered samples got their true labels (rounds.oracle), which is an "
+            "analysis and no result, so it is not pushed; run it with rounds.oracle=false"
+        )
+    if not rows or rows[-1]["kind"] != "end":
+        raise HubError(
+            f"{folder} has not come to its end; fewlabels run --resume {folder} goes on with it"
+        )
+    return Run(folder, recipe, rows)
+
+
+def check_same(runs: Sequence[Run]) -> None:
+    """Refuse runs that are not one recipe under different seeds.
+
+    Raises:
+        HubError: naming the first that differs.
+    """
+
+    def apart_from_seed(run: Run) -> dict[str, Any]:
+        return {k: v for k, v in run.recipe.resolved.items() if k not in ("name", "seed")}
+
+    first = runs[0]
+    seeds = {first.recipe.seed}
+    for run in runs[1:]:
+        if apart_from_seed(run) != apart_from_seed(first):
+            raise HubError(
+                f"{run.folder} is of another recipe than {first.folder}; give runs that differ in "
+                "their seed alone"
+            )
+        noted, other = run.start.get("plugins"), first.start.get("plugins")
+        if None not in (noted, other) and noted != other:  # older runs did not note them
+            raise HubError(
+                f"{run.folder} was made with other plugins than {first.folder}, or other versions "
+                "of them; give runs that differ in their seed alone"
+            )
+        if run.recipe.seed in seeds:
+            raise HubError(f"{run.folder}: seed {run.recipe.seed} is given twice; leave one out")
+        seeds.add(run.recipe.seed)
+
+
+def scores(run: Run) -> Scores:
+    """The last scores of each model in each search; errors by the rule of the recipe."""
+    rows = [row for row in run.rows if row["kind"] == "evaluation"]
+    found: Scores = {}
+    for row in rows:
+        place = (row["search"], row["model"])
+        if "error" in row or "validation_error" in row:
+            told = reported(rows, row["model"], run.recipe.evaluation.report)
+            names = {"error": "test error", "validation": "validation error"}
+            found[place] = {names[k]: 100 * told[k] for k in names if k in told}
+        else:
+            found[place] = {k: 100 * v for k, v in row.items() if k.startswith(MEASURES)}
+    return found
+
+
+def labels(run: Run) -> Labels:
+    """A summary of the ledger: of the last generation, each image by its last label."""
+    asked = run.recipe.data.labels
+    given: int | None = {"none": 0, "all": None}.get(str(asked))
+    validation = run.recipe.data.validation
+    if isinstance(asked, int):
+        with (run.folder / "labelled.csv").open(encoding="utf-8", newline="") as file:
+            parts = [row["part"] for row in csv.DictReader(file)]
+        given, validation = parts.count("labelled"), parts.count("validation")
+    tables = [pq.read_table(path) for path in sorted((run.folder / "ledger").glob("*.parquet"))]
+    lines = [line for table in tables for line in table.to_pylist()]
+    begin = _last_generation(run.recipe, max((line["round"] for line in lines), default=0))
+    last = {
+        line["row"]: line
+        for line in sorted(lines, key=lambda line: line["round"])
+        if line["round"] >= begin
+    }
+    if given == 0:  # then labels are numbers of clusters
+        return Labels(0, validation, 0, 0, 0, clustered=len(last))
+    known = [line for line in last.values() if line["truth"] >= 0]
+    wrong = sum(line["label"] != line["truth"] for line in known)
+    return Labels(given, validation, len(last), wrong, len(known), clustered=0)
+
+
+def _last_generation(recipe: Recipe, last: int) -> int:
+    """The round with which the generation of round ``last`` began."""
+    ask = recipe.rounds
+    first = ask.discover_every if recipe.discovery and recipe.data.labels != "none" else 0
+    return first + max(0, last - first) // ask.rounds * ask.rounds

@@ -1,0 +1,127 @@
+"""A run's model with its card, recipe, metrics and pictures, to the Hub in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fewlabels.evaluation import neighbours_picture as neighbours
+from fewlabels.files import new_file, refuse_existing, refuse_unwritable
+from fewlabels.hub.download import CARD, WANTED
+from fewlabels.hub.upload import check_name, send
+from fewlabels.models.load import load_model
+from fewlabels.runs.card import Picture, make_card
+from fewlabels.runs.finished_run import check_same, read_run
+
+PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    seeds: Sequence[str | Path] = (),
+    private: bool = False,
+    dry_run: bool = False,
+    license: str | None = None,
+    data_license: str | None = None,
+    pictures: bool = True,
+    card: str | None = None,
+    say: Callable[[str], None] = print,
+) -> str | None:
+    """Push a run folder; gives the commit's address, or None where nothing was sent.
+
+    After a failure it may be repeated: what has arrived is not sent again, and what has not changed
+    makes no commit. The ledger and the checkpoints stay at home.
+
+    Args:
+        repo: ``org/name``; it is made where it is not there.
+        seeds: folders of further runs of the recipe, for mean and spread in the card.
+        private: make the repository a private one; one that is public already is refused.
+        dry_run: tell what would be sent, and ask the Hub nothing.
+        license: of the weights, as the Hub abbreviates it.
+        data_license: of the images, in words.
+        pictures: send ``pictures/``, which show images that may not be yours to pass on.
+        card: a file for the card too, where it can be read before it is sent.
+
+    Raises:
+        HubError: a run that is not to be pushed, or what the Hub refuses.
+        ModelError: a model that does not load, so that nobody could load it.
+    """
+    check_name(repo)
+    if card is not None:
+        refuse_unwritable(card)
+    folder = Path(folder)
+    runs = [read_run(Path(each)) for each in (folder, *seeds)]
+    check_same(runs)
+    model = load_model(folder / "model")
+    found = folder.glob("pictures/*") if pictures else ()
+    drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
+    text = make_card(
+        runs,
+        model,
+        repo,
+        pictures=[_picture(path.name) for path in drawn],
+        license=license,
+        data_license=data_license,
+    )
+    files: dict[str, Path | bytes] = {CARD: text.encode()}
+    files |= {name: folder / "model" / name for name in WANTED}
+    files |= {name: folder / name for name in ("recipe.yaml", "metrics.jsonl")}
+    files |= {f"pictures/{path.name}": path for path in drawn}
+    if card is not None:
+        _write_card(Path(card), text)
+    if drawn:
+        names = ", ".join(f"pictures/{path.name}" for path in drawn)
+        say(f"note: {names}: images of the data are in it; --no-pictures if that may not be shared")
+    for key, path in _places(runs[0].recipe.resolved):
+        say(f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see")
+    if dry_run:
+        sizes = {k: len(v) if isinstance(v, bytes) else v.stat().st_size for k, v in files.items()}
+        for name, size in sizes.items():
+            say(f"{_told(size):>10}  {name}")
+        hidden = "private " if private else ""
+        say(f"{_told(sum(sizes.values())):>10}  in one commit to {hidden}{repo}; nothing was sent")
+        return None
+    address = send(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
+    say(address)
+    return address
+
+
+def _write_card(file: Path, text: str) -> None:
+    with suppress(OSError):  # what cannot be read is not to be overwritten either
+        if file.is_file() and file.read_bytes() == text.encode():
+            return  # of the same push before
+    refuse_existing(file, "a card of yours")
+    with new_file(file) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _picture(name: str) -> Picture:
+    path = f"pictures/{name}"
+    if name == neighbours.FILE:
+        return Picture(path, neighbours.ALT, neighbours.CAPTION)
+    return Picture(path, Path(name).stem)
+
+
+def _places(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Paths of this machine in a recipe, by key."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _places(each, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _places(each, key)
+    elif isinstance(value, str) and value.startswith(("/", "~")):
+        yield key, value
+
+
+def _told(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,135 @@
+"""Studies: recipes over seeds, each a row of a table, compared with the first one in pairs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fewlabels.errors import FewLabelsError
+from fewlabels.recipe.recipe import Recipe, load_recipe
+from fewlabels.registry.user_code import changed
+from fewlabels.runs.provenance import refuse_other_plugins
+from fewlabels.runs.study_table import Row
+
+
+def seeds_of(text: str) -> list[int]:
+    """``"0-4,9"`` as [0, 1, 2, 3, 4, 9].
+
+    Raises:
+        FewLabelsError: anything else.
+    """
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise FewLabelsError(f"--seeds {text!r}: expected numbers such as 0-9 or 100-104,7")
+    spans = [[int(n) for n in span.split("-")] for span in text.split(",")]
+    if any(int(span[0]) > int(span[-1]) for span in spans):
+        raise FewLabelsError(f"--seeds {text!r}: write the smaller number of a range first")
+    seeds = [n for span in spans for n in range(span[0], span[-1] + 1)]
+    return list(dict.fromkeys(seeds))
+
+
+def study(
+    recipes: Sequence[str | Path],
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    runs: str | Path = "runs/studies",
+    say: Callable[[str], None] = print,
+    validation: bool = False,
+    imports: Sequence[str] = (),
+) -> list[Row]:
+    """Run every recipe with every seed, or take what is there already.
+
+    A finished run of the same recipe is read, a stopped one goes on.
+
+    Args:
+        overrides: ``key=value`` for every recipe.
+        runs: where the run folders stand, ``NAME-seed-S`` each.
+        validation: give the error on ``data.validation`` images and say nothing of the test: for
+            choices.
+        imports: modules that register components of yours.
+
+    Raises:
+        FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
+    """
+    loaded = [
+        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
+        for path in recipes
+    ]
+    names = [own[0].name for own in loaded]
+    for own in loaded:
+        if names.count(own[0].name) > 1:
+            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
+        if validation and not own[0].data.validation:
+            raise FewLabelsError(
+                f"{own[0].name}: no image is held out; set data.validation to a number"
+            )
+    rows: list[Row] = []
+    for own in loaded:
+        row = Row(own[0].name, "")
+        for recipe in own:
+            lines = _run(recipe, Path(runs))
+            end = lines[-1]
+            row.measure, score = end["measure"], end["score"]
+            if validation:
+                row.measure, score = "validation error", end["validation"]
+            row.scores[recipe.seed] = 100 * score
+            row.steps += end["steps"] / len(own)
+            row.images += end["images"] / len(own)
+            row.other += end["other_steps"] / len(own)
+            row.minutes += end["minutes"] / len(own)
+            row.oracle = "ORACLE" in end
+            _count_wrong(row, recipe.seed, lines)
+            say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
+        rows.append(row)
+    return rows
+
+
+def _count_wrong(row: Row, seed: int, lines: Sequence[dict[str, Any]]) -> None:
+    found = [line for line in lines if line["kind"] == "discovery" and "wrong" in line]
+    for line in found:
+        row.by_round.setdefault(line["round"], []).append(100 * line["wrong"])
+    total = sum(line["discovered"] for line in found)
+    if total:
+        row.wrong[seed] = 100 * sum(line["wrong"] * line["discovered"] for line in found) / total
+
+
+def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics, after it has ended."""
+    folder = runs / f"{recipe.name}-seed-{recipe.seed}"
+    if (folder / "recipe.yaml").is_file():
+        before = load_recipe(folder / "recipe.yaml")
+        if before.hash != recipe.hash:
+            raise FewLabelsError(
+                f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
+                "choose another --runs"
+            )
+        if other := changed(recipe.imports, folder):
+            raise FewLabelsError(
+                f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
+                "folder, or choose another --runs"
+            )
+        refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
+        if (lines := _lines(folder))[-1:] and lines[-1]["kind"] == "end":
+            return lines
+    from fewlabels.runs.assemble import assemble  # imports torch: only once the recipes stand
+
+    named = {**recipe.resolved, "name": folder.name}
+    recipe = replace(recipe, name=folder.name, resolved=named)
+    folder, _ = assemble(recipe, runs, folder if folder.is_dir() else None, say=_nothing)
+    return _lines(folder)
+
+
+def _nothing(text: str) -> None:
+    """Of a study's runs only the results are told."""
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics; none where they are missing, or cut off in the middle of a line."""
+    try:
+        text = (folder / "metrics.jsonl").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return []

@@ -1,0 +1,130 @@
+"""The table of a study: means, spreads and paired differences."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+CERTAIN = 0.95
+
+
+@dataclass
+class Row:
+    """One recipe's runs, by seed, in percent.
+
+    ``wrong`` is the share of a run's discovered labels that are not the true class, where truth is
+    known; ``by_round`` the same of each round that discovered, in order, a number a seed.
+    """
+
+    name: str
+    measure: str
+    scores: dict[int, float] = field(default_factory=dict)
+    wrong: dict[int, float] = field(default_factory=dict)
+    by_round: dict[int, list[float]] = field(default_factory=dict)
+    steps: float = 0.0
+    images: float = 0.0
+    other: float = 0.0  # steps of phases that are not compared
+    minutes: float = 0.0
+    oracle: bool = False  # discovered samples got their true labels: no result
+
+    @property
+    def title(self) -> str:
+        """The name, and what a reader must not miss."""
+        return f"{self.name} (ORACLE)" if self.oracle else self.name
+
+
+class Comparison(NamedTuple):
+    """Mean and spread of a row, and its paired difference to the first row with an interval."""
+
+    mean: float
+    sd: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 of one value)."""
+    mean = sum(values) / len(values)
+    spread = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
+    return mean, math.sqrt(spread)
+
+
+def compare(values: Mapping[int, float], first: Mapping[int, float]) -> Comparison:
+    """Values by seed against those of the first row, in pairs (95 % by Student's t)."""
+    from scipy.stats import t
+
+    whole = mean_and_spread(list(values.values()))
+    shared = sorted(set(values) & set(first))
+    if values is first or len(shared) < 2:
+        return Comparison(*whole)
+    mean, spread = mean_and_spread([values[s] - first[s] for s in shared])
+    reach = float(t.ppf((1 + CERTAIN) / 2, len(shared) - 1)) * spread / math.sqrt(len(shared))
+    return Comparison(*whole, mean, mean - reach, mean + reach)
+
+
+def _told(found: Comparison) -> list[str]:
+    """Two cells: mean and spread, and the difference."""
+    difference = ""
+    if found.difference is not None:
+        difference = f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return [f"{found.mean:.2f} +- {found.sd:.2f}", difference]
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    rule = ["---"] * len(head)
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in (head, rule, *lines))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table for people; a second one of the wrong labels where samples were discovered."""
+    against = ["seeds", "mean +- sd", "to the first row [95 %]"]
+    costs = ["student steps", "unlabelled images", "other steps", "minutes"]
+    head = [f"{rows[0].measure}, %", *against, *costs]
+    lines = []
+    for row in rows:
+        told = _told(compare(row.scores, rows[0].scores))
+        cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
+        lines.append([row.title, len(row.scores), *told, *cost])
+    tables = [_table(head, lines)]
+    looked = {round(row.images) for row in rows} - {0}  # supervised rows look at none
+    if len({round(row.steps) for row in rows}) > 1 or len(looked) > 1:
+        tables.append("The rows differ in student steps or unlabelled images: not a fair study.\n")
+    if found := [row for row in rows if row.wrong]:
+        head, lines = ["wrong among the discovered labels, %", *against, "each discovery"], []
+        for row in found:
+            told = _told(compare(row.wrong, found[0].wrong))
+            means = [mean_and_spread(row.by_round[r])[0] for r in sorted(row.by_round)]
+            each = " / ".join(f"{mean:.1f}" for mean in means)
+            lines.append([row.title, len(row.wrong), *told, each])
+        tables.append(_table(head, lines))
+    return "\n".join(tables)
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_name(f"{out.name}.md").write_text(markdown(rows), encoding="utf-8")
+    text = io.StringIO()
+    seeds = sorted({seed for row in rows for seed in row.scores})
+    cost = ["steps", "unlabelled images", "other steps", "minutes"]
+    head = ["row", "measure", "seeds", *Comparison._fields, *cost, *(f"seed {s}" for s in seeds)]
+    writer = csv.DictWriter(text, head)
+    writer.writeheader()
+    found = [row for row in rows if row.wrong]
+    for row, measure, values, first in [
+        *((row, row.measure, row.scores, rows[0].scores) for row in rows),
+        *((row, "wrong labels", row.wrong, found[0].wrong) for row in found),
+    ]:
+        line = {"row": row.title, "measure": measure, "seeds": len(values)}
+        line |= compare(values, first)._asdict()
+        values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
+        line |= dict(zip(cost, values_of_cost, strict=True))
+        writer.writerow(line | {f"seed {s}": value for s, value in values.items()})
+    out.with_name(f"{out.name}.csv").write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,94 @@
+"""A recipe in, a run folder out: :func:`train`."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewlabels.errors import FewLabelsError
+from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
+from fewlabels.runs.provenance import refuse_other_plugins
+from fewlabels.training.processes import leave
+
+if TYPE_CHECKING:
+    from fewlabels.models.classifier import Classifier
+    from fewlabels.models.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind."""
+
+    folder: Path
+    scores: list[dict[str, Any]]  # rows of metrics.jsonl of the kind "evaluation"
+
+    def embedder(self) -> Embedder:
+        """The trained embedder, loaded from the run folder."""
+        from fewlabels.models.embedder import Embedder
+
+        return Embedder.from_pretrained(self.folder / "model")
+
+    def classifier(self) -> Classifier:
+        """The trained classifier, loaded from the run folder."""
+        from fewlabels.models.classifier import Classifier
+
+        return Classifier.from_pretrained(self.folder / "model")
+
+    def score(self, model: str = "trained", metric: str = "recall@1") -> float:
+        """The last value of a metric for ``pixels``, ``frozen``, ``untrained`` or ``trained``."""
+        rows = [row for row in self.scores if row["model"] == model]
+        if not rows:
+            known = ", ".join(dict.fromkeys(row["model"] for row in self.scores)) or "none"
+            raise FewLabelsError(f"this run has no scores of {model!r} (it has: {known})")
+        last = [row for row in rows if row["search"] == rows[0]["search"]][-1]
+        return float(last[metric])
+
+
+def train(
+    recipe: str | Path | dict[str, Any] | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    resume: str | Path | None = None,
+    imports: Sequence[str] = (),
+) -> Result:
+    """Train what a recipe says; ends with a run folder under ``out``.
+
+    Args:
+        recipe: a YAML file, the same as a mapping, or a loaded recipe; not needed with ``resume``.
+        overrides: ``key=value``, as on the command line.
+        resume: a run folder that was stopped; it goes on to the same final weights.
+        imports: modules that register components of yours; see :func:`load_recipe`.
+
+    Raises:
+        FewLabelsError: a mistake in the recipe or the data, as one sentence each.
+    """
+    if resume is not None:
+        if not (Path(resume) / "recipe.yaml").is_file():
+            raise FewLabelsError(
+                f"{resume} is no run folder: it has no recipe.yaml; check --resume"
+            )
+        if recipe is not None or overrides:
+            raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
+        loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
+        refuse_other_plugins(
+            loaded, Path(resume), "install the earlier one again, or run the recipe anew"
+        )
+    elif isinstance(recipe, Recipe):
+        if overrides or imports:
+            raise FewLabelsError("a loaded recipe is what it is; give load_recipe the overrides")
+        loaded = recipe
+    elif isinstance(recipe, dict):
+        loaded = recipe_from(recipe, overrides, imports)
+    elif recipe is not None:
+        loaded = load_recipe(recipe, overrides, imports)
+    else:
+        raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
+    from fewlabels.runs.assemble import assemble  # imports torch: only once the recipe stands
+
+    atexit.unregister(leave)  # after a mistake nobody waits for the others
+    result = Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
+    atexit.register(leave)
+    return result

@@ -1,0 +1,51 @@
+"""Which images of a source a recipe trains on, holds out and tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fewlabels.contracts import Records
+from fewlabels.data.label_split import labelled_split
+from fewlabels.data.splits import Selection, Split, split_rows
+from fewlabels.errors import DataError
+from fewlabels.recipe.recipe import Recipe
+from fewlabels.recipe.sections import Subset
+
+
+def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
+    """The rows that train, query and are searched."""
+
+    def selection(subset: Subset | None) -> Selection | None:
+        if subset is None:
+            return None
+        numbers = subset.numbers()
+        return Selection(None if numbers is None else frozenset(numbers), subset.where)
+
+    data = recipe.data
+    parts = {k: selection(getattr(data, k)) for k in ("train", "test", "query", "gallery")}
+    return split_rows(records, data.split or default, **parts)
+
+
+def read_labels(
+    recipe: Recipe, train: np.ndarray, records: Records
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data-set rows that train, rows held out, and the labels (N,) of the former, -1 = none."""
+    data, truth = recipe.data, records.truth[train]
+    seed = recipe.seed if data.split_seed is None else data.split_seed
+    count = data.labels if isinstance(data.labels, int) else 0
+    held = np.empty(0, np.int64)
+    chosen = np.full(len(train), data.labels == "all")
+    if count or data.validation:
+        drawn = labelled_split(truth, train, count, seed, data.share, data.validation)
+        chosen[drawn.labelled], held = True, drawn.validation
+    kept = np.setdiff1d(np.arange(len(train)), held)
+    lost = np.setdiff1d(truth[chosen & (truth >= 0)], truth[kept][chosen[kept]])
+    if len(lost):
+        name = records.classes[lost[0]]
+        raise DataError(
+            f"data.validation holds out every labelled image of class {name!r}; lower it, or label "
+            "more of them"
+        )
+    return train[kept], train[held], np.where(chosen, truth, -1)[kept]

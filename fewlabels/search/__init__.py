@@ -1,0 +1,1 @@
+"""An index of images that is searched with images."""

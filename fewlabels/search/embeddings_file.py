@@ -1,0 +1,123 @@
+"""The file of a folder's embeddings: its columns, and the stamp that says what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict
+
+from fewlabels.data.decode import files_of
+from fewlabels.errors import DataError
+from fewlabels.files import replace_when_whole
+
+STAMP = b"fewlabels"
+"""The key of the stamp in the metadata of a file."""
+
+_DAMAGED = (OSError, ValueError, pa.ArrowException)
+
+
+class Stamp(BaseModel):
+    """What a file holds: fingerprints of the model and of the folder, and the files left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    format: Literal[1] = 1
+    model: str
+    files: str
+    shard: Annotated[int, Ge(1)]
+    unreadable: list[str] = []
+
+
+def listing(folder: Path) -> tuple[list[str], str]:
+    """The images below a folder in sorted order, relative to it, and a fingerprint of them.
+
+    The fingerprint is of names, sizes and times of change; no image is read.
+
+    Raises:
+        DataError: no folder, or a name that is not UTF-8.
+        ModelError: no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name the one that holds your images")
+    names, digest = [], hashlib.sha256()
+    for file in files_of(folder):
+        name, seen = file.relative_to(folder).as_posix(), file.stat()
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{folder}: the name {name!r} is not UTF-8; rename it") from error
+        digest.update(json.dumps([name, seen.st_size, seen.st_mtime_ns]).encode())
+        names.append(name)
+    return names, digest.hexdigest()
+
+
+def write(file: Path, draft: Path, names: Sequence[str], vectors: np.ndarray, stamp: Stamp) -> None:
+    """Write names and their embeddings (N, D) float32, whole or not at all.
+
+    Raises:
+        OSError: so.
+    """
+    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    table = pa.table({"file": pa.array(names, pa.string()), "embedding": values})
+    pq.write_table(stamped(table, stamp), draft, use_dictionary=False)
+    replace_when_whole(draft, file)
+
+
+def read_stamp(file: Path) -> Stamp | None:
+    """The stamp of a file; None if there is none, or no such file, or a damaged one."""
+    try:
+        return Stamp.model_validate_json((pq.read_schema(file).metadata or {}).get(STAMP, b""))
+    except _DAMAGED:
+        return None
+
+
+def read_embeddings(file: Path) -> tuple[list[str], np.ndarray, Stamp]:
+    """Names, their embeddings (N, D) float32, and the stamp of a file of embeddings.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    stamp = read_stamp(file)
+    if stamp is None:
+        raise DataError(f"{file}: no file of embeddings; give one that fewlabels embed wrote")
+    table = read_table(file)
+    width = table.schema.field("embedding").type.list_size
+    chunks = [np.empty((0, width), np.float32)]
+    chunks += [chunk.flatten().to_numpy().reshape(-1, width) for chunk in table["embedding"].chunks]
+    return table["file"].to_pylist(), np.concatenate(chunks), stamp
+
+
+def read_table(file: Path) -> pa.Table:
+    """All of a file of embeddings.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            table = opened.read()
+        names, types = table.schema.names, table.schema.types
+        if names != ["file", "embedding"] or types != [
+            pa.string(),
+            pa.list_(pa.float32(), getattr(types[1], "list_size", 1)),
+        ]:
+            raise ValueError(f"its columns are {', '.join(map(str, table.schema))}")
+        numbers = [chunk.flatten() for chunk in table["embedding"].chunks]
+        if any(each.null_count for each in (*table.columns, *numbers)):
+            raise ValueError("a value is missing")
+    except _DAMAGED as error:
+        raise DataError(f"{file}: damaged: {error}; remove it and embed again") from error
+    return table
+
+
+def stamped(table: pa.Table, stamp: Stamp) -> pa.Table:
+    """A table that bears a stamp."""
+    return table.replace_schema_metadata({STAMP: stamp.model_dump_json().encode()})

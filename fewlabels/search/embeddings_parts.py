@@ -1,0 +1,138 @@
+"""The parts that a file of embeddings is joined from, so that a kill loses one part at most."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from fewlabels.errors import DataError
+from fewlabels.files import replace_when_whole
+from fewlabels.search.embeddings_file import Stamp, read_stamp, read_table, stamped, write
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a file of embeddings, ``stamp.shard`` images each, in a folder beside it.
+
+    Args:
+        out: the file that they will be joined to.
+        names: of all images, in order.
+        stamp: what a part must bear to be one of these.
+    """
+
+    out: Path
+    names: list[str]
+    stamp: Stamp
+
+    @property
+    def folder(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.parts")
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.names) / self.stamp.shard)
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"{number:05}.parquet"
+
+    def shard(self, number: int) -> list[str]:
+        """The names of a part's images."""
+        return self.names[number * self.stamp.shard : (number + 1) * self.stamp.shard]
+
+    def joined(self) -> Stamp | None:
+        """The stamp of ``out`` if it holds the embeddings of this model and these files.
+
+        Raises:
+            DataError: it is something else than embeddings, and would be lost.
+        """
+        stamp = read_stamp(self.out)
+        if stamp is None and self.out.exists():
+            raise DataError(
+                f"{self.out} is there, and not a file of embeddings; name another with -o"
+            )
+        same = stamp and (stamp.model, stamp.files) == (self.stamp.model, self.stamp.files)
+        return stamp if same else None
+
+    def finished(self) -> dict[int, Stamp]:
+        """The parts that are there, by number; a damaged one is not.
+
+        Raises:
+            DataError: they are of another model, folder or size of shard.
+        """
+        found = {}
+        for file in sorted(self.folder.glob("*.parquet")):
+            stamp = read_stamp(file) if re.fullmatch("[0-9]+", file.stem) else None
+            if stamp:
+                self._check(stamp)
+                found[int(file.stem)] = stamp
+        return found
+
+    def write(
+        self, number: int, names: Sequence[str], vectors: np.ndarray, unreadable: list[str]
+    ) -> None:
+        """Write one part: names and vectors (N, D) float32 of the images that could be read.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        stamp, file = self.stamp.model_copy(update={"unreadable": unreadable}), self.file(number)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write(file, file.with_suffix(".part"), names, vectors, stamp)
+        except OSError as error:
+            raise DataError(f"{file} cannot be written: {error}") from error
+
+    def join(self) -> None:
+        """Write ``out`` from all parts, one at a time in memory.
+
+        Raises:
+            DataError: a part is missing, damaged or of another model.
+        """
+        found = self.finished()
+        lost = next((n for n in range(len(self)) if n not in found), None)
+        if lost is not None:
+            raise DataError(
+                f"{self.file(lost)} is missing; every process must write to the same folder, and "
+                "nothing may remove it: run the same command again"
+            )
+        unreadable = [name for n in range(len(self)) for name in found[n].unreadable]
+        stamp = self.stamp.model_copy(update={"unreadable": unreadable})
+        draft = self.folder / "joined.part"
+        schema = stamped(pq.read_schema(self.file(0)).empty_table(), stamp).schema
+        try:
+            with pq.ParquetWriter(draft, schema, use_dictionary=False) as writer:
+                for number in range(len(self)):
+                    writer.write_table(stamped(read_table(self.file(number)), stamp))
+            replace_when_whole(draft, self.out)
+        except (OSError, ValueError) as error:  # the latter: parts of several widths
+            raise DataError(f"{self.out} cannot be written: {error}") from error
+
+    def remove(self) -> None:
+        """Remove the parts; the folder too, unless something else is in it."""
+        if self.folder.is_dir():
+            for file in [*self.folder.glob("*.parquet"), *self.folder.glob("*.part")]:
+                file.unlink()
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def _check(self, stamp: Stamp) -> None:
+        """Refuse a part that is not one of these."""
+        if stamp.model != self.stamp.model:
+            strange = "are of another model (its weights or preprocessing changed since)"
+            remedy = "give that model again"
+        elif stamp.files != self.stamp.files:
+            strange = "are of another folder, or its images changed since"
+            remedy = "give that folder again"
+        elif stamp.shard != self.stamp.shard:
+            strange = f"hold {stamp.shard} images each"
+            remedy = f"go on with --shard {stamp.shard}"
+        else:
+            return
+        raise DataError(
+            f"the parts in {self.folder} {strange}; {remedy}, or remove that folder to start anew"
+        )

@@ -1,0 +1,140 @@
+"""The folder of a saved index: config.json names the other files and is replaced last.
+
+So a save that is killed leaves the old index, whose files are still there; and an index that was
+loaded from a folder, and reads its vectors from it, can be saved to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from annotated_types import Ge
+from pydantic import Field
+
+from fewlabels.errors import ModelError
+from fewlabels.files import refuse_unwritable, replace_when_whole
+from fewlabels.hub.model_files import CONFIG
+from fewlabels.models.saved_folder import SavedConfig, read_config
+from fewlabels.models.saved_folder import kind as kind_of
+from fewlabels.search.ivf_pq import IVFPQ
+
+Kind = Literal["auto", "flat", "ivf_pq"]
+FORMAT: Literal[1] = 1
+_OURS = re.compile(r"(vectors-(\d+)\.npy|ids-(\d+)\.json|ivf_pq-(\d+)\.npz)")
+
+
+class IndexConfig(SavedConfig):
+    """An index. ``save`` counts the saves to its folder, and its files bear that number."""
+
+    format: Literal[1] = FORMAT
+    kind: Literal["index"] = "index"
+    save: Annotated[int, Ge(1)]
+    images: Annotated[int, Ge(1)]
+    embedding_size: Annotated[int, Ge(1)]
+    embedder: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    search: Kind
+    trained: Annotated[int, Ge(1)] | None
+
+
+class Contents(NamedTuple):
+    """What a folder holds: unit vectors (N, D) and N ids; ``ivf_pq`` is None where it is flat."""
+
+    vectors: np.ndarray
+    ids: list[str]
+    search: Kind
+    embedder: str | None
+    ivf_pq: IVFPQ | None
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place that an index cannot be written to, before it is made.
+
+    Raises:
+        ModelError: the folder holds something else of this package, as a model.
+        FewLabelsError: nothing can be written there.
+    """
+    refuse_unwritable(folder / CONFIG)
+    if (folder / CONFIG).exists() and kind_of(folder) != "index":
+        raise ModelError(f"{folder}: its {CONFIG} is not of an index; save to a folder of its own")
+
+
+def write(folder: Path, contents: Contents) -> None:
+    """Write an index, or leave the one that was there.
+
+    Raises:
+        ModelError: the folder holds something else of this package, as a model.
+    """
+    check_place(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save = 1 + max((_number(path) for path in folder.iterdir()), default=0)
+    vectors, ids, ivf_pq = _paths(folder, save)
+    np.save(vectors, contents.vectors)
+    ids.write_text(json.dumps(contents.ids, indent=0), encoding="utf-8")
+    if contents.ivf_pq:
+        contents.ivf_pq.write(ivf_pq)
+    config = IndexConfig(
+        save=save,
+        images=len(contents.ids),
+        embedding_size=contents.vectors.shape[1],
+        embedder=contents.embedder,
+        search=contents.search,
+        trained=contents.ivf_pq.trained if contents.ivf_pq else None,
+    )
+    draft = folder / f"{CONFIG}.part"
+    draft.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    replace_when_whole(draft, folder / CONFIG)
+    for path in folder.iterdir():
+        if 0 < _number(path) < save:
+            # Windows keeps a file that is open; the next save tries again.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def read(folder: Path) -> Contents:
+    """The index in a folder; its vectors stay on disk until they are looked at.
+
+    Raises:
+        ModelError: no index, a newer format, or a damaged file.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder}: no index here; give a folder that Index.save wrote")
+    config = read_config(folder / CONFIG, IndexConfig)
+    vectors_file, ids_file, ivf_pq_file = _paths(folder, config.save)
+    shape = (config.images, config.embedding_size)
+    try:
+        # asarray keeps the map, and drops memmap's ways: it would warn, copy and print otherwise.
+        vectors = np.asarray(np.load(vectors_file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(vectors_file, error) from error
+    if vectors.dtype != np.float32 or vectors.shape != shape or not vectors.flags.c_contiguous:
+        raise _damaged(vectors_file, f"{vectors.dtype} {vectors.shape}, not float32 {shape}")
+    try:
+        ids = json.loads(ids_file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(ids_file, error) from error
+    texts = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
+    if not texts or len(set(ids)) != len(ids) or len(ids) != config.images:
+        raise _damaged(ids_file, f"not {config.images} different ids")
+    ivf_pq = config.trained and IVFPQ.read(ivf_pq_file, *shape, trained=config.trained)
+    return Contents(vectors, ids, config.search, config.embedder, ivf_pq or None)
+
+
+def _paths(folder: Path, save: int) -> tuple[Path, Path, Path]:
+    names = (f"vectors-{save}.npy", f"ids-{save}.json", f"ivf_pq-{save}.npz")
+    vectors, ids, ivf_pq = (folder / name for name in names)
+    return vectors, ids, ivf_pq
+
+
+def _number(path: Path) -> int:
+    """Of which save a file is; 0 for a file that is not of an index."""
+    ours = _OURS.fullmatch(path.name)
+    return int(next(filter(None, ours.groups()[1:4]))) if ours else 0
+
+
+def _damaged(file: Path, reason: object) -> ModelError:
+    return ModelError(f"{file}: damaged: {reason}; copy the folder again")

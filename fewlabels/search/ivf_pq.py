@@ -1,0 +1,150 @@
+"""Approximate search: an inverted file of product codes proposes, exact cosines decide."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import faiss
+import numpy as np
+from faiss.contrib.inspect_tools import get_invlist, get_pq_centroids
+from typing_extensions import Self
+
+from fewlabels.errors import DataError, ModelError
+from fewlabels.search import exact
+
+LEAST = 1024
+"""Four vectors for each of the 256 centres of a code; with fewer, nothing is learnt."""
+
+
+class IVFPQ:
+    """Proposes the rows that may be near a query (Jegou et al., TPAMI 2011), by faiss.
+
+    After faiss's "Guidelines to choose an index": 4 sqrt(N) lists, though with at least 39 training
+    vectors each. A code has a byte for 4 dimensions, but 64 bytes at most. An eighth of the lists
+    is looked into: where recall is lost, it is to lists that are not.
+
+    Args:
+        engine: trained.
+        trained: how many vectors the index held at its training.
+    """
+
+    def __init__(self, engine: faiss.IndexIVFPQ, trained: int) -> None:
+        self.engine, self.trained = engine, trained
+        engine.nprobe = min(engine.nlist, max(16, engine.nlist // 8))
+
+    @classmethod
+    def train(cls, vectors: np.ndarray) -> Self:
+        """Learn lists and codes from unit vectors (N, D); holds none of them yet.
+
+        Raises:
+            DataError: fewer than 1,024 vectors.
+        """
+        count, width = vectors.shape
+        if count < LEAST:
+            raise DataError(
+                f"an ivf_pq index learns from at least {LEAST} images, got {count}; "
+                "use kind='flat', which is exact and as fast at this size"
+            )
+        lists = min(math.ceil(4 * math.sqrt(count)), count // 39)
+        span = math.ceil(width / min(64, math.ceil(width / 4)))  # dimensions to a byte
+        engine = _engine(lists, math.ceil(width / span), span)
+        engine.cp.spherical = True  # the long centres would take in too much
+        engine.cp.niter = engine.pq.cp.niter = 10
+        engine.pq.cp.min_points_per_centroid = LEAST // 256  # where faiss would warn
+        engine.pq.cp.max_points_per_centroid = 64
+        sample = np.random.default_rng(0).permutation(count)[: max(64 * lists, 64 * 256)]
+        engine.train(_padded(vectors[np.sort(sample)], engine.d))
+        return cls(engine, count)
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Append unit vectors (N, D)."""
+        for start in range(0, len(vectors), 65_536):  # may lie on disk and exceed memory
+            self.engine.add(_padded(vectors[start : start + 65_536], self.engine.d))
+
+    def search(
+        self, vectors: np.ndarray, queries: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As :func:`exact.search`, among ``10 * k`` proposed rows, at least 100.
+
+        A query with fewer than ``k`` proposals is searched exactly.
+        """
+        wide = max(10 * k, 100)
+        if 2 * wide > len(vectors):
+            return exact.search(vectors, queries, k)
+        proposed = self.engine.search(_padded(queries, self.engine.d), wide)[1]  # -1: none
+        found = []
+        for query, rows in zip(queries, proposed):
+            rows = rows[rows >= 0]
+            if len(rows) >= k:
+                found.append(exact.rank(vectors, query, rows, k))
+            else:
+                found.append(tuple(part[0] for part in exact.search(vectors, query[None], k)))
+        return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
+
+    def write(self, file: Path) -> None:
+        """As plain arrays; faiss's own format can name files elsewhere, which it opens to write."""
+        engine = self.engine
+        lists = np.empty(engine.ntotal, np.int64)
+        codes = np.empty((engine.ntotal, engine.pq.M), np.uint8)
+        for number in range(engine.nlist):
+            rows, own = get_invlist(engine.invlists, number)
+            lists[rows], codes[rows] = number, own
+        centres = engine.quantizer.reconstruct_n(0, engine.nlist)
+        books = get_pq_centroids(engine.pq)  # (M, 256, span)
+        np.savez(file, centres=centres, books=books, lists=lists, codes=codes)
+
+    @classmethod
+    def read(cls, file: Path, count: int, width: int, trained: int) -> Self:
+        """The index in a file, of ``count`` vectors of ``width``.
+
+        Raises:
+            ModelError: it is missing, damaged or of other vectors.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                centres, books = arrays["centres"], arrays["books"]
+                lists, codes = arrays["lists"], arrays["codes"]
+            (pieces, _, span), number = books.shape, len(centres)
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"{file}: cannot be read: {reason}; copy it again") from error
+        shapes = (centres.shape, books.shape, lists.shape, codes.shape)
+        wanted = ((number, pieces * span), (pieces, 256, span), (count,), (count, pieces))
+        types = [array.dtype for array in (centres, books, lists, codes)]
+        if (
+            shapes != wanted
+            or types != [np.float32, np.float32, np.int64, np.uint8]
+            or not width <= pieces * span < width + 64
+            or not 0 <= lists.min() <= lists.max() < number
+            or not (np.isfinite(centres).all() and np.isfinite(books).all())
+        ):
+            raise ModelError(f"{file}: does not fit the vectors beside it; copy the folder again")
+        engine = _engine(number, pieces, span)
+        engine.quantizer.add(centres)
+        faiss.copy_array_to_vector(books.ravel(), engine.pq.centroids)
+        order = np.argsort(lists, kind="stable")
+        for own in np.split(order, np.cumsum(np.bincount(lists, minlength=number))[:-1]):
+            if len(own):
+                rows, own_codes = own.astype(np.int64), np.ascontiguousarray(codes[own])
+                engine.invlists.add_entries(
+                    int(lists[own[0]]), len(own), faiss.swig_ptr(rows), faiss.swig_ptr(own_codes)
+                )
+        engine.ntotal, engine.is_trained = count, True
+        return cls(engine, trained)
+
+
+def _engine(lists: int, pieces: int, span: int) -> Any:
+    """faiss's index that knows nothing yet: codes have ``pieces`` bytes of ``span`` dimensions."""
+    width = pieces * span
+    coarse = faiss.IndexFlatIP(width)
+    return faiss.IndexIVFPQ(coarse, width, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
+
+
+def _padded(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Zeros on the right, for a width that codes divide; inner products stay the same."""
+    rows = np.zeros((len(vectors), width), np.float32)
+    rows[:, : vectors.shape[1]] = vectors
+    return rows

@@ -1,0 +1,24 @@
+"""Runs the recipes in a folder one after the other; started in two processes by conformance."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import fewlabels
+from fewlabels.training.processes import leave
+
+
+def main(folder: str, *modules: str) -> None:
+    """Run ``folder/*.yaml``; ``modules`` register what they name, where they are found here."""
+    for module in modules:
+        if importlib.util.find_spec(module.partition(".")[0]):
+            importlib.import_module(module)
+    for recipe in sorted(Path(folder).glob("*.yaml")):
+        fewlabels.train(recipe, out=folder)
+    leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

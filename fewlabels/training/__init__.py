@@ -1,0 +1,1 @@
+"""The loop discover -> train -> evaluate, and what it writes into the run folder."""

@@ -1,0 +1,201 @@
+"""The batches of a phase: an order for all processes, of which each takes its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from fewlabels.contracts import Found, Pairs, Part, Partners, Phase, Stream, View
+from fewlabels.contracts.strategy import Of
+from fewlabels.data.order import class_balanced, shuffled
+from fewlabels.data.pixels import Pixels
+from fewlabels.errors import ComponentError, FewLabelsError, nearest
+from fewlabels.ops import geometry
+from fewlabels.training.round_schedule import Plan
+
+Derive = Callable[..., int]
+POINTS = 32
+"""Common points of a pair that a step sees, spread over all of them."""
+
+
+class Batches:
+    """Makes the parts of each batch; knows nothing of models.
+
+    Loaders are not prepared by accelerate: it would share batches out again, by rules that do not
+    keep a custom order the same for any number of processes.
+    """
+
+    def __init__(self, accelerator: Accelerator, pixels: Pixels, plan: Plan, workers: int) -> None:
+        self.processes, self.rank = accelerator.num_processes, accelerator.process_index
+        self.device, self.pixels, self.plan, self.workers = (
+            accelerator.device,
+            pixels,
+            plan,
+            workers,
+        )
+
+    def check(self, phase: Phase) -> None:
+        """Refuse a phase whose streams cannot be made.
+
+        Raises:
+            ComponentError: a stream that this loop does not know.
+            FewLabelsError: a batch that the processes cannot share equally.
+        """
+        for name, stream in phase.streams.items():
+            if stream.of not in get_args(Of):
+                raise ComponentError(
+                    f"stream {name!r} of phase {phase.name!r} is of {stream.of!r}"
+                    f"{nearest(str(stream.of), get_args(Of))} (all: {', '.join(get_args(Of))})"
+                )
+            if stream.lag not in (0, 1):
+                raise ComponentError(
+                    f"stream {name!r} of phase {phase.name!r} asks for labels of more than one "
+                    "discovery ago, which this version's loop does not keep"
+                )
+            if stream.batch % self.processes:
+                raise FewLabelsError(
+                    f"strategy: stream {name!r} has {stream.batch} images a step, which "
+                    f"{self.processes} processes cannot share equally; change batch"
+                )
+
+    def length(self, phase: Phase, found: Found) -> tuple[int, int]:
+        """Optimiser steps of an epoch, and epochs."""
+        if phase.steps is not None:
+            return phase.steps, 1
+        stream = phase.epoch_of or next(iter(phase.streams.values()))
+        whole = len(self._members(stream, found)) // (stream.batch * self.plan.accumulate)
+        return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
+
+    def __call__(
+        self, phase: Phase, found: Found, derive: Derive, epoch: int, start: int
+    ) -> Iterator[tuple[int, dict[str, Part]]]:
+        """Number and parts of each batch of an epoch, from number ``start`` on.
+
+        A stream of pairs has no part while no pairs are known.
+
+        Args:
+            found: the labels, of which each stream takes the present or the earlier ones.
+            derive: a seed from what it is for, the epoch and the number of the batch.
+        """
+        batches = self.length(phase, found)[0] * self.plan.accumulate
+        orders: dict[str, np.ndarray] = {}
+        streams = {
+            name: stream
+            for name, stream in phase.streams.items()
+            if stream.of != "pairs" or len(self._members(stream, found))
+        }
+        loaders = []
+        for name, stream in streams.items():
+            rng = np.random.default_rng(derive(f"order {name}", epoch))
+            if stream.per_class:
+                own = _labels(stream, found)
+                order = class_balanced(own, stream.batch, stream.per_class, batches, rng)
+            else:
+                members = self._members(stream, found)
+                if len(members) == 0 and stream.of == "unlabelled":
+                    raise FewLabelsError(
+                        f"no image is left for stream {name!r} of phase {phase.name!r}: every one "
+                        "has a label by now; set rounds.limit or fewer rounds.rounds, or "
+                        "strategy.unlabelled: all"
+                    )
+                order = shuffled(members, stream.batch, batches, rng)
+            orders[name] = mine = order[start:, self._mine(stream)]
+            if stream.of == "pairs" and found.pairs is not None:
+                mine = np.concatenate([found.pairs.left[mine], found.pairs.right[mine]], 1)
+            loaders.append(self.pixels.batches(mine.tolist(), self.workers))
+        for number, drawn in enumerate(zip(*loaders, strict=True), start):
+            batch = {}
+            for (name, stream), (indices, images) in zip(streams.items(), drawn, strict=True):
+                seeds = [
+                    derive(f"view {name} {i}", epoch, number)
+                    for i in range(len(stream.views) * (2 if stream.of == "pairs" else 1))
+                ]
+                labels = _labels(stream, found)
+                if stream.of == "pairs" and found.pairs is not None:
+                    own = orders[name][number - start]
+                    batch[name] = self._pairs(stream, found.pairs, own, labels, seeds, images)
+                else:
+                    batch[name] = self._part(stream, labels, seeds, indices, images)
+            yield number, batch
+
+    def _members(self, stream: Stream, found: Found) -> np.ndarray:
+        """Positions of a stream's samples among the training images."""
+        if stream.of == "pairs":
+            return np.arange(0 if found.pairs is None else len(found.pairs.left))
+        labelled = _labels(stream, found) >= 0
+        chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
+        return np.arange(len(labelled)) if chosen is None else np.flatnonzero(chosen)
+
+    def _mine(self, stream: Stream) -> slice:
+        share = stream.batch // self.processes
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def _part(
+        self, stream: Stream, labels: np.ndarray, seeds: list[int], indices: Tensor, images: Tensor
+    ) -> Part:
+        views = self._views(stream, seeds, images)
+        own = torch.from_numpy(labels)[indices]
+        if stream.of in ("unlabelled", "all"):
+            own = torch.full_like(own, -1)
+        return Part(indices.to(self.device), own.to(self.device), views)
+
+    def _pairs(
+        self,
+        stream: Stream,
+        pairs: Pairs,
+        own: np.ndarray,
+        labels: np.ndarray,
+        seeds: list[int],
+        images: Tensor,
+    ) -> Part:
+        """The sub-images of pairs number ``own``, of whose images the left ones come first."""
+        half, count = len(own), len(stream.views)
+        boxes = [
+            torch.from_numpy(2 * b[own] - 1).float() for b in (pairs.left_box, pairs.right_box)
+        ]
+        left, right = (
+            self._views(stream, seed, image, geometry.crop(box))
+            for seed, image, box in zip(
+                (seeds[:count], seeds[count:]), (images[:half], images[half:]), boxes, strict=True
+            )
+        )
+        affine = geometry.identity(half)
+        affine[:, :2] = torch.from_numpy(pairs.affine[own])
+        points, there = torch.zeros(half, POINTS, 4), torch.zeros(half, POINTS, dtype=torch.bool)
+        for row, number in enumerate(own):
+            all_points = torch.from_numpy(pairs.points[number]).float()
+            some = all_points[
+                torch.linspace(0, len(all_points) - 1, min(POINTS, len(all_points))).long()
+            ]
+            points[row, : len(some)], there[row, : len(some)] = some, True
+        places = [torch.from_numpy(side[own]) for side in (pairs.left, pairs.right)]
+        known = torch.from_numpy(labels)[places[0]]
+        first, second, known, affine, points, there = (
+            t.to(self.device) for t in (*places, known, affine, points, there)
+        )
+        return Part(first, known, left, Partners(second, right, affine, points, there))
+
+    def _views(
+        self, stream: Stream, seeds: list[int], images: Tensor, before: Tensor | None = None
+    ) -> list[View]:
+        images = images.to(self.device, non_blocking=True)
+        views = []
+        for view, seed in zip(stream.views, seeds, strict=True):
+            rng = torch.Generator().manual_seed(seed)
+            more = () if before is None else (before,)
+            made = view(images, rng, self._mine(stream), stream.batch, *more)
+            if self.plan.channels_last:
+                pixels = made.images.contiguous(memory_format=torch.channels_last)
+                made = made._replace(images=pixels)
+            views.append(made)
+        return views
+
+
+def _labels(stream: Stream, found: Found) -> np.ndarray:
+    """(N,) the labels that a stream goes by."""
+    return found.earlier if stream.lag else found.labels

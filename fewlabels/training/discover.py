@@ -1,0 +1,174 @@
+"""The discoveries of a recipe, asked in turn; what they find goes into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fewlabels.contracts import (
+    Discovered,
+    Discovery,
+    Found,
+    Needs,
+    Pairs,
+    Pool,
+    Records,
+    Strategy,
+    breach,
+)
+from fewlabels.data.pixels import Selected
+from fewlabels.errors import ComponentError, FewLabelsError, failed
+from fewlabels.evaluation.discovery_quality import of_classes, of_clusters, of_pairs
+from fewlabels.ops.seeds import generator
+from fewlabels.training.ledger import write_ledger
+from fewlabels.training.metric_log import Metrics
+from fewlabels.training.round_schedule import Plan
+
+
+class Seen(NamedTuple):
+    """What a model makes of the training images."""
+
+    features: np.ndarray  # (N, D)
+    probabilities: np.ndarray | None = None  # (N, C)
+    history: tuple[np.ndarray, ...] = ()  # (N, D) each, at the discoveries before, newest first
+
+
+class Discoveries:
+    """Runs in the main process only.
+
+    Args:
+        components: by the names of the recipe, in order.
+        rows: (N,) data-set rows of the training images.
+        given: (N,) bool, labelled by a person.
+    """
+
+    def __init__(
+        self,
+        components: Sequence[tuple[str, Discovery]],
+        records: Records,
+        rows: np.ndarray,
+        given: np.ndarray,
+        plan: Plan,
+        seed: int,
+        folder: Path,
+        metrics: Metrics,
+    ) -> None:
+        self.components, self.records, self.rows, self.given = components, records, rows, given
+        self.plan, self.seed, self.folder, self.metrics = plan, seed, folder, metrics
+
+    def needs(self) -> dict[str, Needs]:
+        """What is looked at, by model: the most that any component asks for."""
+        result: dict[str, Needs] = {}
+        for _, component in self.components:
+            need = component.needs()
+            other = result.get(need.model, Needs(need.model))
+            result[need.model] = Needs(
+                need.model,
+                max(need.history, other.history),
+                need.probabilities or other.probabilities,
+            )
+        return result
+
+    def check(self, strategy: Strategy, models: Collection[str]) -> None:
+        """Refuse a discovery that looks through a model which the strategy does not have.
+
+        Raises:
+            ComponentError: naming the discovery, the model, and those that there are.
+        """
+        for name, component in self.components:
+            asked = component.needs().model
+            if strategy.seen_through(asked, 0) not in models or asked not in models:
+                raise ComponentError(
+                    f"discovery {name!r} looks through the {asked}, which this strategy does not "
+                    f"have; set by: to one of {', '.join(models)}"
+                )
+
+    def __call__(
+        self, round: int, before: np.ndarray, seen: Mapping[str, Seen]
+    ) -> tuple[Found, int]:
+        """What is labelled now, and how many labels were found.
+
+        Args:
+            before: (N,) labels so far, -1 = unlabelled.
+            seen: by model.
+
+        Raises:
+            ComponentError: a discovery that fails, or that breaks its contract.
+        """
+        labels, found, count = before.copy(), None, 0
+        centres: np.ndarray | None = None
+        pairs: Pairs | None = None
+        for name, component in self.components:
+            pool = self._pool(component, labels, seen[component.needs().model], found)
+            budget = self.plan.budget(labels, self.given)
+            rng = generator(self.seed, "discovery", name, round)
+            try:
+                found = component.discover(pool, budget, rng)
+            except FewLabelsError:
+                raise
+            except Exception as error:
+                raise failed(f"discovery {name!r}", error) from error
+            if broken := breach(found, pool, budget, component.classes):
+                raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
+            if found.merge == "replace":
+                labels = np.where(self.given, labels, -1)
+            truth = self.records.truth[self.rows[found.indices]]
+            labels[found.indices] = truth if self.plan.oracle else found.labels
+            centres = centres if found.centres is None else found.centres
+            pairs = pairs if found.pairs is None else found.pairs
+            count += len(found.indices)
+            file = f"round-{round:03d}-{name.replace(':', '-')}.parquet"  # no colon, for Windows
+            path = self.folder / "ledger" / file
+            own = component.classes is not None
+            write_ledger(path, found, pool, self.records, round, name)
+            told: dict[str, float] = {"discovered": float(len(found.indices))}
+            if own:
+                told |= of_clusters(found.labels, truth, before[found.indices])
+            else:
+                told |= of_classes(found.labels, truth)
+            if found.pairs is not None:
+                told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
+            self.metrics.write([{"kind": "discovery", "discovery": name, **told}], round=round)
+        return Found(labels, before, self.given, centres, pairs, fresh=count > 0), count
+
+    def _pool(
+        self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None
+    ) -> Pool:
+        need = component.needs()
+        return Pool(
+            self.rows,
+            seen.features,
+            labels.copy(),
+            self.given,
+            classes=len(self.records.classes) or None,
+            probabilities=seen.probabilities if need.probabilities else None,
+            images=Selected(self.records.images, self.rows) if need.images else None,
+            history=seen.history[: need.history],
+            found=found,
+        )
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What the components keep between rounds."""
+        state = {}
+        for name, component in self.components:
+            if hasattr(component, "state_dict"):
+                for key, value in component.state_dict().items():
+                    state[f"{name}.{key}"] = np.asarray(value)
+                    if state[f"{name}.{key}"].dtype.hasobject:
+                        raise ComponentError(
+                            f"discovery {name!r}: state_dict() has {type(value).__name__} under "
+                            f"{key!r}; only arrays of numbers can be kept"
+                        )
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Give it back to them."""
+        for name, component in self.components:
+            if hasattr(component, "load_state_dict"):
+                start = f"{name}."
+                own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+                if own:  # else it had kept nothing yet
+                    component.load_state_dict(own)

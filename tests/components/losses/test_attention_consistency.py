@@ -1,0 +1,169 @@
+"""Equations 4.2 and 4.4-4.6 against loops, and a blob of attention that moves with its image."""
+
+import math
+
+import pytest
+import torch
+
+from fewlabels.components.losses.attention_consistency import AttentionConsistency
+from fewlabels.ops import geometry
+from fewlabels.ops.geometry import keypoint_mask
+
+
+def maps(*size, seed=0):
+    return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def homographies(count, seed=0):
+    """Crops, turns, zooms and tilts."""
+    rng = torch.Generator().manual_seed(seed)
+    u = torch.rand(count, 8, generator=rng)
+    corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    tilt = geometry.perspective(corners + 0.3 * (torch.rand(count, 4, 2, generator=rng) - 0.5))
+    return geometry.compose(
+        geometry.scaling(0.8 + u[:, 0], 0.8 + u[:, 1]),
+        geometry.rotation(u[:, 2] - 0.5),
+        geometry.shift(u[:, 3] - 0.5, u[:, 4] - 0.5),
+        tilt,
+    )
+
+
+def sample(grid, x, y):
+    """One value of a map (H, W) at x, y in [-1, 1], bilinear; past the border, the border."""
+    height, width = grid.shape
+    column, row = ((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2
+    column, row = min(max(column, 0), width - 1), min(max(row, 0), height - 1)
+    left, top = min(int(column), width - 1), min(int(row), height - 1)
+    right, below = min(left + 1, width - 1), min(top + 1, height - 1)
+    a, b = column - left, row - top
+    return (1 - b) * ((1 - a) * grid[top, left] + a * grid[top, right]) + b * (
+        (1 - a) * grid[below, left] + a * grid[below, right]
+    )
+
+
+def by_loops(first, second, matrix, valid):
+    """Eq. 4.2 with T read backwards: each position of the second map looks where it came from."""
+    total, count = 0.0, 0
+    for one, two, m, mask in zip(first, second, matrix, valid, strict=True):
+        inverse = torch.linalg.inv(m.double())
+        height, width = mask.shape
+        for i in range(height):
+            for j in range(width):
+                if mask[i, j]:
+                    x, y = (2 * j + 1) / width - 1, (2 * i + 1) / height - 1
+                    u, v, w = (inverse @ torch.tensor([x, y, 1.0], dtype=torch.double)).tolist()
+                    total += (sample(one[0], u / w, v / w) - two[0, i, j]).item() ** 2
+                    count += 1
+    return total / count
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5, 9)])
+def test_it_is_equation_4_2(size):
+    first, second = maps(4, 1, *size, seed=1), maps(4, 1, *size, seed=2)
+    matrix = homographies(4)
+    valid = geometry.valid(matrix, *size)
+    assert 0 < valid.sum() < valid.numel()
+    loss = AttentionConsistency()(first, second, matrix, valid)
+    assert loss.item() == pytest.approx(by_loops(first, second, matrix, valid), rel=1e-4)
+
+
+def test_positions_that_do_not_count_have_neither_value_nor_gradient():
+    first, second = maps(3, 1, 7, 7, seed=1), maps(3, 1, 7, 7, seed=2).requires_grad_()
+    matrix = homographies(3, seed=3)
+    valid = geometry.valid(matrix, 7, 7)
+    loss = AttentionConsistency()(first, second, matrix, valid)
+    loss.backward()
+    assert (second.grad[:, 0][~valid] == 0).all()
+    assert (second.grad[:, 0][valid] != 0).any()
+    spoilt = torch.where(valid[:, None], second.detach(), 1e6)
+    torch.testing.assert_close(AttentionConsistency()(first, spoilt, matrix, valid), loss.detach())
+
+
+def test_both_maps_learn_and_no_valid_position_is_no_loss():
+    first, second = (maps(2, 1, 6, 6, seed=s).requires_grad_() for s in (1, 2))
+    matrix = homographies(2)
+    nowhere = torch.zeros(2, 6, 6, dtype=torch.bool)
+    AttentionConsistency()(first, second, matrix, geometry.valid(matrix, 6, 6)).backward()
+    assert first.grad.abs().max() > 0
+    assert second.grad.abs().max() > 0
+    loss = AttentionConsistency()(first, second, matrix, nowhere)
+    loss.backward()
+    assert loss.item() == 0
+    assert first.grad.isfinite().all()
+
+
+def blob(matrix, size):
+    """A wide bell at the middle of the source, as its image under ``matrix`` shows it."""
+    back = geometry.sources(matrix, *size)
+    return torch.exp(-(back.square().sum(3)) / (2 * 0.4**2))[:, None]
+
+
+def test_attention_that_moves_with_the_image_costs_nothing():
+    matrix = homographies(6, seed=5)
+    size = (28, 28)
+    still, moved = blob(geometry.identity(6), size), blob(matrix, size)
+    valid = geometry.valid(matrix, *size)
+    loss = AttentionConsistency()
+    assert loss(still, moved, matrix, valid) < 1e-4
+    assert loss(still, still, matrix, valid) > 100 * loss(still, moved, matrix, valid)
+
+
+def test_the_mask_is_equations_4_4_and_4_5():
+    points = 2 * maps(2, 3, 2, seed=4) - 1
+    there = torch.tensor([[True, True, False], [True, False, False]])
+    mask = keypoint_mask(points, there, (4, 6), sigma=0.3)
+    assert mask.shape == (2, 1, 4, 6)
+    for b in range(2):
+        for i in range(4):
+            for j in range(6):
+                x, y = (2 * j + 1) / 6 - 1, (2 * i + 1) / 4 - 1
+                bells = [
+                    math.exp(-((x - px) ** 2) / (2 * 0.3**2) - (y - py) ** 2 / (2 * 0.3**2))
+                    for (px, py), is_there in zip(
+                        points[b].tolist(), there[b].tolist(), strict=True
+                    )
+                    if is_there
+                ]
+                assert mask[b, 0, i, j].item() == pytest.approx(min(1, sum(bells)), rel=1e-5)
+
+
+def pair_with_keypoints():
+    """Attention and keypoints of a first image, and both as an affine map moves them."""
+    matrix = geometry.compose(
+        geometry.rotation(torch.tensor([0.3])),
+        geometry.shift(torch.tensor([0.25]), torch.tensor([-0.3])),
+    )
+    points = torch.tensor([[[0.1, 0.0], [-0.2, 0.15], [0.0, -0.25]]])
+    there = torch.ones(1, 3, dtype=torch.bool)
+    size = (28, 28)
+    first, second = blob(geometry.identity(1), size), blob(matrix, size)
+    masks = (
+        keypoint_mask(points, there, size, 0.3),
+        keypoint_mask(geometry.apply(matrix, points), there, size, 0.3),
+    )
+    return first * masks[0], second * masks[1], matrix, masks
+
+
+def test_equation_4_6_aligned_forgives_motion_and_printed_punishes_it():
+    first, second, matrix, masks = pair_with_keypoints()
+    near = geometry.valid(matrix, 28, 28) & (masks[1][:, 0] > 0)
+    loss = AttentionConsistency()
+    aligned = loss(first, second, matrix, near)
+    everywhere = torch.ones(1, 28, 28, dtype=torch.bool)
+    printed = loss(first, second, geometry.identity(1), everywhere)
+    assert aligned < 1e-4
+    assert printed > 1e-2
+    # As printed, attention that vanishes is the cheaper way out.
+    assert loss(0 * first, 0 * second, geometry.identity(1), everywhere) == 0
+    assert printed.item() == pytest.approx((first - second).square().mean().item(), rel=1e-5)
+
+
+def test_it_runs_under_autocast():
+    first, second = maps(2, 1, 7, 7, seed=1), maps(2, 1, 7, 7, seed=2)
+    matrix = homographies(2)
+    valid = geometry.valid(matrix, 7, 7)
+    plain = AttentionConsistency()(first, second, matrix, valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = AttentionConsistency()(first.bfloat16(), second.bfloat16(), matrix, valid)
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(plain.item(), rel=0.05)

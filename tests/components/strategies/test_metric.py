@@ -1,0 +1,146 @@
+"""Metric: whose embeddings the memory holds, and proxies at new clusters."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from small import DIGITS
+
+import fewlabels
+from fewlabels.components.losses.multi_similarity import MultiSimilarity
+from fewlabels.components.losses.pml import pml_loss
+from fewlabels.components.strategies.metric import Metric
+from fewlabels.components.views.flip import Flip
+from fewlabels.contracts import Clock, Found, Part, Round
+from fewlabels.data.view_pipeline import Pipeline
+from fewlabels.errors import DataError
+from fewlabels.models.embedder import Embedder
+from fewlabels.recipe.recipe import recipe_from
+from fewlabels.training.modules import Running
+
+RECIPE = {
+    **DIGITS,
+    "views": [{"name": "flip"}],
+    "strategy": {"name": "metric", "batch": 20, "per_class": 5},
+    "losses": [{"name": "multi_similarity"}],
+    "optimizer": {"name": "adam", "lr": 1e-2},
+    "rounds": {"rounds": 2, "steps_per_epoch": 4},
+    "evaluation": {"before": False},
+    "train": {"log_every": 1},
+}
+
+
+def setting(loss, **options):
+    """A strategy with its modules, and a batch of 6 images of 3 classes."""
+    torch.manual_seed(0)
+    student = Embedder(
+        "convnet3", image_size=32, embedding_size=8, backbone_options={"width": 0.25}
+    )
+    build = SimpleNamespace(
+        view=Pipeline([Flip()], 32),
+        size=9,
+        embedding_size=8,
+        embedder=lambda: student,
+        losses=lambda: {"loss": loss},
+    )
+    strategy = Metric(batch=6, per_class=2, **options)
+    models = Running(strategy.modules(build), Accelerator(cpu=True))
+    (phase,) = strategy.phases(Round(0, 0, 1, 0))
+    rng = torch.Generator().manual_seed(1)
+    images = (255 * torch.rand(6, 3, 32, 32)).byte()
+    views = [view(images, rng) for view in phase.streams["images"].views]
+    batch = {"images": Part(torch.arange(6), torch.tensor([0, 0, 1, 1, 2, 2]), views)}
+    return strategy, models, phase, batch
+
+
+def train_rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == "train"]
+
+
+def test_a_momentum_copy_fills_the_memory_and_only_the_student_learns():
+    strategy, models, phase, batch = setting(MultiSimilarity(), views=2, momentum=0.99)
+    student, momentum = models.plain("student"), models.plain("momentum").eval()
+    with torch.no_grad():
+        student.head.weight.normal_()
+    given = strategy.given(models, batch, Clock(0, 0, 0))
+    images = torch.cat([view.images for view in batch["images"].views])
+    slow = momentum(images).embedding  # the second view writes last
+    torch.testing.assert_close(given["memory"].embeddings[:6], slow[6:])
+    assert (given["embeddings"] - slow).abs().max() > 0.1
+    assert not given["memory"].embeddings.requires_grad
+    sum(strategy.losses(phase, models, batch, Clock(0, 0, 0)).values()).backward()
+    assert all(p.grad is not None for p in student.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in momentum.parameters())
+    assert strategy.deploys == "student"
+    assert phase.averages["momentum"].decay(10_000) == 0.99
+
+
+def test_without_momentum_the_memory_holds_the_students_own():
+    strategy, models, _, batch = setting(MultiSimilarity())
+    given = strategy.given(models, batch, Clock(0, 0, 0))
+    assert torch.equal(given["memory"].embeddings[:6], given["embeddings"].detach())
+
+
+def test_momentum_without_a_memory_is_refused():
+    with pytest.raises(DataError, match="momentum fills a memory and there is none; set memory"):
+        Metric(memory=None, momentum=0.999)
+
+
+@pytest.mark.parametrize(
+    "name", ["proxy_anchor_loss", "normalized_softmax_loss", "sub_center_arc_face_loss"]
+)
+def test_proxies_start_again_from_new_centres(name):
+    loss = pml_loss(name)(8, 3)
+    strategy, models, phase, _ = setting(loss)
+    centres = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    found = Found(np.zeros(9, int), np.zeros(9, int), np.zeros(9, bool), centres, None, fresh=True)
+    before = next(loss.parameters()).clone()
+    strategy.begin(phase, models, found._replace(fresh=False), None)
+    assert torch.equal(next(loss.parameters()), before)
+    strategy.begin(phase, models, found, None)
+    after = next(loss.parameters()).detach()
+    if name == "sub_center_arc_face_loss":  # three for each class: which is the centre's?
+        assert torch.equal(after, before)
+    else:
+        proxies = after.T if name == "normalized_softmax_loss" else after
+        assert torch.equal(proxies, torch.from_numpy(centres))
+
+
+def test_a_momentum_bank_with_a_contrastive_loss_runs(tmp_path):
+    """The baseline of chapter 5: multi-similarity in the batch, contrastive against the bank."""
+    bank = {"memory": 64, "one_slot_per_image": False, "momentum": 0.9}
+    recipe = recipe_from(
+        {
+            **RECIPE,
+            "strategy": {**RECIPE["strategy"], **bank},
+            "losses": [
+                {"name": "multi_similarity", "memory_weight": 0},
+                {"name": "pml:contrastive_loss", "use_memory": True},
+            ],
+        }
+    )
+    result = fewlabels.train(recipe, out=tmp_path)
+    train = train_rows(result.folder)
+    assert len(train) == 8
+    assert all(row["pml:contrastive_loss"] > 0 for row in train)
+
+
+def test_terms_of_a_block_are_logged_and_weighed(tmp_path):
+    block = {"name": "san", "after": "conv2", "hidden": 8}
+    rows = {}
+    for name, weight in [("off", 0.0), ("on", 1.0)]:
+        weights = {f"san.{term}": weight for term in ("entropy", "correlation", "coherence")}
+        recipe = recipe_from({**RECIPE, "name": name, "blocks": [block], "weights": weights})
+        result = fewlabels.train(recipe, out=tmp_path)
+        rows[name] = train_rows(result.folder)
+    first = rows["on"][0]
+    expected = first["multi_similarity"] + sum(
+        first[f"san.{term}"] for term in ("entropy", "correlation", "coherence")
+    )
+    assert first["loss"] == pytest.approx(expected, rel=1e-5)
+    assert rows["off"][0]["loss"] == pytest.approx(rows["off"][0]["multi_similarity"], rel=1e-5)
+    assert rows["on"][-1]["san.off_diagonal"] < rows["off"][-1]["san.off_diagonal"]

@@ -1,0 +1,121 @@
+import pytest
+
+from fewlabels.errors import RecipeError
+from fewlabels.recipe.yaml_file import dump, merge, override, parse, read
+
+
+def test_numbers_and_words_read_as_people_mean_them():
+    text = "{a: 1e-3, b: 3, c: no, d: on, e: true, f: 2024-01-01, g: 012, h: null, i: .5, j: -2.5E4, k: '1'}"
+    data, _ = parse(text, "x.yaml")
+    assert data == {
+        "a": 0.001, "b": 3, "c": "no", "d": "on", "e": True, "f": "2024-01-01", "g": 12,
+        "h": None, "i": 0.5, "j": -25000.0, "k": "1",
+    }  # fmt: skip
+
+
+def test_duplicate_keys_are_refused_all_at_once_with_their_lines():
+    with pytest.raises(RecipeError) as caught:
+        parse("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n", "x.yaml")
+    assert caught.value.mistakes == [
+        "x.yaml:4: b.c: duplicate key, first on line 3; keep one",
+        "x.yaml:5: a: duplicate key, first on line 1; keep one",
+    ]
+
+
+def test_text_that_is_not_yaml_says_where():
+    with pytest.raises(RecipeError, match=r"x\.yaml:2: not readable as YAML"):
+        parse("a: [1,\nb: }", "x.yaml")
+    with pytest.raises(RecipeError, match="are not read"):
+        parse("a: !!python/object/apply:os.system [ls]", "x.yaml")
+
+
+def test_a_child_shows_only_its_difference(tmp_path):
+    (tmp_path / "parent.yaml").write_text(
+        "a: {b: 1, c: 2}\nlosses: [{name: x, beta: 3}]\nseed: 1\n"
+    )
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\na: {c: 5}\n")
+    data, origins = read(tmp_path / "child.yaml")
+    assert data == {"a": {"b": 1, "c": 5}, "losses": [{"name": "x", "beta": 3}], "seed": 1}
+    assert origins["a", "c"].endswith("child.yaml:2")
+    assert origins["a", "b"].endswith("parent.yaml:1")
+
+
+def test_options_of_a_replaced_component_are_dropped():
+    assert merge({"name": "x", "beta": 3}, {"name": "y"}) == {"name": "y"}
+    assert merge({"name": "x", "beta": 3}, {"name": "x", "eps": 1}) == {
+        "name": "x",
+        "beta": 3,
+        "eps": 1,
+    }
+    data = {"name": "run", "strategy": {"name": "x", "beta": 3}}
+    override(data, {}, ["strategy.name=y", "name=other"])
+    assert data == {"name": "other", "strategy": {"name": "y"}}
+
+
+def test_another_source_keeps_what_says_nothing_of_the_source(tmp_path):
+    base = "data: {source: parquet, files: a.parquet, workers: 0, split: zero_shot}\n"
+    (tmp_path / "base.yaml").write_text(base)
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\ndata: {source: digits}\n")
+    kept = {"source": "digits", "workers": 0}
+    assert read(child)[0]["data"] == kept
+    for order in (1, -1):
+        data, origins = read(tmp_path / "base.yaml")
+        override(data, origins, ["data.split=all", "data.source=digits"][::order])
+        assert data["data"] == {**kept, "split": "all"}
+
+
+def test_what_is_dumped_reads_back_the_same():
+    texts = ["08", "1e3", "1_000", "on", "2020-01-01", "true", "null", "~", ".5", "a: b", "", "é"]
+    data = {"texts": texts, "numbers": [8, 1e3, 1e-12, 0.5, True, None], "again": texts}
+    assert parse(dump(data), "test")[0] == data
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    with pytest.raises(RecipeError, match="extends itself"):
+        read(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("seed: 1\nextends: gone.yaml")
+    with pytest.raises(RecipeError, match=r"c\.yaml:2: extends: .*gone\.yaml: no such file"):
+        read(tmp_path / "c.yaml")
+
+
+def test_overrides_reach_into_lists_and_make_what_is_missing():
+    data = {"losses": [{"name": "x"}], "optimizer": None}
+    override(data, {}, ["losses.0.beta=40", "losses[0].eps=1e-3", "optimizer.lr=.1", "seed=7"])
+    assert data == {
+        "losses": [{"name": "x", "beta": 40, "eps": 0.001}],
+        "optimizer": {"lr": 0.1},
+        "seed": 7,
+    }
+
+
+def test_every_override_that_cannot_be_is_reported():
+    with pytest.raises(RecipeError) as caught:
+        override({"losses": []}, {}, ["losses.3.beta=1", "seed", "a={"])
+    assert len(caught.value.mistakes) == 3
+    assert all(m.startswith("command line: ") for m in caught.value.mistakes)
+
+
+def test_options_of_a_backbone_go_with_it_and_all_else_stays(tmp_path):
+    base = {"model": {"backbone": "a", "backbone_options": {"width": 2}, "weights": "w", "size": 8}}
+    (tmp_path / "base.yaml").write_text(dump(base))
+    (tmp_path / "child.yaml").write_text("extends: base.yaml\nmodel: {backbone: b}")
+    merged, _ = read(tmp_path / "child.yaml")
+    assert merged == {"model": {"backbone": "b", "size": 8}}
+    for name, wanted in [("b", {"backbone": "b", "size": 8}), ("a", base["model"])]:
+        data = {"model": dict(base["model"])}
+        override(data, {}, [f"model.backbone={name}"])
+        assert data["model"] == wanted
+    data = {"model": {"weights": "w"}}  # the default backbone, by its name
+    override(data, {}, ["model.backbone=resnet50"])
+    assert data["model"] == {"weights": "w", "backbone": "resnet50"}
+
+
+def test_a_section_that_is_nothing_is_the_default():
+    from fewlabels.recipe.recipe import recipe_from
+
+    recipe = recipe_from({"data": {"source": "digits"}, "losses": "multi_similarity",
+                          "weights": None, "name": None})  # fmt: skip
+    assert (recipe.weights, recipe.name) == ({}, "recipe")

@@ -1,0 +1,182 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from fewlabels.cli.main import main
+from fewlabels.errors import FewLabelsError
+from fewlabels.runs.study import seeds_of, study
+from fewlabels.runs.study_table import Row, compare, markdown
+
+RECIPE = {
+    "data": {"source": "digits", "split": "official", "labels": 50},
+    "model": {"backbone": "convnet3", "image_size": 24, "backbone_options": {"width": 0.25}},
+    "strategy": {"name": "supervised", "labelled": 20, "batch": 30},
+    "optimizer": {"name": "adam", "lr": 2e-3},
+    "rounds": {"steps_per_epoch": 5},
+}
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    paths = []
+    for name, strategy in [("alone", "supervised"), ("teacher", "mean_teacher")]:
+        path = tmp_path / f"{name}.yaml"
+        recipe = RECIPE | {"strategy": {**RECIPE["strategy"], "name": strategy}}
+        path.write_text(yaml.safe_dump(recipe))
+        paths.append(str(path))
+    return paths
+
+
+def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert main(["study", *recipes, "--seeds", "0-1", "--runs", str(runs)]) == 0
+    marks = {p: p.stat().st_mtime_ns for p in runs.glob("*/model/model.safetensors")}
+    assert len(marks) == 4
+    metrics = runs / "teacher-seed-1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[:-9])  # as if it had been stopped in its last line
+    assert (
+        main(
+            [
+                "study",
+                *recipes,
+                "--seeds",
+                "0-2",
+                "--runs",
+                str(runs),
+                "--out",
+                str(tmp_path / "t2.9"),
+            ]
+        )
+        == 0
+    )
+    again = {p for p in marks if p.stat().st_mtime_ns != marks[p]}
+    assert {p.parts[-3] for p in again} == {"teacher-seed-1"}
+    printed = capsys.readouterr().out
+    text = (tmp_path / "t2.9.md").read_text()
+    assert printed.endswith(text)
+    with (tmp_path / "t2.9.csv").open() as file:
+        one, two = csv.DictReader(file)
+    assert [one[k] for k in ("row", "seeds", "steps", "unlabelled images")] == [
+        "alone",
+        "3",
+        "5",
+        "0",
+    ]
+    assert (two["steps"], two["unlabelled images"]) == ("5", "150")
+    ends = [
+        json.loads((runs / f"teacher-seed-{s}" / "metrics.jsonl").read_text().splitlines()[-1])
+        for s in range(3)
+    ]
+    assert [float(two[f"seed {s}"]) for s in range(3)] == pytest.approx(
+        [100 * e["score"] for e in ends]
+    )
+
+
+def test_a_folder_of_another_recipe_is_not_taken_for_this_one(recipes, tmp_path):
+    study(recipes[:1], [0], runs=tmp_path, say=str)
+    with pytest.raises(FewLabelsError, match="alone-seed-0 is of another recipe"):
+        study(recipes[:1], [0], ["optimizer.lr=1e-2"], runs=tmp_path, say=str)
+    with pytest.raises(FewLabelsError, match="two recipes are called 'alone'"):
+        study([recipes[0]] * 2, [0], runs=tmp_path, say=str)
+
+
+def test_the_interval_is_students():
+    rng = np.random.default_rng(0)
+    first = Row("a", "test error", dict(enumerate(rng.normal(20, 5, 10))))
+    second = Row("b", "test error", {s: v - 2 + rng.normal() for s, v in first.scores.items()})
+    found = compare(second.scores, first.scores)
+    difference, low, high = found.difference, found.low, found.high
+    expected = stats.ttest_rel(list(second.scores.values()), list(first.scores.values()))
+    interval = expected.confidence_interval(0.95)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+    assert low < difference < high < 0
+    alone = compare(first.scores, first.scores)
+    assert alone.difference is None
+    assert alone.sd == pytest.approx(np.std(list(first.scores.values()), ddof=1))
+    assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in markdown([first, second])
+
+
+def test_seeds():
+    assert seeds_of("0-2,7,1") == [0, 1, 2, 7]
+    with pytest.raises(FewLabelsError, match="expected numbers such as 0-9"):
+        seeds_of("0..9")
+    with pytest.raises(FewLabelsError, match="write the smaller number of a range first"):
+        seeds_of("5-3")
+
+
+def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
+    recipe = {
+        **RECIPE,
+        "strategy": {"name": "mean_teacher", "labelled": 20, "batch": 30},
+        "discovery": {"name": "confident", "by": "teacher"},
+        "rounds": {"steps_per_epoch": 5, "rounds": 2},
+    }
+    paths = []
+    for name, oracle in [("found", False), ("true", True)]:
+        paths.append(tmp_path / f"{name}.yaml")
+        own = {**recipe, "rounds": {**recipe["rounds"], "oracle": oracle}}
+        paths[-1].write_text(yaml.safe_dump(own))
+    rows = study(paths, [0, 1], runs=tmp_path / "runs", say=str)
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "runs/found-seed-1/metrics.jsonl").read_text().splitlines()
+    ]
+    each = [line for line in lines if line["kind"] == "discovery"]
+    assert [line["discovered"] for line in each] == [50, 100]
+    wrong = sum(line["wrong"] * line["discovered"] for line in each) / 150
+    assert rows[0].wrong[1] == pytest.approx(100 * wrong)
+    assert [len(values) for values in rows[0].by_round.values()] == [2, 2]
+    text = markdown(rows)
+    assert "| true (ORACLE) |" in text
+    assert "| found |" in text
+    assert "wrong among the discovered labels" in text
+    assert "not a fair study" not in text
+    rows[1].steps += 1
+    assert "not a fair study" in markdown(rows)
+
+
+def test_choices_are_made_on_validation_images(recipes, tmp_path):
+    with pytest.raises(FewLabelsError, match="no image is held out; set data.validation"):
+        study(recipes[:1], [0], runs=tmp_path / "a", say=str, validation=True)
+    told = []
+    (row,) = study(
+        recipes[:1], [0], ["data.validation=100"], tmp_path / "b", told.append, validation=True
+    )
+    lines = (tmp_path / "b/alone-seed-0/metrics.jsonl").read_text().splitlines()
+    (found,) = (e for e in map(json.loads, lines) if e["kind"] == "evaluation")
+    assert row.scores[0] == pytest.approx(100 * found["validation_error"])
+    assert not any("test" in text for text in told)
+
+
+def test_overrides_may_stand_behind_options(recipes, tmp_path, capsys):
+    words = [
+        "study",
+        recipes[0],
+        "--seeds",
+        "0",
+        "--runs",
+        str(tmp_path / "r"),
+        "rounds.steps_per_epoch=3",
+    ]
+    assert main(words) == 0
+    assert "| 3 | 0 |" in capsys.readouterr().out
+
+
+def test_out_takes_either_ending_and_refuses_no_name(recipes, tmp_path, capsys):
+    words = ["study", recipes[0], "--seeds", "0", "--runs", str(tmp_path / "r"), "--out"]
+    assert main([*words, str(tmp_path / "mine.md")]) == 0
+    assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.csv", "mine.md"]
+    assert main([*words, "."]) == 2
+    assert "name a file, as in tables/mine" in capsys.readouterr().err
+
+
+def test_a_run_killed_before_it_wrote_anything_is_taken_up(recipes, tmp_path):
+    (tmp_path / "alone-seed-0").mkdir()
+    study(recipes[:1], [0], runs=tmp_path, say=str)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("alone-")] == [
+        "alone-seed-0"
+    ]

@@ -1,0 +1,104 @@
+"""The committed recipes of chapters 2 to 5, and that the rows of a study may be compared."""
+
+import re
+from pathlib import Path
+
+import pytest
+from timm import create_model
+
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.composition import Composition
+from fewlabels.recipe.recipe import load_recipe
+from fewlabels.registry import backbones
+from fewlabels.training.round_schedule import Plan
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+DATA = ("digits", "cifar10", "grocery")
+STUDIES = sorted(
+    {
+        (path.parent, next((data for data in DATA if path.stem.startswith(data)), ""))
+        for path in RECIPES.glob("studies/*/*.yaml")
+    }
+)
+
+
+def steps(recipe, images=0):
+    first = recipe.rounds.discover_every if recipe.discovery else 0
+    plan = Plan(**recipe.rounds.model_dump(), first=first)
+    epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
+    return sum(plan.epochs(i) for i in range(plan.total)) * epoch
+
+
+@pytest.mark.parametrize(
+    ("folder", "data"), STUDIES, ids=[f"{f.name}-{data}" for f, data in STUDIES]
+)
+def test_rows_of_a_study_train_as_many_steps_on_as_many_images_and_share_all_else(folder, data):
+    paths = sorted(folder.glob(f"{data}*.yaml"))
+    rows = [load_recipe(path, ["model.weights=null"]) for path in paths]  # they may not be here
+    assert len(rows) > 1
+    assert len({steps(row) for row in rows}) == 1
+    sizes = ("batch", "labelled", "per_class")
+    batches = {tuple(row.strategy.options.get(size) for size in sizes) for row in rows}
+    assert len(batches) == 1
+    for row in rows[1:]:
+        differ = {
+            key
+            for key in {**row.resolved, **rows[0].resolved}
+            if key != "name" and row.resolved.get(key) != rows[0].resolved.get(key)
+        }
+        parts = {"losses", "blocks", "optimizer"}
+        retrieval = {"table_4.4": parts, "figure_4.5": {"model"}, "table_5.5": parts}
+        more = retrieval.get(folder.name, parts if folder.name.startswith("table_5.4") else set())
+        assert differ <= {"strategy", "discovery", "weights", "rounds", "pretrain", *more}
+        for key, free in (("optimizer", "factors"), ("model", "embedding_size")):
+            held = [{**r.resolved[key], free: None} for r in (row, rows[0])]
+            assert held[0] == held[1]  # but for the rates of blocks, the size of the embedding
+        assert differ  # two rows that are the same would be compared in vain
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("snowball_*.yaml")), ids=lambda p: p.stem)
+def test_full_scale_recipes_name_networks_that_can_be_made(path):
+    recipe = load_recipe(path)
+    name, options = recipe.model.backbone, recipe.model.backbone_options
+    backbones.get(name)
+    classes = 100 if "cifar100" in path.stem else 10
+    model = create_model(name, num_classes=classes, **options)
+    images = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}[recipe.source.name]
+    assert f"{steps(recipe, images):,} steps" in path.read_text()
+    if "mixmatch" not in path.stem:
+        assert options["heads"] == 2
+        wanted = {"convnet13": 3_127_208, "shakeshake26_2x96d": 26_197_316}[name]
+        wanted += 2 * (classes - 10) * (model.num_features + (2 if name == "convnet13" else 1))
+        assert sum(p.numel() for p in model.parameters()) == wanted
+    assert recipe.rounds.growth == "double"
+    assert recipe.rounds.generations == 3
+    if "mixmatch" in path.stem:
+        assert (recipe.optimizer.lr, recipe.optimizer.decay) == (2e-3, "kernels")
+        epochs = steps(recipe) // recipe.rounds.steps_per_epoch
+        assert epochs * 1024 == 1_048_576
+        assert recipe.strategy.options["unlabelled"] == "rest"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("lmcs_*.yaml")), ids=lambda p: p.stem)
+def test_full_scale_recipes_of_lmcs_are_the_texts(path):
+    recipe = load_recipe(path)
+    text = path.read_text()
+    name, options = recipe.model.backbone, recipe.model.backbone_options
+    classes = 100 if "cifar100" in path.stem else 10
+    model = Classifier(name, classes=[str(i) for i in range(classes)], backbone_options=options)
+    wanted = {"wrn28_2": 1_467_610, "convnet13": 3_125_908}[name]
+    wanted += (classes - 10) * (model.feature_size + (2 if name == "convnet13" else 1))
+    assert sum(p.numel() for p in model.parameters()) == wanted
+    layer = recipe.strategy.options["layer"]
+    assert layer is None
+    assert Composition(model).layer == {"wrn28_2": "stages.2", "convnet13": "block3"}[name]
+    assert f"{steps(recipe):,} steps" in text
+    rounds = recipe.rounds
+    assert rounds.epochs_per_round == 10
+    whole = (rounds.discover_every + rounds.rounds) * rounds.steps_per_epoch
+    assert f"{whole * recipe.strategy.options['composition_epochs']:,} of the compositions" in text
+    assert rounds.rounds // rounds.discover_every >= 4  # 2, 4, 8 and 10 times the labels
+    assert rounds.discover_every >= 2  # else the look-ahead reaches nobody
+    images = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}[recipe.source.name]
+    counts = [int(n) for n in re.findall(r"\d+", text.split("data.labels=")[1].splitlines()[0])]
+    assert max(counts) * rounds.limit < images  # some stay unlabelled

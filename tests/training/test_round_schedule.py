@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from fewlabels.training.round_schedule import Plan
+
+
+def test_generations_follow_a_round_on_the_given_labels():
+    plan = Plan(generations=3, rounds=2, first=1, epochs_per_round=4, first_epochs=10)
+    assert plan.total == 7
+    assert [plan.generation(i) for i in range(7)] == [
+        (0, -1),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    assert [plan.discovers(i) for i in range(7)] == [False] + [True] * 6
+    assert [plan.forgets(i) for i in range(7)] == [False, False, False, True, False, True, False]
+    assert [plan.epochs(i) for i in range(7)] == [10] + [4] * 6
+
+
+@pytest.mark.parametrize(
+    ("restart", "begins", "stretches"),
+    [
+        ("never", [], [(0, 34), (10, 34), (14, 34), (18, 34), (22, 34), (26, 34), (30, 34)]),
+        ("generation", [3, 5], [(0, 18), (10, 18), (14, 18), (0, 8), (4, 8), (0, 8), (4, 8)]),
+        ("round", [1, 2, 3, 4, 5, 6], [(0, 10)] + [(0, 4)] * 6),
+    ],
+)
+def test_weights_begin_again_and_schedules_with_them(restart, begins, stretches):
+    plan = Plan(
+        generations=3, rounds=2, first=1, epochs_per_round=4, first_epochs=10, restart=restart
+    )
+    assert [i for i in range(7) if plan.restarts(i)] == begins
+    assert [plan.stretch(i) for i in range(7)] == stretches
+
+
+def test_labels_double_from_250_to_4000():
+    plan = Plan(growth="double")
+    labels = np.full(50_000, -1)
+    labels[:250] = 0
+    given, sizes = labels >= 0, []
+    for _ in range(5):
+        sizes.append(int((labels >= 0).sum()))
+        labels[sizes[-1] : sizes[-1] + plan.budget(labels, given)] = 0
+    assert sizes == [250, 500, 1000, 2000, 4000]
+    labels[:] = 0
+    assert plan.budget(labels, given) == 0
+
+
+def test_every_generation_begins_with_a_discovery():
+    plan = Plan(generations=2, rounds=3, first=1, discover_every=2)
+    assert [plan.discovers(i) for i in range(plan.total)] == [
+        False, True, False, True, True, False, True,
+    ]  # fmt: skip
+    assert all(plan.discovers(i) for i in range(plan.total) if plan.forgets(i))
+
+
+def test_where_nobody_has_labelled_anything_all_may_be_labelled():
+    assert Plan(growth="double").budget(np.full(9, -1), np.zeros(9, bool)) == 9
