@@ -4,11 +4,15 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
 def started(url, cache, **more):
-    """A process that imports the client with its environment set; ``call(function, *arguments)``."""
+    """A process that imports the client with its environment set; ``call(function, *arguments)``.
+
+    It works in an empty folder, so that no folder of the user is taken for a repository's name.
+    """
     chosen = {
         "HF_ENDPOINT": url,
         "HF_HOME": str(cache),
@@ -26,7 +30,10 @@ def started(url, cache, **more):
     os.environ.update(chosen)
     try:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with (
+            TemporaryDirectory() as empty,
+            ProcessPoolExecutor(1, context, initializer=os.chdir, initargs=(empty,)) as pool,
+        ):
             pool.submit(int).result()  # the process has its environment
             os.environ.clear()
             os.environ.update(before)

@@ -13,7 +13,8 @@ FLOORS = (  # a file imports from its own folder, and from those of floors befor
     ("errors", "contracts"),
     ("files", "ops", "registry", "hub"),
     ("recipe", "data"),
-    ("models", "evaluation"),
+    ("models",),
+    ("evaluation",),
     ("components", "training", "search"),
     ("runs",),
     ("cli", "testing"),
@@ -89,6 +90,51 @@ def test_a_file_is_replaced_in_one_place_alone():
     assert [f.name for f in FILES if re.search(r"\bos\.(replace|rename)\b", f.read_text())] == [
         "files.py"
     ]
+
+
+NAMES = {"best", "checkpoints", "initial", "labelled.csv", "ledger", "metrics.jsonl", "pictures"}
+NAMES |= {"model", "pretrain", "recipe.yaml"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_one_file_knows_what_is_called_how_in_a_run_folder(file):
+    if file.name == "run_folder.py":
+        return
+    joined = [
+        node.right.value
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Div)
+        and isinstance(node.right, ast.Constant)
+    ]
+    assert not NAMES & set(joined)
+
+
+OPTIONAL = {"padding", "exact", "matrix", "colour", "keeps_mean", "published", "forward_heads"}
+OPTIONAL |= {"remark", "recentre", "state_dict", "load_state_dict", "weights", "terms", "supplies"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_what_a_component_may_have_is_declared_with_the_contracts(file):
+    if file.relative_to(PACKAGE).parts[0] in ("contracts", "registry", "testing"):
+        return
+    asked = [
+        node.args[1].value
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in ("hasattr", "getattr")
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    assert not OPTIONAL & set(asked)
+
+
+def test_a_component_s_file_is_called_as_the_recipe_calls_it():
+    lines = (PACKAGE.parent / "pyproject.toml").read_text().splitlines()
+    offered = [re.match(r"(\w+) = \"fewlabels\.components\.\w+\.(\w+):", line) for line in lines]
+    names = {found[1]: found[2] for found in offered if found}
+    assert len(names) > 40
+    apart = {"benchmarks", "convnets", "shakeshake26"}  # several of one kind in a file
+    assert not [name for name, file in names.items() if file not in (name, *apart)]
 
 
 def test_no_file_is_longer_than_300_lines():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fewlabels.models.embedder import Embedder
+    from fewlabels.search.embeddings_parts import Parts
 
 
 def embed_folder(
@@ -49,11 +50,7 @@ def embed_folder(
     """
     from accelerate.utils import broadcast_object_list
 
-    from fewlabels.data.readable import unreadable
-    from fewlabels.models.fingerprint import fingerprint
     from fewlabels.models.load import load_embedder
-    from fewlabels.search.embeddings_file import Stamp, listing
-    from fewlabels.search.embeddings_parts import Parts
 
     for option, value in (("batch-size", batch_size), ("shard", shard)):
         if value < 1:
@@ -62,17 +59,7 @@ def embed_folder(
     plan: list[Any] = [None]
     embedder = load_embedder(model) if process.is_main_process else None
     if embedder:
-        names, files = listing(folder)
-        stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
-        parts = Parts(Path(out), names, stamp)
-        joined, found = parts.joined(), parts.finished()
-        if not joined:
-            refuse_unwritable(out)
-        todo = [] if joined else [n for n in range(len(parts)) if n not in found]
-        for done in [joined] if joined else found.values():
-            if done.unreadable and not skip_unreadable:
-                raise ModelError(unreadable(folder / done.unreadable[0], "it was left out before"))
-        plan = [(parts, todo)]
+        plan = [_plan_parts(embedder, folder, Path(out), shard, skip_unreadable)]
     if process.num_processes > 1:
         broadcast_object_list(plan)
     parts, todo = plan[0]
@@ -91,6 +78,27 @@ def embed_folder(
     process.wait_for_everyone()
     whole = parts.joined()
     return whole.unreadable if whole else []
+
+
+def _plan_parts(
+    embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool
+) -> tuple[Parts, list[int]]:
+    """The parts of a file of embeddings, and the numbers of those that are still to be written."""
+    from fewlabels.data.readable import unreadable
+    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.search.embeddings_file import Stamp, listing
+    from fewlabels.search.embeddings_parts import Parts
+
+    names, files = listing(folder)
+    stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
+    parts = Parts(out, names, stamp)
+    joined, found = parts.joined(), parts.finished()
+    if not joined:
+        refuse_unwritable(out)
+    for done in [joined] if joined else found.values():
+        if done.unreadable and not skip:
+            raise ModelError(unreadable(folder / done.unreadable[0], "it was left out before"))
+    return parts, [] if joined else [n for n in range(len(parts)) if n not in found]
 
 
 def _encode(

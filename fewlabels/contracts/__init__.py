@@ -14,7 +14,22 @@ from fewlabels.contracts.data import (
     ViewFunction,
 )
 from fewlabels.contracts.discovery import Discovered, Discovery, Needs, Pairs, Pool, breach
-from fewlabels.contracts.members import GIVEN, lacks
+from fewlabels.contracts.members import (
+    GIVEN,
+    colour_of,
+    has_heads,
+    is_exact,
+    keeps_mean,
+    lacks,
+    matrix_of,
+    padding_of,
+    recentre_loss,
+    remark_of,
+    rename_published,
+    restore_state,
+    state_of,
+    weights_of,
+)
 from fewlabels.contracts.outputs import (
     LOSS_INPUTS,
     Memory,
@@ -24,12 +39,13 @@ from fewlabels.contracts.outputs import (
     write_side,
     write_term,
 )
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.contracts.strategy import (
     Average,
     Build,
     Clock,
     Extract,
-    Found,
+    LabelState,
     Models,
     Phase,
     Round,
@@ -51,7 +67,7 @@ __all__ = [
     "Discovered",
     "Discovery",
     "Extract",
-    "Found",
+    "LabelState",
     "Memory",
     "Models",
     "Needs",
@@ -61,6 +77,7 @@ __all__ = [
     "Partners",
     "Phase",
     "Pool",
+    "Ramp",
     "Records",
     "Round",
     "Source",
@@ -72,7 +89,19 @@ __all__ = [
     "breach",
     "collect_side",
     "collect_terms",
+    "colour_of",
+    "has_heads",
+    "is_exact",
+    "keeps_mean",
     "lacks",
+    "matrix_of",
+    "padding_of",
+    "recentre_loss",
+    "remark_of",
+    "rename_published",
+    "restore_state",
+    "state_of",
+    "weights_of",
     "write_side",
     "write_term",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from fewlabels.contracts.ramp import Ramp
 
 GIVEN: dict[str, tuple[str, ...]] = {
     "backbone": (
@@ -73,3 +76,76 @@ def _has(made: Any, name: str) -> bool:
     if not hasattr(made, name):
         return False
     return getattr(getattr(made, name), "__name__", "") != "_forward_unimplemented"
+
+
+def remark_of(block: Any, losses: Mapping[str, float]) -> str | None:
+    """What a module of a model says of how its loss terms ended; None for one that says nothing.
+
+    Args:
+        losses: the last values of the loss terms of a phase, by name.
+    """
+    if not hasattr(block, "remark") or not losses.keys() >= set(block.terms):
+        return None
+    remark: str | None = block.remark(losses)
+    return remark
+
+
+def weights_of(component: Any) -> Mapping[str, Ramp]:
+    """The weights that a strategy or a block declares for its loss terms."""
+    declared: Mapping[str, Ramp] = getattr(component, "weights", {})
+    return declared
+
+
+def recentre_loss(loss: Any, centres: Any) -> None:
+    """Tell a loss that holds a vector a class where the classes' centres are, if it wants that."""
+    if hasattr(loss, "recentre"):
+        loss.recentre(centres)
+
+
+def state_of(component: Any) -> Mapping[str, Any]:
+    """What a discovery keeps between rounds."""
+    return component.state_dict() if hasattr(component, "state_dict") else {}
+
+
+def restore_state(component: Any, state: Mapping[str, Any]) -> None:
+    """Give a discovery back what it has kept."""
+    if hasattr(component, "load_state_dict"):
+        component.load_state_dict(state)
+
+
+def padding_of(view: Any) -> Any:
+    """What a view wants where it looks past the image; None where it does not care."""
+    return getattr(view, "padding", None)
+
+
+def matrix_of(view: Any) -> Callable[..., Any] | None:
+    """A view's maps source -> view, a function of draws and side; None where it moves nothing."""
+    matrix: Callable[..., Any] | None = getattr(view, "matrix", None)
+    return matrix
+
+
+def colour_of(view: Any) -> Callable[..., Any] | None:
+    """How a view colours images, a function of them and of draws; None where it does not."""
+    colour: Callable[..., Any] | None = getattr(view, "colour", None)
+    return colour
+
+
+def is_exact(view: Any) -> bool:
+    """Whether a view that moves pixels sends pixels to pixels."""
+    return matrix_of(view) is None or bool(getattr(view, "exact", False))
+
+
+def keeps_mean(block: Any) -> bool:
+    """Whether average pooling alone would not see what a block has done."""
+    return bool(getattr(block, "keeps_mean", False))
+
+
+def rename_published(backbone: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Published weights under a backbone's own names; as they are where it renames none."""
+    rename: Callable[..., dict[str, Any]] = getattr(backbone, "published", dict)
+    return rename(state)
+
+
+def has_heads(backbone: Any) -> bool:
+    """Whether a backbone ends with several heads, which ``forward_heads`` gives."""
+    return hasattr(backbone, "forward_heads")

@@ -162,19 +162,19 @@ class Strategy(Protocol):
 
     def phases(self, round: Round) -> list[Phase]: ...
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None: ...
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None: ...
 
     def losses(
         self, phase: Phase, models: Models, batch: Batch, clock: Clock
     ) -> dict[str, Tensor]: ...
 
 
-class Found(NamedTuple):
+class LabelState(NamedTuple):
     """The labels that a phase trains on, as all processes know them."""
 
     labels: np.ndarray  # (N,) int64 by position in the training set, -1 = unlabelled
-    earlier: np.ndarray  # (N,) those of one discovery ago, for streams that lag
+    previous: np.ndarray  # (N,) those of one discovery ago, for streams that lag
     given: np.ndarray  # (N,) bool, labelled by a person
     centres: np.ndarray | None  # (K, D) of the last discovery
     pairs: Pairs | None
-    fresh: bool  # whether labels changed since the phase before
+    changed: bool  # whether labels changed since the phase before

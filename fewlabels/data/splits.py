@@ -73,25 +73,12 @@ def split_rows(
         DataError: no official split, no labels to split by, shared classes, or an empty part.
     """
     everything = np.ones(len(records), bool)
-    parts: dict[str, np.ndarray] = {"train": everything, "test": everything}
+    parts = {"train": everything, "test": everything}
     if kind == "official":
-        if "split" not in records.columns:
-            raise DataError("data: this source has no official split; set split: zero_shot or all")
-        official = np.asarray(records.columns["split"])
-        parts["train"] = official == "train"
-        parts["test"] = np.isin(official, ["test", "query", "gallery"])
-        for name in ("query", "gallery"):
-            if (official == name).any():
-                parts[name] = official == name
+        parts |= _read_official(records)
     elif kind == "zero_shot":
-        classes = np.unique(records.truth[records.truth >= 0])
-        if len(classes) < 2:
-            raise DataError("data: a zero_shot split needs images of two classes; set split: all")
-        half = (len(classes) + 1) // 2
-        parts = {
-            "train": everything if train else np.isin(records.truth, classes[:half]),
-            "test": everything if test else np.isin(records.truth, classes[half:]),
-        }
+        first, second = _halve_classes(records)
+        parts = {"train": everything if train else first, "test": everything if test else second}
     if train is not None:
         parts["train"] = parts["train"] & select(records, train)
     if test is not None:
@@ -109,12 +96,37 @@ def split_rows(
         if len(found) == 0 and (name != "test" or query or gallery):
             raise DataError(f"data.{name} has no image; widen its selection")
     if kind == "zero_shot":
-        shared = np.intersect1d(records.truth[rows["train"]], records.truth[rows["test"]])
-        shared = shared[shared >= 0]
-        if len(shared):
-            some = ", ".join(records.classes[c] for c in shared[:5])
-            raise DataError(
-                f"data: {len(shared)} classes are in train and in test ({some}), which a zero_shot "
-                "split forbids; separate them or set split: all"
-            )
+        _refuse_shared_classes(records, rows["train"], rows["test"])
     return Split(rows["train"], rows["test"], rows.get("query", rows["test"]), rows.get("gallery"))
+
+
+def _read_official(records: Records) -> dict[str, np.ndarray]:
+    """(N,) bool by part, from the column ``split``."""
+    if "split" not in records.columns:
+        raise DataError("data: this source has no official split; set split: zero_shot or all")
+    official = np.asarray(records.columns["split"])
+    parts = {"train": official == "train", "test": np.isin(official, ["test", "query", "gallery"])}
+    for name in ("query", "gallery"):
+        if (official == name).any():
+            parts[name] = official == name
+    return parts
+
+
+def _halve_classes(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: images of the first half of the classes, and of the others."""
+    classes = np.unique(records.truth[records.truth >= 0])
+    if len(classes) < 2:
+        raise DataError("data: a zero_shot split needs images of two classes; set split: all")
+    half = (len(classes) + 1) // 2
+    return np.isin(records.truth, classes[:half]), np.isin(records.truth, classes[half:])
+
+
+def _refuse_shared_classes(records: Records, train: np.ndarray, test: np.ndarray) -> None:
+    shared = np.intersect1d(records.truth[train], records.truth[test])
+    shared = shared[shared >= 0]
+    if len(shared):
+        some = ", ".join(records.classes[c] for c in shared[:5])
+        raise DataError(
+            f"data: {len(shared)} classes are in train and in test ({some}), which a zero_shot "
+            "split forbids; separate them or set split: all"
+        )

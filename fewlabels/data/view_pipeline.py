@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from fewlabels.contracts import View
+from fewlabels.contracts import View, colour_of, is_exact, matrix_of, padding_of
 from fewlabels.errors import ComponentError, DataError
 from fewlabels.ops import geometry
 
@@ -31,14 +31,14 @@ class Pipeline:
 
     def __init__(self, views: Sequence[Any], size: int | None = None) -> None:
         self.views, self.size = list(views), size
-        paddings = sorted({view.padding for view in views if hasattr(view, "padding")})
+        paddings = sorted({padding for view in views if (padding := padding_of(view))})
         if len(paddings) > 1:
             raise ComponentError(
                 f"views pad with {' and '.join(paddings)}, but all geometry is one interpolation; "
                 "give homography the padding 'reflection', which is pad_and_crop's"
             )
         self.padding: geometry.Padding = paddings[0] if paddings else "zeros"
-        self.exact = all(getattr(view, "exact", False) for view in views if hasattr(view, "matrix"))
+        self.exact = all(map(is_exact, views))
 
     def __call__(
         self,
@@ -64,8 +64,8 @@ class Pipeline:
         drawn = [torch.rand(count, view.draws, generator=generator)[rows] for view in self.views]
         maps = [geometry.identity(len(images)) if before is None else before.cpu()]
         for view, draws in zip(self.views, drawn, strict=True):
-            if hasattr(view, "matrix"):
-                maps.append(view.matrix(draws, side))
+            if make_matrix := matrix_of(view):
+                maps.append(make_matrix(draws, side))
         matrix = geometry.compose(*maps).to(images.device)
         size = self.size or side
         result = images.float() / 255
@@ -78,6 +78,6 @@ class Pipeline:
                 "nearest" if self.exact and size == side and before is None else "bilinear",
             )
         for view, draws in zip(self.views, drawn, strict=True):
-            if hasattr(view, "colour"):
-                result = view.colour(result, draws.to(images.device))
+            if colour := colour_of(view):
+                result = colour(result, draws.to(images.device))
         return View(result, matrix)

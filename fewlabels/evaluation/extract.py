@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -9,15 +11,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fewlabels.data.pixels import Pixels, centre
+from fewlabels.models.modes import evaluating
 
 
 @torch.no_grad()
-def extract(
+def extract_fields(
     accelerator: Accelerator,
     model: nn.Module,
     pixels: Pixels,
     image_size: int,
-    what: tuple[str, ...] = ("embedding",),
+    fields: Sequence[str] = ("embedding",),
     batch: int = 128,
     workers: int = 0,
     rows: np.ndarray | None = None,
@@ -30,24 +33,58 @@ def extract(
     Returns:
         (N, D) float32 each, in the order of ``rows`` and the same in every process.
     """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     processes, rank = accelerator.num_processes, accelerator.process_index
     wanted = np.arange(len(pixels)) if rows is None else rows
     share = -(-len(wanted) // processes)
     # Every process takes a stretch of equal length; the last image stands in past the end.
     mine = wanted[np.minimum(np.arange(rank * share, (rank + 1) * share), len(wanted) - 1)]
     positions = [mine[i : i + batch].tolist() for i in range(0, share, batch)]
-    found: dict[str, list[Tensor]] = {name: [] for name in what}
+    found: dict[str, list[Tensor]] = {name: [] for name in fields}
     hidden = True if not accelerator.is_main_process else None
     loader = pixels.batches(positions, workers)
-    for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
-        images = centre(images, image_size).to(accelerator.device).float() / 255
-        with accelerator.autocast():
-            output = model(images)
-        for name in what:
-            found[name].append(getattr(output, name).float())
-    for module, mode in training.items():
-        module.training = mode
-    gathered = [accelerator.gather(torch.cat(found[name])) for name in what]
+    with evaluating(model):
+        for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
+            images = centre(images, image_size).to(accelerator.device).float() / 255
+            with accelerator.autocast():
+                output = model(images)
+            for name in fields:
+                found[name].append(getattr(output, name).float())
+    gathered = [accelerator.gather(torch.cat(found[name])) for name in fields]
     return [value[: len(wanted)].cpu().numpy() for value in gathered]
+
+
+class Extractor:
+    """Extracts from one set of images by a model's name: ``extractor("student", ["features"])``.
+
+    Args:
+        find_model: the plain module of a name.
+        batch: images at once, in each process.
+        workers: processes that decode what is not kept in memory.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        find_model: Callable[[str], nn.Module],
+        pixels: Pixels,
+        image_size: int,
+        batch: int = 128,
+        workers: int = 0,
+    ) -> None:
+        self.accelerator, self.find_model, self.pixels = accelerator, find_model, pixels
+        self.image_size, self.batch, self.workers = image_size, batch, workers
+
+    def __call__(
+        self, model: str, fields: Sequence[str], rows: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """As :func:`extract_fields`."""
+        return extract_fields(
+            self.accelerator,
+            self.find_model(model),
+            self.pixels,
+            self.image_size,
+            fields,
+            self.batch,
+            self.workers,
+            rows,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,19 +58,10 @@ def evaluate_retrieval(
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
         query_rows = gallery_rows = np.arange(len(queries))
-    if (query_rows is None) != (gallery_rows is None):
-        raise DataError("query_rows and gallery_rows say together who is who; give both or neither")
     q, g = (_finite(vectors, device) for vectors in (queries, gallery))
     itself = torch.as_tensor(_same_rows(query_rows, gallery_rows, len(q)), device=device)
-    numbers = np.concatenate([query_labels, gallery_labels])
-    classes = torch.as_tensor(np.unique(numbers, return_inverse=True)[1], device=device)
-    of_query, of_gallery = classes.split([len(q), len(g)])
-
-    # The gallery class by class, and R of MAP@R: the images of a query's class but for itself.
-    by_class = of_gallery.argsort(stable=True)
-    sizes = torch.bincount(of_gallery, minlength=int(classes.max()) + 1)
-    starts = sizes.cumsum(0) - sizes
-    relevant = sizes[of_query] - (itself >= 0).long()
+    own, classes = _group_by_class(query_labels, gallery_labels, device)
+    relevant = classes.sizes[own] - (itself >= 0).long()  # R of MAP@R: but for itself
     known = torch.as_tensor(np.asarray(query_labels) >= 0, device=device)
     counted = torch.nonzero(known & (relevant > 0))[:, 0]
     lone = int((known & (relevant == 0)).sum())
@@ -78,32 +70,82 @@ def evaluate_retrieval(
             f"none of {len(q)} query images ({lone} of known class) has another image of its class "
             "to find; test on classes of at least two images"
         )
-
-    # Queries with like R share a block, so that few positions are ranked in vain.
-    counted = counted[relevant[counted].argsort(stable=True)]
-    columns = min(len(g), 1 + block_bytes // (32 * q.shape[1]))
-    lengths = _lengths(g, columns)
-    most = int(sizes[of_query[counted]].max())
-    row_bytes = 8 * (len(g) + columns + 2 * q.shape[1]) + 128 * most
-    totals: dict[str, float] = {}
-    for block in counted.split(1 + (block_bytes // 4 * 3) // row_bytes):
-        distance = _distances(q[block], g, lengths, columns)  # (B, G)
-        there = torch.nonzero(itself[block] >= 0)[:, 0]
-        distance[there, itself[block][there]] = torch.inf
-        size = sizes[of_query[block], None]
-        place = torch.arange(int(size.max()), device=size.device)
-        mates = by_class[(starts[of_query[block], None] + place).clamp(max=len(g) - 1)]
-        found = distance.gather(1, mates).masked_fill_(place >= size, torch.inf)
-        for name, values in _scores(distance, found.sort(1).values, relevant[block], ks):
-            totals[name] = totals.get(name, 0.0) + float(values.sum())
-    scores = {name: total / len(counted) for name, total in totals.items()}
+    search = _Search(q, g, itself, own, classes, relevant)
+    scores = search.average_scores(counted, ks, block_bytes)
     if nmi:
-        labelled = np.asarray(gallery_labels) >= 0
-        truth = np.asarray(gallery_labels)[labelled]
-        unit = normalize(g.float()).cpu().numpy()[labelled]
-        clusters = kmeans(unit, len(np.unique(truth)), seed=seed)[1]
-        scores["nmi"] = float(normalized_mutual_info_score(truth, clusters))
+        scores["nmi"] = _measure_nmi(g, np.asarray(gallery_labels), seed)
     return {**scores, "queries": float(len(counted)), "lone": float(lone)}
+
+
+class _Classes(NamedTuple):
+    """The gallery class by class: where each begins, and how many images it has."""
+
+    rows: Tensor
+    starts: Tensor
+    sizes: Tensor
+
+    def gather(self, distance: Tensor, classes: Tensor) -> Tensor:
+        """From distances (B, G) those to the query's class, sorted, and infinity: (B, P)."""
+        size = self.sizes[classes, None]
+        place = torch.arange(int(size.max()), device=size.device)
+        mates = self.rows[(self.starts[classes, None] + place).clamp(max=len(self.rows) - 1)]
+        found = distance.gather(1, mates).masked_fill_(place >= size, torch.inf)
+        return found.sort(1).values
+
+
+class _Search(NamedTuple):
+    """Queries (Q, D) in a gallery (G, D); of each query where it is there itself (else -1), its
+    class, and how many images it should find."""
+
+    queries: Tensor
+    gallery: Tensor
+    itself: Tensor
+    own: Tensor
+    classes: _Classes
+    relevant: Tensor
+
+    def average_scores(
+        self, counted: Tensor, ks: Sequence[int], block_bytes: int
+    ) -> dict[str, float]:
+        """Means over the counted queries, block by block."""
+        # Queries with like R share a block, so that few positions are ranked in vain.
+        counted = counted[self.relevant[counted].argsort(stable=True)]
+        size, width = self.gallery.shape
+        columns = min(size, 1 + block_bytes // (32 * width))
+        lengths = _lengths(self.gallery, columns)
+        most = int(self.classes.sizes[self.own[counted]].max())
+        row_bytes = 8 * (size + columns + 2 * width) + 128 * most
+        totals: dict[str, float] = {}
+        for block in counted.split(1 + (block_bytes // 4 * 3) // row_bytes):
+            distance = _distances(self.queries[block], self.gallery, lengths, columns)  # (B, G)
+            itself = self.itself[block]
+            there = torch.nonzero(itself >= 0)[:, 0]
+            distance[there, itself[there]] = torch.inf
+            found = self.classes.gather(distance, self.own[block])
+            for name, values in _scores(distance, found, self.relevant[block], ks):
+                totals[name] = totals.get(name, 0.0) + float(values.sum())
+        return {name: total / len(counted) for name, total in totals.items()}
+
+
+def _group_by_class(
+    query_labels: np.ndarray, gallery_labels: np.ndarray, device: str | torch.device
+) -> tuple[Tensor, _Classes]:
+    """The class of each query (Q,), from 0, and the gallery by class."""
+    numbers = np.concatenate([query_labels, gallery_labels])
+    classes = torch.as_tensor(np.unique(numbers, return_inverse=True)[1], device=device)
+    of_query, of_gallery = classes.split([len(query_labels), len(gallery_labels)])
+    sizes = torch.bincount(of_gallery, minlength=int(classes.max()) + 1)
+    by_class = of_gallery.argsort(stable=True)
+    return of_query, _Classes(by_class, sizes.cumsum(0) - sizes, sizes)
+
+
+def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
+    """Of as many clusters as there are known classes, against those."""
+    labelled = labels >= 0
+    truth = labels[labelled]
+    unit = normalize(gallery.float()).cpu().numpy()[labelled]
+    clusters = kmeans(unit, len(np.unique(truth)), seed=seed)[1]
+    return float(normalized_mutual_info_score(truth, clusters))
 
 
 def _finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
@@ -117,6 +159,8 @@ def _finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
 
 def _same_rows(own: np.ndarray | None, others: np.ndarray | None, count: int) -> np.ndarray:
     """Where each query stands in the gallery, -1 where it does not: (Q,)."""
+    if (own is None) != (others is None):
+        raise DataError("query_rows and gallery_rows say together who is who; give both or neither")
     if own is None or others is None:
         return np.full(count, -1)
     order = np.argsort(others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,38 +14,55 @@ from fewlabels.evaluation.retrieval_protocol import Examples, RetrievalTest, raw
 
 Row = dict[str, Any]
 NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
-See = Callable[..., list[np.ndarray]]
-"""``see(model, *fields)``: fields of its Output for the scored images; called in every process."""
-
-
-class Deploys(Protocol):
-    """What scoring asks of a strategy."""
-
-    deploys: str
-
-    def seen_through(self, model: str, discoveries: int) -> str: ...
+Extract = Callable[..., list[np.ndarray]]
+"""``extract(model, fields)``: fields of its Output for the scored images; in every process."""
 
 
 class Scoring(Protocol):
     """One task's test. ``rows`` are the data-set rows of the images that it looks at.
 
-    ``ask`` runs the models, in every process; ``rows_of`` makes rows of what they gave, each with
-    ``told``, the row in words; ``table`` sums a run's rows up; ``final`` has its one number
-    (``score``), what that measures, and the same on images held out (``validation``) if there are;
-    ``examples`` what can be shown of the trained model, if anything; called in every process.
+    ``run_models`` is called in every process; ``make_rows`` makes rows for the metrics of what it
+    gave, and ``describe`` says one of them in words; ``table`` sums a run's rows up; ``final`` has
+    its one number (``score``), what that measures, and the same on images held out
+    (``validation``) if there are; ``examples`` what can be shown of the trained model, if anything;
+    called in every process.
     """
 
     rows: np.ndarray
 
-    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]: ...
+    def run_models(
+        self, when: str, discoveries: int, extract: Extract
+    ) -> dict[str, np.ndarray]: ...
 
-    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
+    def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
+
+    def describe(self, row: Row) -> str: ...
 
     def table(self, rows: Sequence[Row]) -> str: ...
 
     def final(self, rows: Sequence[Row]) -> Row: ...
 
-    def examples(self, see: See) -> Examples | None: ...
+    def examples(self, extract: Extract) -> Examples | None: ...
+
+
+class Evaluator:
+    """Scores the models of a run on one set of images; called in every process.
+
+    Args:
+        main: whether this process makes the rows.
+    """
+
+    def __init__(self, scoring: Scoring, extract: Extract, pixels: Pixels, main: bool) -> None:
+        self.scoring, self.extract, self.pixels, self.main = scoring, extract, pixels, main
+
+    def evaluate(self, when: str, discoveries: int) -> list[Row]:
+        """Rows of the kind "evaluation", ``when`` being "before" or "trained"."""
+        given = self.scoring.run_models(when, discoveries, self.extract)
+        return self.scoring.make_rows(given, when, self.pixels) if self.main else []
+
+    def describe(self, row: Row) -> str:
+        """A row in words."""
+        return self.scoring.describe(row)
 
 
 class RetrievalScoring:
@@ -65,7 +82,7 @@ class RetrievalScoring:
 
     def __init__(
         self,
-        strategy: Deploys,
+        deployed: str,
         split: Split,
         truth: np.ndarray,
         ks: Sequence[int],
@@ -73,35 +90,36 @@ class RetrievalScoring:
         before: bool,
         raw: int | None,
     ) -> None:
-        self.strategy, self.before, self.raw = strategy, before, raw
+        self.deployed, self.before, self.raw = deployed, before, raw
         self.test = RetrievalTest(split, truth, ks, all_against_all)
         self.rows = self.test.rows
         self.last: np.ndarray | None = None  # embeddings of the trained model
 
-    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+    def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Embeddings by the name under which they are scored."""
         names: tuple[str, ...] = ("trained",) if when == "trained" else ("frozen", "untrained")
         if not self.test.searches or (when == "before" and not self.before):
             return {}
         fields = ("embedding",) if when == "trained" else ("features", "embedding")
-        found = dict(zip(names, see(self.strategy.deploys, *fields), strict=True))
+        found = dict(zip(names, extract(self.deployed, fields), strict=True))
         if when == "trained":
             self.last = found[when]
         return found
 
-    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+    def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
         """A row a model and search."""
         if when == "before" and self.raw and self.test.searches:
             given = {"pixels": raw_pixels(pixels, self.raw), **given}
-        rows = [row for name, features in given.items() for row in self.test.score(name, features)]
-        for row in rows:
-            row["told"] = f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
-        return rows
+        return [row for name, features in given.items() for row in self.test.score(name, features)]
 
-    def examples(self, see: See) -> Examples | None:
+    def describe(self, row: Row) -> str:
+        """Its search and Recall@1 in percent."""
+        return f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
+
+    def examples(self, extract: Extract) -> Examples | None:
         """Of the last evaluation; a run that was resumed after that looks again."""
         if self.last is None:
-            self.ask("trained", 0, see)
+            self.run_models("trained", 0, extract)
         return None if self.last is None else self.test.examples(self.last)
 
     def final(self, rows: Sequence[Row]) -> Row:
@@ -135,6 +153,7 @@ class ClassificationScoring:
     """The error of every model that exists by then, on test images and on those held out.
 
     Args:
+        models: the names of those that exist after so many discoveries.
         test, validation: data-set rows; images of unknown class are not looked at, nor are those of
             ``validation`` and ``given`` as a test.
         given: data-set rows that people have labelled for training.
@@ -143,29 +162,27 @@ class ClassificationScoring:
 
     def __init__(
         self,
-        strategy: Deploys,
-        models: Iterable[str],
+        deployed: str,
+        models: Callable[[int], Sequence[str]],
         test: np.ndarray,
         validation: np.ndarray,
         truth: np.ndarray,
         given: np.ndarray,
         rule: Rule,
     ) -> None:
-        self.strategy, self.rule = strategy, rule
+        self.deployed, self.models, self.rule = deployed, models, rule
         self.labels, self.held = len(given), len(validation)
-        self.models = sorted(models, key=lambda name: name != strategy.deploys)
         test = np.setdiff1d(test[truth[test] >= 0], [*given, *validation])
         self.rows = np.concatenate([test, validation])
         self.truth, self.count = truth[self.rows], len(test)
 
-    def ask(self, when: str, discoveries: int, see: See) -> dict[str, np.ndarray]:
+    def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Logits by model; nothing before training."""
         if when == "before" or not len(self.rows):
             return {}
-        there = [m for m in self.models if self.strategy.seen_through(m, discoveries) == m]
-        return {model: see(model, "logits")[0] for model in there}
+        return {model: extract(model, ("logits",))[0] for model in self.models(discoveries)}
 
-    def rows_of(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
+    def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
         """A row a model."""
         rows = []
         for model, logits in given.items():
@@ -173,21 +190,26 @@ class ClassificationScoring:
             if self.held:
                 held = error_rate(logits[self.count :], self.truth[self.count :])
                 row["validation_error"] = held
-                row["told"] = f"{model} validation error {100 * held:.2f}"
             if self.count:
                 error = error_rate(logits[: self.count], self.truth[: self.count])
-                row |= {"error": error, "told": f"{model} error {100 * error:.2f}"}
+                row["error"] = error
             rows.append(row)
         return rows
 
-    def examples(self, see: See) -> None:
+    def describe(self, row: Row) -> str:
+        """Its model and error in percent; that of the images held out where there is no test."""
+        if "error" in row:
+            return f"{row['model']} error {100 * row['error']:.2f}"
+        return f"{row['model']} validation error {100 * row['validation_error']:.2f}"
+
+    def examples(self, extract: Extract) -> None:
         """None."""
 
     def final(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""
         if not rows:
             return dict(NOTHING)
-        found = reported(rows, self.strategy.deploys, self.rule)
+        found = reported(rows, self.deployed, self.rule)
         more = {"validation": found["validation"]} if "validation" in found else {}
         if "error" not in found:
             return {**NOTHING, **more}

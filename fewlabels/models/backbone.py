@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fewlabels.contracts import lacks
+from fewlabels.contracts import keeps_mean, lacks, rename_published
 from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
 from fewlabels.files import locate, looked_for
 from fewlabels.models.insert import Layout, insert
@@ -100,7 +100,7 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
     """
     place_block(backbone, block, image_size)
     name, after = block["name"], block["after"]
-    if getattr(backbone.get_submodule(after).block, "keeps_mean", False):
+    if keeps_mean(backbone.get_submodule(after).block):
         refuse_where_averaged(backbone, after, image_size, name)
 
 
@@ -156,8 +156,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
         raise ModelError(f"weights {file}: expected a state dict, names with a tensor each")
     classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    published: Any = getattr(backbone, "published", dict)
-    state, known = published(state), backbone.state_dict()
+    state, known = rename_published(backbone, state), backbone.state_dict()
     # Files from before batch norms counted their batches.
     counters = {n: v for n, v in known.items() if n.endswith(".num_batches_tracked")}
     state = {**counters, **state}

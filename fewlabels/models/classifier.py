@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewlabels.contracts import Output, collect_side
+from fewlabels.contracts import Output, collect_side, has_heads
 from fewlabels.data.decode import Images
 from fewlabels.errors import ModelError
 from fewlabels.models.image_model import ImageModel
+from fewlabels.models.modes import evaluating
 from fewlabels.models.saved_folder import ClassifierConfig
 
 
@@ -66,23 +67,21 @@ class Classifier(ImageModel):
             blocks=blocks,
         )
         self.classes = tuple(classes)
-        self.heads: int = self.backbone.heads if hasattr(self.backbone, "forward_heads") else 1
+        self.heads: int = self.backbone.heads if has_heads(self.backbone) else 1
         self.backbone.reset_classifier(len(classes))
         self._check_head()
 
     @torch.no_grad()
     def _check_head(self) -> None:
         """Refuse a backbone that looks at more than its pooled features to classify."""
-        training = self.backbone.training
-        self.backbone.eval()
         images = torch.zeros(1, 3, self.image_size, self.image_size)
-        maps = self.backbone.forward_features(images)
-        whole = self.backbone.forward_head(maps)
-        pooled = self.backbone.forward_head(maps, pre_logits=True)
-        last = self.backbone.get_classifier()
-        fits = whole.shape == (1, len(self.classes)) and isinstance(last, nn.Module)
-        fits = fits and torch.allclose(whole, self._classify(pooled)[0], atol=1e-5)
-        self.backbone.train(training)
+        with evaluating(self.backbone):
+            maps = self.backbone.forward_features(images)
+            whole = self.backbone.forward_head(maps)
+            pooled = self.backbone.forward_head(maps, pre_logits=True)
+            last = self.backbone.get_classifier()
+            fits = whole.shape == (1, len(self.classes)) and isinstance(last, nn.Module)
+            fits = fits and torch.allclose(whole, self._classify(pooled)[0], atol=1e-5)
         if not fits:
             raise ModelError(
                 f"backbone {self.name!r} does not classify by a last layer on its pooled features; "
@@ -91,7 +90,7 @@ class Classifier(ImageModel):
 
     def _classify(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C) of features (B, F), and those of a second head."""
-        if hasattr(self.backbone, "forward_heads"):
+        if has_heads(self.backbone):
             both: tuple[Tensor, Tensor | None] = self.backbone.forward_heads(features)
             return both
         return self.backbone.get_classifier()(features), None

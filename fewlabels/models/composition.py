@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fewlabels.contracts import Output
 from fewlabels.errors import ModelError, nearest, some
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.modes import evaluating, keeping_modes
 
 
 class Composition(nn.Module):
@@ -56,7 +57,8 @@ class Composition(nn.Module):
             )
         # Its layers before the cut are those of the average: the third extractor.
         self.decision = copy.deepcopy(model)
-        channels = self._freeze_before_the_cut()
+        with evaluating(self.decision):
+            channels = self._freeze_before_the_cut()
         self.average, self.current, self.previous = (
             copy.deepcopy(model).requires_grad_(False).eval() for _ in range(3)
         )
@@ -113,8 +115,6 @@ class Composition(nn.Module):
     def _freeze_before_the_cut(self) -> tuple[int, int]:
         """Freeze what the logits reach only through the cut; the map's channels and their axis."""
         network, layer = self.decision, self.layer
-        training = {module: module.training for module in network.modules()}
-        network.eval()
         rng = torch.Generator().manual_seed(0)
         one, two = torch.rand(2, 1, 3, network.image_size, network.image_size, generator=rng)
         with torch.no_grad():
@@ -146,8 +146,6 @@ class Composition(nn.Module):
         slopes = torch.autograd.grad(logits[0].sum(), learning, allow_unused=True)
         for parameter, slope in zip(learning, slopes, strict=True):
             parameter.requires_grad_(slope is not None)
-        for module, mode in training.items():
-            module.training = mode
         last = found.ndim == 3 or getattr(network.backbone, "output_fmt", "NCHW") == "NHWC"
         axis = found.ndim - 1 if last else 1
         return found.shape[axis], axis
@@ -229,19 +227,16 @@ def replaced(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Itera
     Modules of a model that trains run in evaluation mode until the layer has answered, all but
     norms.
     """
-    modes = {module: module.training for module in model.modules()}
+    with keeping_modes(model) as restore_modes:
 
-    def answer(module: nn.Module, inputs: Any, output: Any) -> Any:
-        for each, mode in modes.items():
-            each.training = mode
-        return make(output)
+        def answer(module: nn.Module, inputs: Any, output: Any) -> Any:
+            restore_modes()
+            return make(output)
 
-    handle = model.backbone.get_submodule(layer).register_forward_hook(answer)
-    for each, mode in modes.items():
-        each.training = mode and isinstance(each, _BatchNorm)
-    try:
-        yield
-    finally:
-        handle.remove()
-        for each, mode in modes.items():
-            each.training = mode
+        handle = model.backbone.get_submodule(layer).register_forward_hook(answer)
+        for each in model.modules():
+            each.training = each.training and isinstance(each, _BatchNorm)
+        try:
+            yield
+        finally:
+            handle.remove()

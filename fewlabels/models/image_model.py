@@ -27,6 +27,7 @@ from fewlabels.hub.model_files import CONFIG, WEIGHTS
 from fewlabels.hub.upload import check_name, send
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
+from fewlabels.models.modes import evaluating
 from fewlabels.models.required_plugins import check_plugins, plugins_of
 from fewlabels.models.size_limits import check_options, check_size
 
@@ -105,15 +106,13 @@ class ImageModel(nn.Module):
     @torch.no_grad()
     def _measure(self) -> int:
         """The width of the features; what a backbone says of itself leaves its pooling out."""
-        training = self.backbone.training
-        self.backbone.eval()
         try:
-            features = self._features(torch.zeros(1, 3, self.image_size, self.image_size))
+            with evaluating(self.backbone):
+                features = self._features(torch.zeros(1, 3, self.image_size, self.image_size))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ModelError(
                 f"backbone {self.name!r} cannot see images of {self.image_size} pixels: {error}"
             ) from error
-        self.backbone.train(training)
         if features.ndim != 2:
             raise ModelError(
                 f"backbone {self.name!r} with pooling {self.pooling!r} gives "
@@ -166,18 +165,13 @@ class ImageModel(nn.Module):
         """``function`` of the prepared images, in batches and in evaluation mode: (N, width)."""
         if device is not None:
             self.to(device)
-        training = {module: module.training for module in self.modules()}
-        self.eval()
         rows = [np.empty((0, width), np.float32)]
-        try:
+        with evaluating(self):
             prepared = pixels.each(images, self.prepare)
             while batch := list(itertools.islice(prepared, batch_size)):
                 # Not inference_mode: what a backbone caches in it could never be trained with.
                 with torch.no_grad():
                     rows.append(function(torch.stack(batch).to(self.mean.device)).cpu().numpy())
-        finally:
-            for module, mode in training.items():
-                module.training = mode
         return np.concatenate(rows)
 
     # ------------------------------------------------------------------------ saving

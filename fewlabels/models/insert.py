@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.errors import ModelError, nearest, some
+from fewlabels.models.modes import evaluating
 
 
 class Layout(NamedTuple):
@@ -88,22 +89,19 @@ def insert(
 def layout_after(backbone: Any, after: str, image_size: int, what: str = "block") -> Layout:
     """The layout of a module's output, from one blank image."""
     outputs: list[Any] = []
-    training = {module: module.training for module in backbone.modules()}
     handle = backbone.get_submodule(after).register_forward_hook(
         lambda module, inputs, output: outputs.append(output)
     )
-    backbone.eval()
     try:
         reference = next(backbone.parameters())
-        backbone.forward_features(reference.new_zeros(1, 3, image_size, image_size))
+        with evaluating(backbone):
+            backbone.forward_features(reference.new_zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"block {what!r}: the backbone cannot see images of {image_size} pixels: {error}"
         ) from error
     finally:
         handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     if len(outputs) != 1:
         often = "never" if not outputs else f"{len(outputs)} times"
         raise ModelError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,3 +26,35 @@ def freeze_norms(module: nn.Module) -> None:
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Those of a network and of its blocks."""
     return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+
+
+@contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Afterwards each submodule is in the mode that it was in before, also after an error.
+
+    Gives a function that puts the modes back while it is open.
+    """
+    modes = {module: module.training for module in model.modules()}
+
+    def restore_modes() -> None:
+        for module, mode in modes.items():
+            module.training = mode
+
+    try:
+        yield restore_modes
+    finally:
+        restore_modes()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While open, a model is in evaluation mode; each submodule is as before afterwards.
+
+    ::
+
+        with evaluating(model), torch.no_grad():
+            output = model(images)
+    """
+    with keeping_modes(model):
+        model.eval()
+        yield

@@ -58,9 +58,29 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
         ModelError: a model that cannot be exported, or whose file answers otherwise; the file may
             be there, and is worth nothing.
     """
+    _check_exporter()
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    if size >= LARGEST:
+        raise ModelError(
+            f"one ONNX file holds less than 2 GiB, and the weights have {size:,} bytes"
+        )
+    answer = Answer(model).eval()
+    program = _translate(answer, model)
+    program.model.metadata_props.update(metadata(model))
+    program.save(file, external_data=False)
+    difference = _compare(answer, file, model.image_size)
+    if not difference <= TOLERANCE:  # written so that a NaN is refused too
+        raise ModelError(
+            f"in onnxruntime the export is {difference:.1e} away from the model, more than "
+            f"{TOLERANCE:.0e}; it is not written"
+        )
+    return difference
+
+
+def _check_exporter() -> None:
     try:
         import onnx  # noqa: F401 - torch needs it
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise FewLabelsError(
@@ -72,16 +92,14 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
             f"an export needs torch {OLDEST} or newer, and this is {torch.__version__}; "
             "pip install 'fewlabels[onnx]'"
         )
-    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    if size >= LARGEST:
-        raise ModelError(
-            f"one ONNX file holds less than 2 GiB, and the weights have {size:,} bytes"
-        )
-    answer, side = Answer(model).eval(), model.image_size
+
+
+def _translate(answer: Answer, model: Embedder | Classifier) -> Any:
+    """The program that torch's exporter makes of a model."""
     try:
-        program: Any = torch.onnx.export(
+        return torch.onnx.export(
             answer,
-            (torch.zeros(2, 3, side, side),),
+            (torch.zeros(2, 3, model.image_size, model.image_size),),
             input_names=["images"],
             output_names=[answer.name],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
@@ -91,8 +109,11 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
     except Exception as error:  # a backbone can be beyond the exporter in any way
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ModelError(f"backbone {model.name!r} cannot be exported: {reason}") from error
-    program.model.metadata_props.update(metadata(model))
-    program.save(file, external_data=False)
+
+
+def _compare(answer: Answer, file: Path, side: int) -> float:
+    """The largest difference between a model and its file in onnxruntime; NaN where one is."""
+    import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     rng, differences = torch.Generator().manual_seed(0), []
@@ -102,11 +123,6 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
             expected = answer(images).numpy()
         (found,) = session.run(None, {"images": images.numpy()})
         differences.append(np.abs(found - expected).max())
-    if not max(differences) <= TOLERANCE:  # written so that a NaN is refused too
-        raise ModelError(
-            f"in onnxruntime the export is {max(differences):.1e} away from the model, more than "
-            f"{TOLERANCE:.0e}; it is not written"
-        )
     return float(max(differences))
 
 

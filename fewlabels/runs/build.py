@@ -10,62 +10,36 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewlabels.contracts import ViewComponent, ViewFunction, lacks
+from fewlabels.contracts import ViewComponent, ViewFunction
 from fewlabels.data.view_pipeline import Pipeline
-from fewlabels.errors import ComponentError, FewLabelsError, failed
+from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.ops.seeds import derive
 from fewlabels.recipe.recipe import Recipe, Spec
-from fewlabels.registry import REGISTRIES
-from fewlabels.training.modules import Running
+from fewlabels.registry.build import build_component
+from fewlabels.runs.task import Task
+from fewlabels.training.modules import TrainingModules
 
 ALONE = ("strategy", "discovery", "source", "view", "loss")
 """The kinds of component that are made without a model to put them into."""
 
 
 def build(plural: str, spec: Spec, **program: Any) -> Any:
-    """The component that a spec names, with its options.
-
-    Args:
-        program: what the program can give; a component gets those that its positional parameters
-            name.
-
-    Raises:
-        FewLabelsError: the component's own, or a ComponentError for any other exception in it, and
-            for what it lacks.
-    """
-    registry = REGISTRIES[plural]
-    component = registry.get(spec.name)
-    parameters = inspect.signature(component).parameters.values()
-    positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    what = f"{registry.kind} {spec.name!r}"
-    try:
-        made = component(*positional, **spec.options)
-        missing = lacks(registry.kind, made)  # a property of it may fail too
-    except FewLabelsError:
-        raise
-    except Exception as error:  # a plugin may fail in any way; say which, and where
-        raise failed(what, error) from error
-    if missing:
-        raise ComponentError(f"{what} breaks its contract: {missing}")
-    return made
+    """The component that a spec names, with its options: see :func:`build_component`."""
+    return build_component(plural, spec.name, spec.options, **program)
 
 
 class Builder:
     """What a strategy may ask for (contracts.Build)."""
 
     def __init__(
-        self, recipe: Recipe, task: str, size: int, classes: int | None, names: tuple[str, ...]
+        self, recipe: Recipe, task: Task, size: int, classes: int | None, names: tuple[str, ...]
     ) -> None:
         self.recipe, self.size, self.classes = recipe, size, classes
         torch.manual_seed(derive(recipe.seed, "weights"))
         same, width = _model_options(recipe), recipe.model.embedding_size
-        self.model: Embedder | Classifier = (
-            Classifier(**same, classes=names)
-            if task == "classification"
-            else Embedder(**same, embedding_size=width)
-        )
+        self.model = task.make_model(same, width, names)
         self.image_size = self.model.image_size
         self.embedding_size = width or self.model.feature_size
         self.view = self.view_with()
@@ -133,9 +107,9 @@ def check_blocks(recipe: Recipe) -> None:
 
 def run_modules(
     modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
-) -> Running:
+) -> TrainingModules:
     """A strategy's modules on their device."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for module in modules.values():
         module.to(accelerator.device).to(memory_format=memory_format)
-    return Running(modules, accelerator)
+    return TrainingModules(modules, accelerator)

@@ -12,29 +12,30 @@ from accelerate.state import AcceleratorState
 
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError, ModelError, nearest, some
-from fewlabels.evaluation.extract import extract
-from fewlabels.evaluation.scoring import ClassificationScoring, RetrievalScoring, Scoring
+from fewlabels.evaluation.extract import Extractor
+from fewlabels.evaluation.scoring import (
+    ClassificationScoring,
+    Evaluator,
+    RetrievalScoring,
+    Scoring,
+)
 from fewlabels.files import locate, looked_for
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint
 from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.registry import sources
-from fewlabels.runs.build import build, run_modules
+from fewlabels.runs.build import run_modules
 from fewlabels.runs.environment import environment
-from fewlabels.runs.training_data import read_labels, read_split
+from fewlabels.runs.training_data import TrainingData, read_training_data
+from fewlabels.training.run_folder import RunFolder
 
 MEASURES = ("recall", "map", "r_prec", "nmi", "error", "accuracy", "validation")
 
 
-class Saved:
-    """Stands where a run has its strategy: there is one model, from the beginning."""
-
-    deploys = "saved"
-
-    def seen_through(self, model: str, discoveries: int) -> str:
-        """Itself."""
-        return model
+SAVED = "saved"
+"""The name of the one model, where a run has several."""
 
 
 def evaluate_model(
@@ -56,48 +57,20 @@ def evaluate_model(
     """
     model = load_model(place)
     recipe = name_data(place, data, overrides)
-    source = build("sources", recipe.source)
-    records = source.load()
-    split = read_split(recipe, records, source.default_split)
-    ask, truth = recipe.evaluation, records.truth
-    scoring: Scoring
-    if isinstance(model, Classifier):
-        train, validation, labels = read_labels(recipe, split.train, records)
-        looked_at = np.concatenate([split.test, validation])
-        truth = renumbered(truth, looked_at, records.classes, model.classes)
-        given = train[labels >= 0]
-        scoring = ClassificationScoring(
-            Saved(), ["saved"], split.test, validation, truth, given, "last"
-        )
-    else:
-        scoring = RetrievalScoring(
-            Saved(), split, truth, ask.ks, ask.all_against_all, before=False, raw=None
-        )
-
+    data_read = read_training_data(recipe)
+    truth, scoring = make_scoring(model, recipe, data_read)
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
-    run_modules({"saved": model}, accelerator, recipe.train.channels_last)
-    pixels = Pixels(records.images, scoring.rows, model.canvas)
-
-    def see(name: str, *what: str) -> list[np.ndarray]:
-        pixels.keep(recipe.data.memory * 2**30)
-        more = ask.batch, recipe.data.workers
-        return extract(accelerator, model, pixels, model.image_size, what, *more)
-
-    rows = scoring.rows_of(scoring.ask("trained", 0, see), "trained", pixels)
+    modules = run_modules({SAVED: model}, accelerator, recipe.train.channels_last)
+    pixels = Pixels(data_read.records.images, scoring.rows, model.canvas)
+    pixels.keep(recipe.data.memory * 2**30)
+    batch, workers = recipe.evaluation.batch, recipe.data.workers
+    extract = Extractor(accelerator, modules.plain, pixels, model.image_size, batch, workers)
+    rows = Evaluator(scoring, extract, pixels, main=True).evaluate("trained", 0)
     if not rows:
-        known = int((truth[split.test] >= 0).sum())
-        if known and isinstance(model, Classifier):
-            raise DataError(
-                f"nothing can be scored: the {known} test images of known classes are those that "
-                "it was trained on; name others with --data"
-            )
-        raise DataError(
-            "nothing can be scored: no test images of known classes; put them into one folder a "
-            "class, name a table of their labels (data.labels_csv), or widen data.test"
-        )
+        refuse_unscored(model, int((truth[data_read.split.test] >= 0).sum()))
     for row in rows:
-        del row["kind"], row["model"], row["told"]
+        del row["kind"], row["model"]
         if "error" in row:
             row["accuracy"] = 1 - row["error"]
     known = truth[scoring.rows]
@@ -107,12 +80,47 @@ def evaluate_model(
         "fingerprint": fingerprint(model),
         "image_size": model.image_size,
         "data": recipe.resolved["data"],
-        "split": recipe.data.split or source.default_split,
+        "split": recipe.data.split or data_read.default_split,
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
         **environment(accelerator),
     }
+
+
+def make_scoring(
+    model: Embedder | Classifier, recipe: Recipe, data: TrainingData
+) -> tuple[np.ndarray, Scoring]:
+    """The class of each image as the model numbers it, and the test of its task."""
+    ask, truth = recipe.evaluation, data.records.truth
+    if isinstance(model, Classifier):
+        looked_at = np.concatenate([data.split.test, data.validation])
+        truth = renumbered(truth, looked_at, data.records.classes, model.classes)
+        given = data.train[data.labels >= 0]
+        test, held = data.split.test, data.validation
+        return truth, ClassificationScoring(
+            SAVED, lambda discoveries: [SAVED], test, held, truth, given, "last"
+        )
+    return truth, RetrievalScoring(
+        SAVED, data.split, truth, ask.ks, ask.all_against_all, before=False, raw=None
+    )
+
+
+def refuse_unscored(model: Embedder | Classifier, known: int) -> None:
+    """Say why no image could be scored; ``known`` test images are of known classes.
+
+    Raises:
+        DataError: always.
+    """
+    if known and isinstance(model, Classifier):
+        raise DataError(
+            f"nothing can be scored: the {known} test images of known classes are those that "
+            "it was trained on; name others with --data"
+        )
+    raise DataError(
+        "nothing can be scored: no test images of known classes; put them into one folder a "
+        "class, name a table of their labels (data.labels_csv), or widen data.test"
+    )
 
 
 def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> Recipe:
@@ -127,7 +135,7 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
         RecipeError: what the recipe's own checks find.
         DataError: nothing of that name, or no data is named at all.
     """
-    own = Path(place).absolute().parent / "recipe.yaml"
+    own = RunFolder(Path(place).absolute().parent).recipe
     if data is None and Path(place).is_dir() and own.is_file():  # or the Hub's name of a model
         return load_recipe(own, overrides, ended=True)
     if data is not None and Path(data).suffix in (".yaml", ".yml"):

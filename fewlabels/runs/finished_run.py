@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from fewlabels.errors import HubError
 from fewlabels.evaluation.classification import reported
 from fewlabels.recipe.recipe import Recipe, load_recipe
-from fewlabels.training.metric_log import Metrics
+from fewlabels.training.metric_log import MetricLog
+from fewlabels.training.run_folder import RunFolder, is_oracle
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """In percent, by measure, of each (search, model)."""
@@ -68,14 +69,15 @@ def read_run(folder: Path) -> Run:
         HubError: no run folder, one that has not come to its end, or an ORACLE run.
         RecipeError: a recipe that this version does not read.
     """
-    if not (folder / "recipe.yaml").is_file():
+    files = RunFolder(folder)
+    if not files.recipe.is_file():
         raise HubError(f"{folder} is no run folder: it has no recipe.yaml; name one, as in runs/x")
-    recipe = load_recipe(folder / "recipe.yaml", ended=True)
+    recipe = load_recipe(files.recipe, ended=True)
     try:
-        rows = Metrics(folder / "metrics.jsonl").rows()
+        rows = MetricLog(files.metrics).rows()
     except ValueError as error:
-        raise HubError(f"{folder}/metrics.jsonl is damaged: {error}") from error
-    if recipe.rounds.oracle or any("ORACLE" in row for row in rows):
+        raise HubError(f"{files.metrics} is damaged: {error}") from error
+    if recipe.rounds.oracle or any(is_oracle(row) for row in rows):
         raise HubError(
             f"{folder}: its discovered samples got their true labels (rounds.oracle), which is an "
             "analysis and no result, so it is not pushed; run it with rounds.oracle=false"
@@ -137,10 +139,12 @@ def labels(run: Run) -> Labels:
     given: int | None = {"none": 0, "all": None}.get(str(asked))
     validation = run.recipe.data.validation
     if isinstance(asked, int):
-        with (run.folder / "labelled.csv").open(encoding="utf-8", newline="") as file:
+        with RunFolder(run.folder).labelled.open(encoding="utf-8", newline="") as file:
             parts = [row["part"] for row in csv.DictReader(file)]
         given, validation = parts.count("labelled"), parts.count("validation")
-    tables = [pq.read_table(path) for path in sorted((run.folder / "ledger").glob("*.parquet"))]
+    tables = [
+        pq.read_table(path) for path in sorted(RunFolder(run.folder).ledger.glob("*.parquet"))
+    ]
     lines = [line for table in tables for line in table.to_pylist()]
     begin = _last_generation(run.recipe, max((line["round"] for line in lines), default=0))
     last = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe
+from fewlabels.training.run_folder import RunFolder
 
 OWN = "its own program"
 """Who offers what no installed distribution does."""
@@ -31,13 +31,9 @@ def refuse_other_plugins(recipe: Recipe, folder: Path, otherwise: str) -> None:
     Raises:
         FewLabelsError: another version, or another distribution.
     """
-    try:
-        with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
-            noted = json.loads(file.readline()).get("plugins", {}).items()
-    except (FileNotFoundError, ValueError, AttributeError):  # stopped before the line was whole
-        return
+    noted = RunFolder(folder).read_first_row().get("plugins", {})
     now = plugins(recipe)
-    for component, then in noted:
+    for component, then in noted.items():
         if (here := now.get(component, then)) != then:
             raise FewLabelsError(
                 f"{folder}: {component} was of {then}, and is of {here} now; {otherwise}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fewlabels.hub.upload import check_name, send
 from fewlabels.models.load import load_model
 from fewlabels.runs.card import Picture, make_card
 from fewlabels.runs.finished_run import check_same, read_run
+from fewlabels.training.run_folder import RunFolder
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -56,8 +57,8 @@ def push(
     folder = Path(folder)
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
-    model = load_model(folder / "model")
-    found = folder.glob("pictures/*") if pictures else ()
+    model = load_model(RunFolder(folder).model)
+    found = RunFolder(folder).pictures.glob("*") if pictures else ()
     drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
     text = make_card(
         runs,
@@ -67,27 +68,44 @@ def push(
         license=license,
         data_license=data_license,
     )
-    files: dict[str, Path | bytes] = {CARD: text.encode()}
-    files |= {name: folder / "model" / name for name in WANTED}
-    files |= {name: folder / name for name in ("recipe.yaml", "metrics.jsonl")}
-    files |= {f"pictures/{path.name}": path for path in drawn}
     if card is not None:
         _write_card(Path(card), text)
-    if drawn:
-        names = ", ".join(f"pictures/{path.name}" for path in drawn)
-        say(f"note: {names}: images of the data are in it; --no-pictures if that may not be shared")
-    for key, path in _places(runs[0].recipe.resolved):
-        say(f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see")
+    for note in _name_what_shows(drawn, runs[0].recipe.resolved, repo):
+        say(note)
+    files = _collect(folder, text, drawn)
     if dry_run:
-        sizes = {k: len(v) if isinstance(v, bytes) else v.stat().st_size for k, v in files.items()}
-        for name, size in sizes.items():
-            say(f"{_told(size):>10}  {name}")
-        hidden = "private " if private else ""
-        say(f"{_told(sum(sizes.values())):>10}  in one commit to {hidden}{repo}; nothing was sent")
+        _tell_sizes(files, f"private {repo}" if private else repo, say)
         return None
     address = send(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
     say(address)
     return address
+
+
+def _collect(folder: Path, card: str, pictures: Sequence[Path]) -> dict[str, Path | bytes]:
+    """What is sent, by its name there."""
+    files: dict[str, Path | bytes] = {CARD: card.encode()}
+    run = RunFolder(folder)
+    files |= {name: run.model / name for name in WANTED}
+    files |= {path.name: path for path in (run.recipe, run.metrics)}
+    return files | {f"pictures/{path.name}": path for path in pictures}
+
+
+def _name_what_shows(pictures: Sequence[Path], recipe: Any, repo: str) -> Iterator[str]:
+    """What readers will see that is perhaps not for them."""
+    if pictures:
+        names = ", ".join(f"pictures/{path.name}" for path in pictures)
+        yield (
+            f"note: {names}: images of the data are in it; --no-pictures if that may not be shared"
+        )
+    for key, path in _places(recipe):
+        yield f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see"
+
+
+def _tell_sizes(files: Mapping[str, Path | bytes], repo: str, say: Callable[[str], None]) -> None:
+    sizes = {k: len(v) if isinstance(v, bytes) else v.stat().st_size for k, v in files.items()}
+    for name, size in sizes.items():
+        say(f"{_told(size):>10}  {name}")
+    say(f"{_told(sum(sizes.values())):>10}  in one commit to {repo}; nothing was sent")
 
 
 def _write_card(file: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import changed
 from fewlabels.runs.provenance import refuse_other_plugins
 from fewlabels.runs.study_table import Row
+from fewlabels.training.run_folder import RunFolder, is_oracle
 
 
 def seeds_of(text: str) -> list[int]:
@@ -80,7 +80,7 @@ def study(
             row.images += end["images"] / len(own)
             row.other += end["other_steps"] / len(own)
             row.minutes += end["minutes"] / len(own)
-            row.oracle = "ORACLE" in end
+            row.oracle = is_oracle(end)
             _count_wrong(row, recipe.seed, lines)
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
@@ -99,8 +99,8 @@ def _count_wrong(row: Row, seed: int, lines: Sequence[dict[str, Any]]) -> None:
 def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics, after it has ended."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
-    if (folder / "recipe.yaml").is_file():
-        before = load_recipe(folder / "recipe.yaml")
+    if RunFolder(folder).recipe.is_file():
+        before = load_recipe(RunFolder(folder).recipe)
         if before.hash != recipe.hash:
             raise FewLabelsError(
                 f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
@@ -112,24 +112,15 @@ def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
                 "folder, or choose another --runs"
             )
         refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
-        if (lines := _lines(folder))[-1:] and lines[-1]["kind"] == "end":
-            return lines
+        if RunFolder(folder).read_end():
+            return RunFolder(folder).read_metrics()
     from fewlabels.runs.assemble import assemble  # imports torch: only once the recipes stand
 
     named = {**recipe.resolved, "name": folder.name}
     recipe = replace(recipe, name=folder.name, resolved=named)
     folder, _ = assemble(recipe, runs, folder if folder.is_dir() else None, say=_nothing)
-    return _lines(folder)
+    return RunFolder(folder).read_metrics()
 
 
 def _nothing(text: str) -> None:
     """Of a study's runs only the results are told."""
-
-
-def _lines(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics; none where they are missing, or cut off in the middle of a line."""
-    try:
-        text = (folder / "metrics.jsonl").read_text("utf-8")
-        return [json.loads(line) for line in text.splitlines()]
-    except (FileNotFoundError, json.JSONDecodeError):
-        return []

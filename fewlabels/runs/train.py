@@ -12,6 +12,7 @@ from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.runs.provenance import refuse_other_plugins
 from fewlabels.training.processes import leave
+from fewlabels.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from fewlabels.models.classifier import Classifier
@@ -29,13 +30,13 @@ class Result:
         """The trained embedder, loaded from the run folder."""
         from fewlabels.models.embedder import Embedder
 
-        return Embedder.from_pretrained(self.folder / "model")
+        return Embedder.from_pretrained(RunFolder(self.folder).model)
 
     def classifier(self) -> Classifier:
         """The trained classifier, loaded from the run folder."""
         from fewlabels.models.classifier import Classifier
 
-        return Classifier.from_pretrained(self.folder / "model")
+        return Classifier.from_pretrained(RunFolder(self.folder).model)
 
     def score(self, model: str = "trained", metric: str = "recall@1") -> float:
         """The last value of a metric for ``pixels``, ``frozen``, ``untrained`` or ``trained``."""
@@ -66,13 +67,13 @@ def train(
         FewLabelsError: a mistake in the recipe or the data, as one sentence each.
     """
     if resume is not None:
-        if not (Path(resume) / "recipe.yaml").is_file():
+        if not RunFolder(resume).recipe.is_file():
             raise FewLabelsError(
                 f"{resume} is no run folder: it has no recipe.yaml; check --resume"
             )
         if recipe is not None or overrides:
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
-        loaded = load_recipe(Path(resume) / "recipe.yaml", imports=imports)
+        loaded = load_recipe(RunFolder(resume).recipe, imports=imports)
         refuse_other_plugins(
             loaded, Path(resume), "install the earlier one again, or run the recipe anew"
         )

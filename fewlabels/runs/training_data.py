@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,38 @@ from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.errors import DataError
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.recipe.sections import Subset
+from fewlabels.registry.build import build_component
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images of a run, and what is known of those that train.
+
+    Attributes:
+        train, validation: data-set rows that train, and that are held out with their labels.
+        labels: (N,) what people have given of those that train, -1 for none.
+        default_split: the source's own.
+    """
+
+    records: Records
+    split: Split
+    train: np.ndarray
+    validation: np.ndarray
+    labels: np.ndarray
+    default_split: str
+
+
+def read_training_data(recipe: Recipe) -> TrainingData:
+    """The records of a recipe's source, split and labelled as it says.
+
+    Raises:
+        DataError: what the source or the split finds.
+    """
+    source = build_component("sources", recipe.source.name, recipe.source.options)
+    records = source.load()
+    split = read_split(recipe, records, source.default_split)
+    own = read_labels(recipe, split.train, records)
+    return TrainingData(records, split, *own, source.default_split)
 
 
 def read_split(recipe: Recipe, records: Records, default: Any) -> Split:

@@ -60,16 +60,8 @@ def conformance(
         raise ComponentError(f"no checks are known for {kind!r} (all: {', '.join(KINDS)})")
     module = importlib.import_module(f"fewlabels.testing.{registry.plural}")
     checks: Checks = module.CHECKS
-    said = f"conformance of {registry.kind} {name!r}: exempt: "
     exempt = exempt or {}
-    for check, reason in exempt.items():
-        if check not in checks:
-            raise ComponentError(
-                f"{said}no check is called {check!r}{nearest(check, checks)} "
-                f"(all: {', '.join(checks)})"
-            )
-        if not isinstance(reason, str) or not reason.strip():
-            raise ComponentError(f"{said}{check} needs its reason, as a sentence")
+    _check_exempt(exempt, checks, f"conformance of {registry.kind} {name!r}: exempt: ")
     for word, value, plural in (("inputs", inputs, "losses"), ("after", after, "discovery")):
         if value is not None and registry.plural != plural:
             raise ComponentError(f"{registry.kind} {name!r}: {word} is for {plural} alone")
@@ -87,3 +79,14 @@ def conformance(
             checks.expected.setdefault(check, []).append(subject)
         cases.append(pytest.param(partial(run, subject), id=check, marks=marks))
     return pytest.mark.parametrize("check", cases)
+
+
+def _check_exempt(exempt: Mapping[str, str], checks: Checks, said: str) -> None:
+    for check, reason in exempt.items():
+        if check not in checks:
+            raise ComponentError(
+                f"{said}no check is called {check!r}{nearest(check, checks)} "
+                f"(all: {', '.join(checks)})"
+            )
+        if not isinstance(reason, str) or not reason.strip():
+            raise ComponentError(f"{said}{check} needs its reason, as a sentence")

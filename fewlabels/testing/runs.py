@@ -25,6 +25,7 @@ import fewlabels
 from fewlabels.recipe.recipe import Recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.testing.subject import Subject
+from fewlabels.training.run_folder import RunFolder
 
 _PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
 _RUNS: dict[tuple[str, bool], Run] = {}
@@ -57,9 +58,8 @@ class Run:
 
     def rows(self, kind: str, part: str = "") -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; none where there is no such part of the run, as ``pretrain``."""
-        file = self.folder / part / "metrics.jsonl"
-        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-        return [row for row in map(json.loads, lines) if row["kind"] == kind]
+        rows = RunFolder(self.folder / part).read_metrics()
+        return [row for row in rows if row["kind"] == kind]
 
 
 def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def run_of(subject: Subject, hide: bool = False) -> Run:
             out = Path(_PLACE.name) / ("hidden" if hide else "plain")
             folder = fewlabels.train(recipe, out=out).folder
         own = recipe_from(recipe_of(subject))  # to be resumed without being watched
-        (folder / "recipe.yaml").write_text(own.to_yaml(), "utf-8")
+        RunFolder(folder).recipe.write_text(own.to_yaml(), "utf-8")
         _RUNS[key] = Run(folder, own, seen)
     return _RUNS[key]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -12,6 +11,7 @@ import fewlabels
 from fewlabels.runs.train import Result
 from fewlabels.testing.runs import Run, in_two_processes, run_of
 from fewlabels.testing.subject import Checks, Subject
+from fewlabels.training.run_folder import RunFolder
 
 CHECKS = Checks()
 
@@ -59,8 +59,9 @@ def a_stopped_run_goes_on_bit_for_bit(subject: Subject) -> None:
     shutil.copytree(whole.folder, stopped)
     pretext = subject.component.task == "pretext"  # type: ignore[attr-defined]
     if pretext:
-        shutil.rmtree(stopped / "checkpoints")
-    places = _checkpoints(stopped / "pretrain" if pretext else stopped)
+        shutil.rmtree(RunFolder(stopped).checkpoints)
+    files = RunFolder(stopped)
+    places = (files.pretrain if pretext else files).list_checkpoints()
     for place in places[len(places) // 2 :]:
         shutil.rmtree(place)
     fewlabels.train(resume=stopped)
@@ -99,12 +100,10 @@ def two_processes_train_as_one(subject: Subject) -> None:
     assert abs(scores[0] - scores[1]) <= 1 / 8, f"the score is another one: {scores}"  # one image
 
 
-def _checkpoints(folder: Any) -> list[Any]:
-    return sorted((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
-
-
 def _weights(run: Run) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = load_file(_checkpoints(run.folder)[-1] / "modules.safetensors")
+    found: dict[str, np.ndarray] = load_file(
+        RunFolder(run.folder).list_checkpoints()[-1] / "modules.safetensors"
+    )
     return found
 
 

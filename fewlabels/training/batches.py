@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from fewlabels.contracts import Found, Pairs, Part, Partners, Phase, Stream, View
+from fewlabels.contracts import LabelState, Pairs, Part, Partners, Phase, Stream, View
 from fewlabels.contracts.strategy import Of
 from fewlabels.data.order import class_balanced, shuffled
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import ComponentError, FewLabelsError, nearest
 from fewlabels.ops import geometry
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.round_schedule import RoundSchedule
 
 Derive = Callable[..., int]
 POINTS = 32
@@ -30,12 +30,14 @@ class Batches:
     keep a custom order the same for any number of processes.
     """
 
-    def __init__(self, accelerator: Accelerator, pixels: Pixels, plan: Plan, workers: int) -> None:
+    def __init__(
+        self, accelerator: Accelerator, pixels: Pixels, schedule: RoundSchedule, workers: int
+    ) -> None:
         self.processes, self.rank = accelerator.num_processes, accelerator.process_index
-        self.device, self.pixels, self.plan, self.workers = (
+        self.device, self.pixels, self.schedule, self.workers = (
             accelerator.device,
             pixels,
-            plan,
+            schedule,
             workers,
         )
 
@@ -63,16 +65,16 @@ class Batches:
                     f"{self.processes} processes cannot share equally; change batch"
                 )
 
-    def length(self, phase: Phase, found: Found) -> tuple[int, int]:
+    def length(self, phase: Phase, found: LabelState) -> tuple[int, int]:
         """Optimiser steps of an epoch, and epochs."""
         if phase.steps is not None:
             return phase.steps, 1
         stream = phase.epoch_of or next(iter(phase.streams.values()))
-        whole = len(self._members(stream, found)) // (stream.batch * self.plan.accumulate)
-        return self.plan.steps_per_epoch or max(1, whole), phase.epochs or 1
+        whole = len(self._members(stream, found)) // (stream.batch * self.schedule.accumulate)
+        return self.schedule.steps_per_epoch or max(1, whole), phase.epochs or 1
 
     def __call__(
-        self, phase: Phase, found: Found, derive: Derive, epoch: int, start: int
+        self, phase: Phase, found: LabelState, derive: Derive, epoch: int, start: int
     ) -> Iterator[tuple[int, dict[str, Part]]]:
         """Number and parts of each batch of an epoch, from number ``start`` on.
 
@@ -82,7 +84,7 @@ class Batches:
             found: the labels, of which each stream takes the present or the earlier ones.
             derive: a seed from what it is for, the epoch and the number of the batch.
         """
-        batches = self.length(phase, found)[0] * self.plan.accumulate
+        batches = self.length(phase, found)[0] * self.schedule.accumulate
         orders: dict[str, np.ndarray] = {}
         streams = {
             name: stream
@@ -123,7 +125,7 @@ class Batches:
                     batch[name] = self._part(stream, labels, seeds, indices, images)
             yield number, batch
 
-    def _members(self, stream: Stream, found: Found) -> np.ndarray:
+    def _members(self, stream: Stream, found: LabelState) -> np.ndarray:
         """Positions of a stream's samples among the training images."""
         if stream.of == "pairs":
             return np.arange(0 if found.pairs is None else len(found.pairs.left))
@@ -189,13 +191,13 @@ class Batches:
             rng = torch.Generator().manual_seed(seed)
             more = () if before is None else (before,)
             made = view(images, rng, self._mine(stream), stream.batch, *more)
-            if self.plan.channels_last:
+            if self.schedule.channels_last:
                 pixels = made.images.contiguous(memory_format=torch.channels_last)
                 made = made._replace(images=pixels)
             views.append(made)
         return views
 
 
-def _labels(stream: Stream, found: Found) -> np.ndarray:
+def _labels(stream: Stream, found: LabelState) -> np.ndarray:
     """(N,) the labels that a stream goes by."""
-    return found.earlier if stream.lag else found.labels
+    return found.previous if stream.lag else found.labels

@@ -19,6 +19,7 @@ from torch import nn
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.files import replace_when_whole
+from fewlabels.training.run_folder import list_checkpoints
 
 
 def save_checkpoint(
@@ -47,7 +48,7 @@ def save_checkpoint(
     (draft / "state.json").write_text(json.dumps(state, indent=1))
     _retire(place)  # a step at a round's end may be saved twice
     replace_when_whole(draft, place)
-    for old in checkpoints(folder)[:-keep]:
+    for old in list_checkpoints(folder)[:-keep]:
         _retire(old)
     for retired in folder.glob(".old-*"):
         shutil.rmtree(retired)
@@ -71,11 +72,6 @@ def _retire(place: Path) -> None:
         retired = place.with_name(f".old-{place.name}")
         shutil.rmtree(retired, ignore_errors=True)
         replace_when_whole(place, retired)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]))
 
 
 def read_checkpoint(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:

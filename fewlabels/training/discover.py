@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +10,24 @@ import numpy as np
 from fewlabels.contracts import (
     Discovered,
     Discovery,
-    Found,
+    LabelState,
     Needs,
     Pairs,
     Pool,
     Records,
     Strategy,
     breach,
+    restore_state,
+    state_of,
 )
 from fewlabels.data.pixels import Selected
 from fewlabels.errors import ComponentError, FewLabelsError, failed
 from fewlabels.evaluation.discovery_quality import of_classes, of_clusters, of_pairs
 from fewlabels.ops.seeds import generator
 from fewlabels.training.ledger import write_ledger
-from fewlabels.training.metric_log import Metrics
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.metric_log import MetricLog
+from fewlabels.training.round_schedule import RoundSchedule
+from fewlabels.training.run_folder import RunFolder
 
 
 class Seen(NamedTuple):
@@ -36,7 +38,7 @@ class Seen(NamedTuple):
     history: tuple[np.ndarray, ...] = ()  # (N, D) each, at the discoveries before, newest first
 
 
-class Discoveries:
+class Discoverer:
     """Runs in the main process only.
 
     Args:
@@ -51,13 +53,13 @@ class Discoveries:
         records: Records,
         rows: np.ndarray,
         given: np.ndarray,
-        plan: Plan,
+        schedule: RoundSchedule,
         seed: int,
-        folder: Path,
-        metrics: Metrics,
+        folder: RunFolder,
+        metrics: MetricLog,
     ) -> None:
         self.components, self.records, self.rows, self.given = components, records, rows, given
-        self.plan, self.seed, self.folder, self.metrics = plan, seed, folder, metrics
+        self.schedule, self.seed, self.folder, self.metrics = schedule, seed, folder, metrics
 
     def needs(self) -> dict[str, Needs]:
         """What is looked at, by model: the most that any component asks for."""
@@ -88,7 +90,7 @@ class Discoveries:
 
     def __call__(
         self, round: int, before: np.ndarray, seen: Mapping[str, Seen]
-    ) -> tuple[Found, int]:
+    ) -> tuple[LabelState, int]:
         """What is labelled now, and how many labels were found.
 
         Args:
@@ -103,7 +105,7 @@ class Discoveries:
         pairs: Pairs | None = None
         for name, component in self.components:
             pool = self._pool(component, labels, seen[component.needs().model], found)
-            budget = self.plan.budget(labels, self.given)
+            budget = self.schedule.budget(labels, self.given)
             rng = generator(self.seed, "discovery", name, round)
             try:
                 found = component.discover(pool, budget, rng)
@@ -116,12 +118,12 @@ class Discoveries:
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
             truth = self.records.truth[self.rows[found.indices]]
-            labels[found.indices] = truth if self.plan.oracle else found.labels
+            labels[found.indices] = truth if self.schedule.oracle else found.labels
             centres = centres if found.centres is None else found.centres
             pairs = pairs if found.pairs is None else found.pairs
             count += len(found.indices)
             file = f"round-{round:03d}-{name.replace(':', '-')}.parquet"  # no colon, for Windows
-            path = self.folder / "ledger" / file
+            path = self.folder.ledger / file
             own = component.classes is not None
             write_ledger(path, found, pool, self.records, round, name)
             told: dict[str, float] = {"discovered": float(len(found.indices))}
@@ -132,7 +134,7 @@ class Discoveries:
             if found.pairs is not None:
                 told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
             self.metrics.write([{"kind": "discovery", "discovery": name, **told}], round=round)
-        return Found(labels, before, self.given, centres, pairs, fresh=count > 0), count
+        return LabelState(labels, before, self.given, centres, pairs, changed=count > 0), count
 
     def _pool(
         self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None
@@ -154,21 +156,19 @@ class Discoveries:
         """What the components keep between rounds."""
         state = {}
         for name, component in self.components:
-            if hasattr(component, "state_dict"):
-                for key, value in component.state_dict().items():
-                    state[f"{name}.{key}"] = np.asarray(value)
-                    if state[f"{name}.{key}"].dtype.hasobject:
-                        raise ComponentError(
-                            f"discovery {name!r}: state_dict() has {type(value).__name__} under "
-                            f"{key!r}; only arrays of numbers can be kept"
-                        )
+            for key, value in state_of(component).items():
+                state[f"{name}.{key}"] = np.asarray(value)
+                if state[f"{name}.{key}"].dtype.hasobject:
+                    raise ComponentError(
+                        f"discovery {name!r}: state_dict() has {type(value).__name__} under "
+                        f"{key!r}; only arrays of numbers can be kept"
+                    )
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Give it back to them."""
         for name, component in self.components:
-            if hasattr(component, "load_state_dict"):
-                start = f"{name}."
-                own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-                if own:  # else it had kept nothing yet
-                    component.load_state_dict(own)
+            start = f"{name}."
+            own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            if own:  # else it had kept nothing yet
+                restore_state(component, own)

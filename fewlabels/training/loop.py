@@ -5,197 +5,188 @@ A method that would need an ``if`` here needs another interface instead.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from fewlabels.contracts import Found, Needs, Round
-from fewlabels.contracts import Strategy as StrategyContract
-from fewlabels.contracts.ramp import Ramp
-from fewlabels.data.pixels import Pixels
+from fewlabels.contracts import Needs, Phase, Round, remark_of
 from fewlabels.errors import FewLabelsError
 from fewlabels.models.modes import freeze_norms
-from fewlabels.training.batches import Batches
 from fewlabels.training.checkpoint import (
-    checkpoints,
     load_modules,
     read_checkpoint,
     save_checkpoint,
     save_modules,
 )
-from fewlabels.training.discover import Discoveries, Seen
-from fewlabels.training.metric_log import Metrics
-from fewlabels.training.modules import Running
-from fewlabels.training.phase import Training, check_strategy
-from fewlabels.training.round_schedule import Plan
-from fewlabels.training.state import Progress, State
+from fewlabels.training.discover import Discoverer, Seen
+from fewlabels.training.phase import PhaseTrainer, check_strategy
+from fewlabels.training.run_folder import Row, RunFolder
+from fewlabels.training.state import Progress
+
+LOG = logging.getLogger(__name__)
+ExtractFields = Callable[..., list[np.ndarray]]
+"""``extract(model, fields, rows=None)``: fields (N, D) of its Output for the training images."""
+
+
+class Evaluator(Protocol):
+    """Scores the models of a run; called in every process.
+
+    ``evaluate`` gives rows for the metrics, ``when`` being "before" or "trained"; ``describe`` says
+    a row in words.
+    """
+
+    def evaluate(self, when: str, discoveries: int) -> list[Row]: ...
+
+    def describe(self, row: Row) -> str: ...
 
 
 class Loop:
-    """One run.
+    """One run: rounds of discovery, the phases of the strategy, and evaluation.
 
     Args:
-        pixels: the training images.
-        labels: (N,) the labels that a person has given, -1 for none.
-        weights: of losses; one without a weight counts 1.
-        make_optimizer: from named parameters.
-        make_scheduler: from an optimiser and the run's epochs.
-        evaluate: called in every process with "before" or "trained" and the number of discoveries;
-            gives rows for the metrics.
-        embed: an Output field of a plain module for the training images, or some of them.
+        extract: what a plain module makes of the training images.
+        discovery_field: the field of a model's Output that discoveries look at.
+        say: tells how the run goes.
     """
 
     def __init__(
         self,
-        accelerator: Accelerator,
-        strategy: StrategyContract,
-        running: Running,
-        pixels: Pixels,
-        labels: np.ndarray,
-        discoveries: Discoveries,
-        plan: Plan,
-        seed: int,
-        weights: Mapping[str, Ramp],
-        make_optimizer: Callable[..., Any],
-        make_scheduler: Callable[..., Any],
-        evaluate: Callable[[str, int], list[dict[str, Any]]],
-        embed: Callable[..., np.ndarray],
-        folder: Path,
-        metrics: Metrics,
-        workers: int = 0,
+        trainer: PhaseTrainer,
+        discoverer: Discoverer,
+        evaluator: Evaluator,
+        extract: ExtractFields,
+        discovery_field: str,
+        folder: RunFolder,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.accelerator, self.strategy, self.running = accelerator, strategy, running
-        self.state = State(Found(labels, labels, labels >= 0, None, None, fresh=False))
-        self.discoveries, self.plan, self.evaluate, self.embed = discoveries, plan, evaluate, embed
-        self.folder, self.metrics, self.say = folder, metrics, say
-        self.scores: list[dict[str, Any]] = []
-        self.training = Training(
-            accelerator,
-            strategy,
-            running,
-            Batches(accelerator, pixels, plan, workers),
-            self.state,
-            plan,
-            seed,
-            weights,
-            make_optimizer,
-            make_scheduler,
-            self._extract,
-            metrics,
-            self._reload,
-            self._stepped,
-        )
-        if plan.freeze_batchnorm == "all":
-            for module in running.modules.values():
+        self.trainer, self.discoverer, self.evaluator = trainer, discoverer, evaluator
+        self.extract, self.discovery_field = extract, discovery_field
+        self.folder, self.say = folder, say
+        self.strategy, self.modules, self.state = trainer.strategy, trainer.modules, trainer.state
+        self.schedule, self.metrics = trainer.schedule, trainer.metrics
+        self.accelerator = trainer.accelerator
+        self.scores: list[Row] = []
+        if self.schedule.freeze_batchnorm == "all":
+            for module in self.modules.modules.values():
                 freeze_norms(module)
 
-    # ------------------------------------------------------------------ the loop
-
     @property
-    def at(self) -> Progress:
+    def progress(self) -> Progress:
         """Where the run stands."""
-        return self.state.at
+        return self.state.progress
 
-    def paths(self) -> list[str]:
+    # ------------------------------------------------------------------ before the run
+
+    def list_parameter_paths(self) -> list[str]:
         """Of the parameters that any phase trains, as in ``student.head.weight``."""
-        phases = self.strategy.phases(self._round(0))
-        return [path for phase in phases for path, _ in self.training.named(phase)]
+        phases = self.strategy.phases(self._make_round(0))
+        return [path for phase in phases for path, _ in self.trainer.named_parameters(phase)]
 
     def prepare(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
-        self.discoveries.check(self.strategy, self.running.modules)
-        check_strategy(self.strategy, self._round(0), list(self.running.modules))
-        for phase in self.strategy.phases(self._round(0)):
-            self.training.start(phase)
+        self.discoverer.check(self.strategy, self.modules.modules)
+        check_strategy(self.strategy, self._make_round(0), list(self.modules.modules))
+        for phase in self.strategy.phases(self._make_round(0)):
+            self.trainer.prepare_phase(phase)
+
+    # ------------------------------------------------------------------ the loop
 
     def run(self) -> None:
         """From where the run stands to its end."""
-        if not self._resume():
-            self.strategy.start(self.running, self._extract)
-            if self.plan.restart != "never":
-                self._write_initial()
-            self.metrics.write(self.evaluate("before", 0))
-        for index in range(self.at.round, self.plan.total):
-            begin = time.monotonic()
-            begun = self.at.phase or self.at.epoch or self.at.batch
-            if not begun:
-                self._open(index)
-            phases = self.strategy.phases(self._round(index))
-            for number in range(self.at.phase, len(phases)):
-                self.training(phases[number])
-                self.at.phase, self.at.epoch, self.at.batch = number + 1, 0, 0
-            last = index + 1 == self.plan.total
-            every = self.plan.evaluate_every
-            told = ""
-            if last or self.plan.stop or (every and (index + 1) % every == 0):
-                told = self._evaluate()
-            seconds = round(time.monotonic() - begin, 1)
-            self.metrics.write([{"kind": "round", "seconds": seconds}], round=index)
-            self.say(f"round {index + 1}/{self.plan.total}; {told}{seconds:.0f} s")
-            self.at.round, self.at.phase = index + 1, 0
-            stops = self._settled()
+        if not self._load_checkpoint():
+            self.strategy.start(self.modules, self._extract_field)
+            if self.schedule.restart != "never" and self.accelerator.is_main_process:
+                save_modules(self.folder.initial, self.modules.modules)
+            self.metrics.write(self.evaluator.evaluate("before", 0))
+        for index in range(self.progress.round, self.schedule.total):
+            self._run_round(index)
+            stops = self._has_settled()
             if stops:
-                self.at.round = self.plan.total
-            self._checkpoint()
+                self.progress.round = self.schedule.total
+            self._save_checkpoint()
             if stops:
-                self.say(f"the validation error has settled to within {self.plan.stop}: the end")
+                error = self.schedule.stop
+                self.say(f"the validation error has settled to within {error}: the end")
                 break
 
-    def counts(self) -> dict[str, int]:
+    def _run_round(self, index: int) -> None:
+        """Discovery where it is due, every phase, and evaluation where it is due."""
+        begin, at = time.monotonic(), self.progress
+        if not (at.phase or at.epoch or at.batch):
+            self._open_round(index)
+        phases = self.strategy.phases(self._make_round(index))
+        for number in range(at.phase, len(phases)):
+            self._train_phase(phases[number])
+            at.phase, at.epoch, at.batch = number + 1, 0, 0
+        told = self._evaluate() if self.schedule.evaluates(index) else ""
+        seconds = round(time.monotonic() - begin, 1)
+        self.metrics.write([{"kind": "round", "seconds": seconds}], round=index)
+        self.say(f"round {index + 1}/{self.schedule.total}; {told}{seconds:.0f} s")
+        at.round, at.phase = index + 1, 0
+
+    def _open_round(self, index: int) -> None:
+        """What comes before a round's training: discovery, and a new beginning where it is due."""
+        if self.schedule.drops_discovered_labels(index):
+            self.state.drop_discovered_labels()
+        if self.discoverer.components and self.schedule.discovers(index):
+            self._discover(index)
+        if self.schedule.restarts(index):
+            load_modules(self.folder.initial, self.modules.modules)
+            self.trainer.forget_optimizers()
+            self.progress.restarted, self.progress.begun = dict(self.progress.steps), []
+
+    def _train_phase(self, phase: Phase) -> None:
+        """One phase to its end; evaluation and checkpoints within it where they are due."""
+        resumed = self.progress.epoch or self.progress.batch
+        self.trainer.prepare_phase(phase)
+        self.trainer.begin_averages(phase)
+        self.modules.average_buffers()  # so that all processes begin with the same
+        self.strategy.begin(phase, self.modules, self.state.label_state, self._extract_field)
+        if resumed:  # begin() has set what no module holds; the modules stand further on
+            load_modules(self.folder.list_checkpoints()[-1], self.modules.modules)
+        for step in self.trainer.steps(phase):
+            if self.schedule.evaluate_steps and step % self.schedule.evaluate_steps == 0:
+                self._evaluate()
+            if self.schedule.checkpoint_every and step % self.schedule.checkpoint_every == 0:
+                self._save_checkpoint()
+        self.state.label_state = self.state.label_state._replace(changed=False)
+        self._pass_on_remarks(phase)
+
+    def _pass_on_remarks(self, phase: Phase) -> None:
+        """Log what blocks say of how their terms ended."""
+        for name in phase.trains:
+            for block in self.modules.plain(name).modules():
+                remark = remark_of(block, self.trainer.logged)
+                if remark and self.accelerator.is_main_process:
+                    LOG.warning(remark)
+
+    def count_steps(self) -> dict[str, int]:
         """Optimiser steps and unlabelled images of the first phase; steps of all others together.
 
         The first phase that a strategy declares is the one by which methods are compared.
         """
-        first = self.strategy.phases(self._round(0))[0].name
-        own = self.at.steps[first]
-        images = self.at.images[first]
-        return {"steps": own, "images": images, "other_steps": self.at.step - own}
+        first = self.strategy.phases(self._make_round(0))[0].name
+        own, images = self.progress.steps[first], self.progress.images[first]
+        return {"steps": own, "images": images, "other_steps": self.progress.step - own}
 
-    def _round(self, index: int) -> Round:
-        generation = self.plan.generation(index)[0]
-        return Round(index, generation, self.plan.epochs(index), self.at.discoveries)
+    def _make_round(self, index: int) -> Round:
+        generation = self.schedule.generation(index)[0]
+        return Round(index, generation, self.schedule.epochs(index), self.progress.discoveries)
 
-    def _open(self, index: int) -> None:
-        """What comes before a round's training: discovery, and a new beginning where it is due."""
-        if self.plan.forgets(index):
-            found = self.state.found
-            labels = np.where(found.given, found.labels, -1)
-            self.state.found = found._replace(labels=labels, earlier=labels, fresh=True)
-        if self.discoveries.components and self.plan.discovers(index):
-            self._discover(index)
-        if self.plan.restarts(index):
-            load_modules(self.folder / "initial", self.running.modules)
-            self.training.restart()
-            self.at.restarted, self.at.begun = dict(self.at.steps), []
-
-    def _evaluate(self) -> str:
-        """Score the models, write it down, and give it in words."""
-        self.running.average_buffers()
-        scores = self.evaluate("trained", self.at.discoveries)
-        self.metrics.write(scores, round=self.at.round, step=self.at.step)
-        if self.accelerator.num_processes > 1:  # all of them follow the stop rule
-            told = [scores]
-            broadcast_object_list(told)
-            scores = told[0]
-        self.scores = scores
-        if self.plan.keep_best and self.accelerator.is_main_process:
-            self._keep_best()
-        return "".join(f"{row['told']}; " for row in scores)
+    # ------------------------------------------------------------------ discovery
 
     def _discover(self, index: int) -> None:
         """Ask each discovery in turn, in the main process, and tell all processes."""
-        seen = {name: self._see(need) for name, need in self.discoveries.needs().items()}
+        seen = {name: self._see(need) for name, need in self.discoverer.needs().items()}
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                result = [self.discoveries(index, self.state.labels, seen)]
+                result = [self.discoverer(index, self.state.labels, seen)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:
@@ -204,85 +195,87 @@ class Loop:
             broadcast_object_list(result)
         if isinstance(result[0], FewLabelsError):
             raise result[0]
-        found, count = result[0]
-        self.state.found = found._replace(fresh=found.fresh or self.state.found.fresh)
-        self.at.discoveries += int(count > 0)
+        state, count = result[0]
+        changed = state.changed or self.state.label_state.changed
+        self.state.label_state = state._replace(changed=changed)
+        self.progress.discoveries += int(count > 0)
 
     def _see(self, need: Needs) -> Seen:
         """The training images as a discovery asks to see them."""
-        model = self.strategy.seen_through(need.model, self.at.discoveries)
-        classifies = self.strategy.task == "classification"
-        features = self.embed(model, "features" if classifies else "embedding")
+        model = self.strategy.seen_through(need.model, self.progress.discoveries)
+        fields = (self.discovery_field, *(("logits",) if need.probabilities else ()))
+        features, *logits = (self._extract_field(model, field) for field in fields)
         probabilities = None
-        if need.probabilities:
-            logits = torch.from_numpy(self.embed(model, "logits")).double()  # so that few are 1
-            probabilities = logits.softmax(1).numpy()
+        if logits:  # in double precision, so that few are 1
+            probabilities = torch.from_numpy(logits[0]).double().softmax(1).numpy()
         history = self.state.history.get(need.model, ())
         if need.history:
             self.state.history[need.model] = (features, *history)[: need.history]
         return Seen(features, probabilities, history)
 
-    def _settled(self) -> bool:
+    def _extract_field(
+        self, model: str, what: str = "embedding", rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One field (contracts.Extract)."""
+        return self.extract(model, (what,), rows)[0]
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluate(self) -> str:
+        """Score the models, write it down, and give it in words."""
+        self.modules.average_buffers()
+        scores = self.evaluator.evaluate("trained", self.progress.discoveries)
+        self.metrics.write(scores, round=self.progress.round, step=self.progress.step)
+        if self.accelerator.num_processes > 1:  # all of them follow the stop rule
+            shared = [scores]
+            broadcast_object_list(shared)
+            scores = shared[0]
+        self.scores = scores
+        if self.schedule.keep_best and self.accelerator.is_main_process:
+            self._keep_best()
+        return "".join(f"{self.evaluator.describe(row)}; " for row in scores)
+
+    def _has_settled(self) -> bool:
         """Whether the stop rule ends the run: the validation error no longer moves."""
         own = [row for row in self.scores if row["model"] == self.strategy.deploys]
         now = own[0].get("validation_error") if own else None
-        before, self.at.validation = self.at.validation, now
-        if self.plan.stop is None or now is None or before is None:
+        before, self.progress.validation = self.progress.validation, now
+        if self.schedule.stop is None or now is None or before is None:
             return False
-        return abs(now - before) < self.plan.stop
+        return abs(now - before) < self.schedule.stop
 
     def _keep_best(self) -> None:
         """Keep the deployed model of the smallest validation error, the earliest of equals."""
         deploys = self.strategy.deploys
         now = min(row["validation_error"] for row in self.scores if row["model"] == deploys)
-        if self.at.best is None or now < self.at.best:
-            self.at.best = now
-            save_modules(self.folder / "best", {deploys: self.running.plain(deploys)})
-
-    def _extract(
-        self, model: str, what: str = "embedding", rows: np.ndarray | None = None
-    ) -> np.ndarray:
-        return self.embed(model, what, rows)
+        if self.progress.best is None or now < self.progress.best:
+            self.progress.best = now
+            save_modules(self.folder.best, {deploys: self.modules.plain(deploys)})
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _checkpoint(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Write where the run stands; all processes first agree on running statistics."""
-        self.running.average_buffers()
+        self.modules.average_buffers()
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
         arrays, state = self.state.save()
-        arrays |= {f"discovery.{k}": v for k, v in self.discoveries.state_dict().items()}
+        arrays |= {f"discovery.{k}": v for k, v in self.discoverer.state_dict().items()}
         state["metrics"] = self.metrics.size()
         save_checkpoint(
-            self.folder / "checkpoints",
-            self.at.step,
-            self.running.modules,
-            self.training.state_dict(),
+            self.folder.checkpoints,
+            self.progress.step,
+            self.modules.modules,
+            self.trainer.state_dict(),
             arrays,
             state,
-            self.plan.keep_checkpoints,
+            self.schedule.keep_checkpoints,
         )
 
-    def _stepped(self, step: int) -> None:
-        """What is due within a round."""
-        if self.plan.evaluate_steps and step % self.plan.evaluate_steps == 0:
-            self._evaluate()
-        if self.plan.checkpoint_every and step % self.plan.checkpoint_every == 0:
-            self._checkpoint()
-
-    def _reload(self) -> None:
-        load_modules(checkpoints(self.folder / "checkpoints")[-1], self.running.modules)
-
-    def _write_initial(self) -> None:
-        """Keep the weights that a restart goes back to."""
-        if self.accelerator.is_main_process:
-            save_modules(self.folder / "initial", self.running.modules)
-
-    def _resume(self) -> bool:
+    def _load_checkpoint(self) -> bool:
         """Stand where the newest checkpoint stands, if there is one."""
-        places = checkpoints(self.folder / "checkpoints")
+        places = self.folder.list_checkpoints()
         if not places:
             return False
         state, arrays, optimizers = read_checkpoint(places[-1])
@@ -290,8 +283,8 @@ class Loop:
         self.metrics.cut(state["metrics"])
         start = "discovery."
         kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-        self.discoveries.load_state_dict(kept)
-        load_modules(places[-1], self.running.modules)
-        phases = self.strategy.phases(self._round(self.at.round))
-        self.training.load_state_dict(optimizers, phases)
+        self.discoverer.load_state_dict(kept)
+        load_modules(places[-1], self.modules.modules)
+        phases = self.strategy.phases(self._make_round(self.progress.round))
+        self.trainer.load_state_dict(optimizers, phases)
         return True

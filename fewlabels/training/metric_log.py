@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Metrics:
+class MetricLog:
     """An append-only file of rows.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Running:
+class TrainingModules:
     """Modules by name: ``running["student"]`` is the one wrapped for many processes."""
 
     def __init__(self, modules: Mapping[str, nn.Module], accelerator: Accelerator) -> None:

@@ -2,75 +2,79 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fewlabels.contracts import Clock, Extract, Phase, Round, Strategy, collect_terms
+from fewlabels.contracts import Clock, Phase, Round, Strategy, collect_terms
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ComponentError, FewLabelsError, nearest
 from fewlabels.models.modes import set_training
 from fewlabels.ops.seeds import derive
 from fewlabels.training.averages import update_average
 from fewlabels.training.batches import Batches
-from fewlabels.training.metric_log import Metrics
-from fewlabels.training.modules import Running
+from fewlabels.training.metric_log import MetricLog
+from fewlabels.training.modules import TrainingModules
 from fewlabels.training.optimizers import TICKS
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.state import Progress, State
 
-LOG = logging.getLogger(__name__)
 
+@dataclass(frozen=True)
+class Objective:
+    """How losses are weighed and weights moved.
 
-class Training:
-    """Owns optimisers and schedules, one a phase; moves the state on.
-
-    Args:
+    Attributes:
         weights: of losses; one without a weight counts 1.
         make_optimizer: from named parameters.
         make_scheduler: from an optimiser and the epochs until weights begin again.
-        reload: puts back the modules of the checkpoint that the run resumed from.
-        stepped: called after each optimiser step, with the steps so far.
+    """
+
+    weights: Mapping[str, Ramp]
+    make_optimizer: Callable[..., Any]
+    make_scheduler: Callable[..., Any]
+
+    def weigh(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
+        """The sum of the losses, each times its weight at this step of its phase."""
+        ramps = {name: self.weights.get(name, Ramp(end=1.0)) for name in losses}
+        return torch.stack([ramps[name](step) * loss for name, loss in losses.items()]).sum()
+
+
+class PhaseTrainer:
+    """Owns optimisers and schedules, one a phase; moves the state on.
+
+    ``logged`` are the loss terms of the last step that was logged.
     """
 
     def __init__(
         self,
-        accelerator: Accelerator,
         strategy: Strategy,
-        running: Running,
+        modules: TrainingModules,
         batches: Batches,
         state: State,
-        plan: Plan,
+        schedule: RoundSchedule,
+        objective: Objective,
         seed: int,
-        weights: Mapping[str, Ramp],
-        make_optimizer: Callable[..., Any],
-        make_scheduler: Callable[..., Any],
-        extract: Extract,
-        metrics: Metrics,
-        reload: Callable[[], None],
-        stepped: Callable[[int], None],
+        metrics: MetricLog,
     ) -> None:
-        self.accelerator, self.strategy, self.running = accelerator, strategy, running
-        self.batches, self.state, self.plan, self.seed = batches, state, plan, seed
-        self.weights, self.extract, self.metrics = weights, extract, metrics
-        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
-        self.reload, self.stepped = reload, stepped
-        self.logged: dict[str, float] = {}  # the loss terms of the last step that was logged
-        self.restart()
+        self.strategy, self.modules, self.accelerator = strategy, modules, modules.accelerator
+        self.batches, self.state, self.schedule = batches, state, schedule
+        self.objective, self.seed, self.metrics = objective, seed, metrics
+        self.logged: dict[str, float] = {}
+        self.forget_optimizers()
 
     @property
-    def at(self) -> Progress:
+    def progress(self) -> Progress:
         """Where the run stands."""
-        return self.state.at
+        return self.state.progress
 
-    def restart(self) -> None:
-        """Forget optimisers and schedules; the next phase makes new ones."""
+    def forget_optimizers(self) -> None:
+        """Drop optimisers and schedules; the next phase makes new ones."""
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
 
@@ -83,155 +87,151 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any], phases: list[Phase]) -> None:
         """Go on with the optimisers of a checkpoint."""
-        self.restart()
+        self.forget_optimizers()
         for phase in phases:
             if phase.name in state:
-                self.start(phase)
+                self.prepare_phase(phase)
                 self.optimizers[phase.name].load_state_dict(state[phase.name])
         if "scaler" in state and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def __call__(self, phase: Phase) -> None:
-        """Train one phase to its end, from where the state stands."""
-        self.start(phase)
-        optimizer, scheduler = self.optimizers[phase.name], self.schedulers[phase.name]
-        resumed = self.at.epoch or self.at.batch
-        self._begin_averages(phase)
-        self.running.average_buffers()  # so that all processes begin with the same
-        self.strategy.begin(phase, self.running, self.state.found, self.extract)
-        if resumed:  # begin() has set what no module holds; the modules stand further on
-            self.reload()
-        steps, epochs = self.batches.length(phase, self.state.found)
-        for epoch in range(self.at.epoch, epochs):
-            self.at.epoch = epoch
+    def prepare_phase(self, phase: Phase) -> None:
+        """Wrap what a phase trains and make its optimiser, at its first use."""
+        if phase.name in self.optimizers:
+            return
+        self.batches.check(phase)
+        optimizer = self.objective.make_optimizer(self.named_parameters(phase))
+        for name in phase.trains:
+            self.modules.wrap(name)
+        epochs = self.schedule.epochs_between_restarts(self.progress.round)[1]
+        self.schedulers[phase.name] = self.objective.make_scheduler(optimizer, epochs=epochs)
+        self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+
+    def named_parameters(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that a phase trains, by their paths."""
+        return [
+            (f"{name}.{path}", parameter)
+            for name in phase.trains
+            for path, parameter in self.modules.plain(name).named_parameters()
+            if parameter.requires_grad
+        ]
+
+    def begin_averages(self, phase: Phase) -> None:
+        """Copy the source of each average that starts at the first discovery, once there is one."""
+        for name, average in phase.averages.items():
+            waits = average.starts == "first_discovery" and name not in self.progress.begun
+            if waits and self.progress.discoveries:
+                source = self.modules.plain(average.of)
+                self.modules.plain(name).load_state_dict(source.state_dict())
+                self.progress.begun.append(name)
+
+    def steps(self, phase: Phase) -> Iterator[int]:
+        """Train one phase to its end, from where the state stands: one optimiser step a turn.
+
+        Yields:
+            The optimiser steps of the run so far.
+        """
+        at, accumulate = self.progress, self.schedule.accumulate
+        steps, epochs = self.batches.length(phase, self.state.label_state)
+        for epoch in range(at.epoch, epochs):
+            at.epoch = epoch
             bar = tqdm(
-                self.batches(phase, self.state.found, self._derive, epoch, self.at.batch),
-                f"round {self.at.round + 1}/{self.plan.total} epoch {epoch + 1}/{epochs}",
-                total=steps * self.plan.accumulate,
-                initial=self.at.batch,
+                self.batches(phase, self.state.label_state, self._derive_seed, epoch, at.batch),
+                f"round {at.round + 1}/{self.schedule.total} epoch {epoch + 1}/{epochs}",
+                total=steps * accumulate,
+                initial=at.batch,
                 disable=None if self.accelerator.is_main_process else True,
                 leave=False,
             )
             self._set_training(phase)
             for number, batch in bar:
-                torch.manual_seed(
-                    self._derive("step", epoch, number, self.accelerator.process_index)
-                )
-                trained = [self.running[name] for name in phase.trains]
-                with self.accelerator.accumulate(*trained):
-                    clock = Clock(self.at.round, epoch, self.at.clock(phase.name))
-                    with self.accelerator.autocast(), collect_terms() as terms:
-                        losses = _scalars(self.strategy.losses(phase, self.running, batch, clock))
-                        losses |= {n: torch.stack(each).mean() for n, each in terms.items()}
-                        weighed = {n: self._weight(n)(clock.step) * v for n, v in losses.items()}
-                        total = torch.stack(list(weighed.values())).sum()
-                    self.accelerator.backward(total)
-                    if self.accelerator.sync_gradients and self.plan.clip is not None:
-                        parameters = [p for module in trained for p in module.parameters()]
-                        self.accelerator.clip_grad_norm_(parameters, self.plan.clip)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                self.at.batch = number + 1
+                rank = self.accelerator.process_index
+                torch.manual_seed(self._derive_seed("step", epoch, number, rank))
+                losses, total = self._backward(phase, batch)
+                at.batch = number + 1
                 if self.accelerator.sync_gradients:
-                    self._stepped(phase, scheduler, losses, total)
-            self.at.epoch, self.at.batch = epoch + 1, 0
-        self.state.found = self.state.found._replace(fresh=False)
-        self._remark(phase)
+                    self._finish_step(phase, losses, total)
+                    yield at.step
+            at.epoch, at.batch = epoch + 1, 0
 
-    def _remark(self, phase: Phase) -> None:
-        """Pass on what blocks say of how their terms ended."""
-        blocks: list[Any] = [b for n in phase.trains for b in self.running.plain(n).modules()]
-        for block in blocks:
-            told = hasattr(block, "remark") and self.logged.keys() >= set(block.terms)
-            remark = block.remark(self.logged) if told else None
-            if remark and self.accelerator.is_main_process:
-                LOG.warning(remark)
+    def _backward(self, phase: Phase, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of one batch and their weighed sum; the optimiser moves where it is due."""
+        trained = [self.modules[name] for name in phase.trains]
+        optimizer, at = self.optimizers[phase.name], self.progress
+        with self.accelerator.accumulate(*trained):
+            clock = Clock(at.round, at.epoch, at.clock(phase.name))
+            with self.accelerator.autocast(), collect_terms() as terms:
+                losses = _check_losses(self.strategy.losses(phase, self.modules, batch, clock))
+                losses |= {name: torch.stack(each).mean() for name, each in terms.items()}
+                total = self.objective.weigh(losses, clock.step)
+            self.accelerator.backward(total)
+            if self.accelerator.sync_gradients and self.schedule.clip is not None:
+                parameters = [p for module in trained for p in module.parameters()]
+                self.accelerator.clip_grad_norm_(parameters, self.schedule.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses, total
 
-    def _begin_averages(self, phase: Phase) -> None:
-        """Copy the source of each average that starts at the first discovery, once there is one."""
-        for name, average in phase.averages.items():
-            waits = average.starts == "first_discovery" and name not in self.at.begun
-            if waits and self.at.discoveries:
-                source = self.running.plain(average.of)
-                self.running.plain(name).load_state_dict(source.state_dict())
-                self.at.begun.append(name)
-
-    def _stepped(self, phase: Phase, scheduler: Any, losses: Any, total: Any) -> None:
-        """After an optimiser step: averages, schedule, log, checkpoint."""
-        clock = self.at.clock(phase.name)
-        for name, average in phase.averages.items():
-            if average.starts == "now" or name in self.at.begun:
-                source, target = self.running.plain(average.of), self.running.plain(name)
-                update_average(target, source, average.decay(clock), clock, average.buffers)
-        rate = self.optimizers[phase.name].param_groups[0]["lr"]
-        if self.at.step % self.plan.log_every == 0:
-            stacked = torch.stack([total.detach(), *(v.detach() for v in losses.values())])
-            whole, *each = self.accelerator.reduce(stacked, "mean").tolist()  # of all processes
-            values = dict(zip(losses, each, strict=True))
-            bad = [name for name, value in values.items() if not np.isfinite(value)]
-            if bad:
-                raise FewLabelsError(
-                    f"loss {bad[0]} is {values[bad[0]]} at step {self.at.step}; lower "
-                    "optimizer.lr, set train.clip, or use precision bf16 instead of fp16"
-                )
-            row = {"kind": "train", "phase": phase.name, "epoch": self.at.epoch, "lr": rate}
-            row |= {"loss": whole, **values}
-            self.logged = values
-            self.metrics.write([row], round=self.at.round, step=self.at.step)
-        self.at.step += 1
-        self.at.steps[phase.name] = self.at.steps.get(phase.name, 0) + 1
+    def _finish_step(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """After an optimiser step: averages, log, counters, learning rate."""
+        at, name = self.progress, phase.name
+        clock = at.clock(name)
+        for target, average in phase.averages.items():
+            if average.starts == "now" or target in at.begun:
+                source, kept = self.modules.plain(average.of), self.modules.plain(target)
+                update_average(kept, source, average.decay(clock), clock, average.buffers)
+        if at.step % self.schedule.log_every == 0:
+            self._log_losses(phase, losses, total)
+        at.step += 1
+        at.steps[name] = at.steps.get(name, 0) + 1
         seen = sum(s.batch for s in phase.streams.values() if s.of != "labelled")
-        seen *= self.plan.accumulate
-        self.at.images[phase.name] = self.at.images.get(phase.name, 0) + seen
-        if scheduler is not None:
-            steps, epochs = self.batches.length(phase, self.state.found)
-            share = (self.at.epoch + self.at.batch / (steps * self.plan.accumulate)) / epochs
-            before, _ = self.plan.stretch(self.at.round)
-            moved = before + share * self.plan.epochs(self.at.round)
-            scheduler.step_update(round(moved * TICKS))
-        self.stepped(self.at.step)
+        at.images[name] = at.images.get(name, 0) + seen * self.schedule.accumulate
+        if self.schedulers[name] is not None:
+            steps, epochs = self.batches.length(phase, self.state.label_state)
+            share = (at.epoch + at.batch / (steps * self.schedule.accumulate)) / epochs
+            before, _ = self.schedule.epochs_between_restarts(at.round)
+            moved = before + share * self.schedule.epochs(at.round)
+            self.schedulers[name].step_update(round(moved * TICKS))
 
-    def _weight(self, name: str) -> Ramp:
-        return self.weights.get(name, Ramp(end=1.0))
+    def _log_losses(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """A row with the mean of each loss over all processes.
 
-    def _derive(self, purpose: str, epoch: int, *more: int) -> int:
-        return derive(self.seed, purpose, self.at.round, self.at.phase, epoch, *more)
+        Raises:
+            FewLabelsError: a loss that is not finite.
+        """
+        rate = self.optimizers[phase.name].param_groups[0]["lr"]
+        stacked = torch.stack([total.detach(), *(loss.detach() for loss in losses.values())])
+        whole, *each = self.accelerator.reduce(stacked, "mean").tolist()
+        values = dict(zip(losses, each, strict=True))
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            raise FewLabelsError(
+                f"loss {bad[0]} is {values[bad[0]]} at step {self.progress.step}; lower "
+                "optimizer.lr, set train.clip, or use precision bf16 instead of fp16"
+            )
+        row = {"kind": "train", "phase": phase.name, "epoch": self.progress.epoch, "lr": rate}
+        row |= {"loss": whole, **values}
+        self.logged = values
+        self.metrics.write([row], round=self.progress.round, step=self.progress.step)
+
+    def _derive_seed(self, purpose: str, epoch: int, *more: int) -> int:
+        at = self.progress
+        return derive(self.seed, purpose, at.round, at.phase, epoch, *more)
 
     def _set_training(self, phase: Phase) -> None:
-        for name, module in self.running.modules.items():
+        for name, module in self.modules.modules.items():
             own = name in phase.averages and phase.averages[name].buffers == "own"
             if name in phase.trains or own:
-                set_training(module, self.plan.freeze_batchnorm != "none")
+                set_training(module, self.schedule.freeze_batchnorm != "none")
             else:
                 module.eval()
-
-    def named(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that a phase trains, by their paths."""
-        return [
-            (f"{name}.{path}", parameter)
-            for name in phase.trains
-            for path, parameter in self.running.plain(name).named_parameters()
-            if parameter.requires_grad
-        ]
-
-    def start(self, phase: Phase) -> None:
-        """Wrap what a phase trains and make its optimiser, at its first use."""
-        if phase.name in self.optimizers:
-            return
-        self.batches.check(phase)
-        optimizer = self.make_optimizer(self.named(phase))
-        for name in phase.trains:
-            self.running.wrap(name)
-        epochs = self.plan.stretch(self.at.round)[1]
-        self.schedulers[phase.name] = self.make_scheduler(optimizer, epochs=epochs)
-        self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
 
 
 def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> None:
     """Refuse names of modules that a strategy does not have.
 
     Raises:
-        ComponentError: so, or phases that are none.
+        ComponentError: a strategy without phases, or with a name that is no module of it.
     """
     phases = strategy.phases(round)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
@@ -249,7 +249,7 @@ def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> 
             )
 
 
-def _scalars(losses: Any) -> dict[str, Tensor]:
+def _check_losses(losses: Any) -> dict[str, Tensor]:
     """What a strategy gave, if it is loss terms by name."""
     if isinstance(losses, Mapping) and all(
         isinstance(value, Tensor) and value.ndim == 0 for value in losses.values()

@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundSchedule:
     """When discovery happens, how much it may label, and how steps are carried out.
 
     ``first`` rounds on the given labels alone come before the first generation.
@@ -57,16 +57,25 @@ class Plan:
         """Whether a discovery opens a round."""
         return index >= self.first and self.generation(index)[1] % self.discover_every == 0
 
-    def forgets(self, index: int) -> bool:
+    def evaluates(self, index: int) -> bool:
+        """Whether a round ends with an evaluation."""
+        every, last = self.evaluate_every, index + 1 == self.total
+        return last or bool(self.stop) or bool(every and (index + 1) % every == 0)
+
+    def drops_discovered_labels(self, index: int) -> bool:
         """Whether a round goes back to the given labels: the first of each later generation."""
         generation, number = self.generation(index)
         return generation > 0 and number == 0
 
     def restarts(self, index: int) -> bool:
         """Whether a round begins with the initial weights."""
-        return {"never": False, "generation": self.forgets(index), "round": index > 0}[self.restart]
+        return {
+            "never": False,
+            "generation": self.drops_discovered_labels(index),
+            "round": index > 0,
+        }[self.restart]
 
-    def stretch(self, index: int) -> tuple[int, int]:
+    def epochs_between_restarts(self, index: int) -> tuple[int, int]:
         """The epochs between two restarts around a round: before it, and all."""
         begins = [i for i in range(self.total) if i == 0 or self.restarts(i)]
         begin = max(i for i in begins if i <= index)

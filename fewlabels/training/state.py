@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fewlabels.contracts import Found, Pairs
+from fewlabels.contracts import LabelState, Pairs
 from fewlabels.errors import FewLabelsError
 
 Arrays = dict[str, np.ndarray]
@@ -42,25 +42,36 @@ class State:
     ``history`` holds, by model, the features (N, D) at the discoveries before, newest first.
     """
 
-    found: Found
-    at: Progress = field(default_factory=Progress)
+    label_state: LabelState
+    progress: Progress = field(default_factory=Progress)
     history: dict[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_given(cls, labels: np.ndarray) -> State:
+        """The state in which a run begins: the labels (N,) that people gave, -1 for none."""
+        return cls(LabelState(labels, labels, labels >= 0, None, None, changed=False))
 
     @property
     def labels(self) -> np.ndarray:
         """(N,) present labels, -1 = unlabelled."""
-        return self.found.labels
+        return self.label_state.labels
+
+    def drop_discovered_labels(self) -> None:
+        """Go back to the labels that people gave, now and at the discovery before."""
+        known = self.label_state
+        labels = np.where(known.given, known.labels, -1)
+        self.label_state = known._replace(labels=labels, previous=labels, changed=True)
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """Arrays, and what JSON holds."""
-        arrays = {"labels": self.found.labels, "earlier": self.found.earlier}
-        if self.found.centres is not None:
-            arrays["centres"] = self.found.centres
-        if self.found.pairs is not None:
-            arrays |= {f"pairs.{k}": v for k, v in flattened(self.found.pairs).items()}
+        arrays = {"labels": self.label_state.labels, "earlier": self.label_state.previous}
+        if self.label_state.centres is not None:
+            arrays["centres"] = self.label_state.centres
+        if self.label_state.pairs is not None:
+            arrays |= {f"pairs.{k}": v for k, v in flatten_pairs(self.label_state.pairs).items()}
         for model, past in self.history.items():
             arrays |= {f"history.{i}.{model}": features for i, features in enumerate(past)}
-        return arrays, {"at": asdict(self.at), "fresh": self.found.fresh}
+        return arrays, {"at": asdict(self.progress), "fresh": self.label_state.changed}
 
     def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
         """Stand where :meth:`save` stood; labels given by people are this state's.
@@ -69,17 +80,17 @@ class State:
             FewLabelsError: the values are of another version.
         """
         try:
-            self.at, earlier = Progress(**values["at"]), arrays["earlier"]
+            self.progress, previous = Progress(**values["at"]), arrays["earlier"]
         except (TypeError, KeyError) as error:
             raise FewLabelsError(
                 "the checkpoint is of another version of fewlabels; start a new run"
             ) from error
-        self.found = Found(
+        self.label_state = LabelState(
             arrays["labels"],
-            earlier,
-            self.found.given,
+            previous,
+            self.label_state.given,
             arrays.get("centres"),
-            gathered({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")}),
+            gather_pairs({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")}),
             values["fresh"],
         )
         self.history = {}
@@ -88,7 +99,7 @@ class State:
             self.history[model] = (*self.history.get(model, ()), arrays[key])
 
 
-def flattened(pairs: Pairs) -> Arrays:
+def flatten_pairs(pairs: Pairs) -> Arrays:
     """Pairs as arrays: the points of all behind one another, and how many each has."""
     arrays = {f.name: getattr(pairs, f.name) for f in fields(pairs) if f.name != "points"}
     arrays["counts"] = np.array([len(points) for points in pairs.points], np.int64)
@@ -96,8 +107,8 @@ def flattened(pairs: Pairs) -> Arrays:
     return arrays
 
 
-def gathered(arrays: Arrays) -> Pairs | None:
-    """The pairs of :func:`flattened`; None where there are no arrays."""
+def gather_pairs(arrays: Arrays) -> Pairs | None:
+    """The pairs of :func:`flatten_pairs`; None where there are no arrays."""
     if not arrays:
         return None
     ends = arrays["counts"].cumsum()[:-1]

@@ -23,7 +23,7 @@ from fewlabels.components.sources.parquet import Parquet
 from fewlabels.contracts import Pool
 from fewlabels.data.pixels import Pixels, Selected
 from fewlabels.evaluation.discovery_quality import of_pairs
-from fewlabels.evaluation.extract import extract
+from fewlabels.evaluation.extract import extract_fields
 
 
 def features(records, rows: np.ndarray, size: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def features(records, rows: np.ndarray, size: int) -> np.ndarray:
     weights = "weights/tf_efficientnet_lite0.safetensors"
     model = Embedder("tf_efficientnet_lite0", weights=weights, embedding_size=None, image_size=size)
     pixels = Pixels(records.images, rows, model.canvas).keep(4e9)
-    (found,) = extract(Accelerator(cpu=True), model, pixels, size)
+    (found,) = extract_fields(Accelerator(cpu=True), model, pixels, size)
     return found
 
 

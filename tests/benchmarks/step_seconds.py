@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import fewlabels
 from fewlabels.models.classifier import Classifier
-from fewlabels.training.phase import Training
+from fewlabels.training.phase import PhaseTrainer
 
 STEPS = 6
 RECIPE = {
@@ -34,17 +34,17 @@ RECIPE = {
 def package(name: str) -> float:
     """Seconds a step of the package's loop."""
     stamps = []
-    stepped = Training._stepped
+    stepped = PhaseTrainer._stepped
 
     def stamp(self, *given):
         stepped(self, *given)
         stamps.append(time.process_time())
 
-    Training._stepped = stamp
+    PhaseTrainer._stepped = stamp
     recipe = RECIPE | {"strategy": {"name": name, "labelled": 64, "batch": 64}}
     with tempfile.TemporaryDirectory() as folder:
         fewlabels.train(recipe, out=folder)
-    Training._stepped = stepped
+    PhaseTrainer._stepped = stepped
     return (stamps[-1] - stamps[0]) / (STEPS - 1)
 
 

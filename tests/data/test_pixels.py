@@ -8,7 +8,7 @@ from torch import nn
 from fewlabels.contracts import Output
 from fewlabels.data.pixels import Pixels, centre
 from fewlabels.errors import DataError
-from fewlabels.evaluation.extract import extract
+from fewlabels.evaluation.extract import extract_fields
 
 
 def to_tensor(image):
@@ -93,7 +93,7 @@ class Mean(nn.Module):
 def test_extraction_keeps_order_mode_and_statistics(images, budget):
     pixels = Pixels(images, ROWS, to_tensor).keep(budget, quiet=True)
     model = Mean().train()
-    features, embedding = extract(
+    features, embedding = extract_fields(
         Accelerator(cpu=True), model, pixels, 4, ("features", "embedding"), batch=2
     )
     expected = centre(pixels.take(np.arange(5)), 4).float().div(255).mean((2, 3))

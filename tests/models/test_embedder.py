@@ -429,7 +429,8 @@ def test_pickled_weights_are_never_read(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["missing", "runs/x/model", Path("somebody/embedder")])
-def test_a_name_that_is_no_folder_is_a_sentence(name):
+def test_a_name_that_is_no_folder_is_a_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="no such folder"):
         Embedder.from_pretrained(name)
 

@@ -1,6 +1,5 @@
 """The recipes of chapters 4 and 5 on folders in the layouts of CUB and In-Shop."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import moved, texture
+from run_folders import read_rows
 
 import fewlabels
 from fewlabels import Embedder
@@ -72,8 +72,7 @@ def test_the_chapters_recipe_trains_three_steps_under_accelerate_launch(cub):
         cwd=cub,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = (cub / "tac_ccl_cub" / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_rows(cub / "tac_ccl_cub")
     steps = [row for row in rows if row["kind"] == "train"]
     assert [row["step"] for row in steps] == [0, 1, 2]
     names = ("multi_similarity", "contrastive_clustering", "attention_consistency")
@@ -111,7 +110,7 @@ def small(name, out, *overrides):
     """A recipe for three steps of 64 pixels; the rows of its metrics, and its last optimiser state."""
     recipe = fewlabels.load_recipe(RECIPES / f"{name}.yaml", [*TINY, *overrides])
     folder = fewlabels.train(recipe, out=out).folder
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(folder)
     (last,) = (folder / "checkpoints").iterdir()
     state = torch.load(last / "optimizers.pt", weights_only=True)["embed"]["state"].values()
     return rows, state

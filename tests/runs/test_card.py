@@ -1,6 +1,5 @@
 """What a model card says, against the run's own files; and what it can never carry."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from run_folders import read_rows
 
 from fewlabels.errors import HubError
 from fewlabels.hub.card_text import escape, fenced
@@ -26,8 +26,7 @@ def card(folders, **more):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def test_scores_are_means_and_spreads_over_the_seeds(embedders):

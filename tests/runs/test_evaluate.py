@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import texture
+from run_folders import read_rows
 from small import DIGITS
 
 import fewlabels
@@ -31,7 +32,7 @@ def score(capsys, *words, out=None):
 
 
 def rows(run):
-    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    lines = read_rows(run.folder)
     return [row for row in lines if row["kind"] in ("evaluation", "end")]
 
 

@@ -1,7 +1,6 @@
 """Whole semi-supervised runs on real handwritten digits."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from run_folders import load_newest_modules, newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
@@ -39,13 +39,11 @@ def train(tmp_path, *overrides, **changes):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def weights(folder):
-    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
-    return load_file(last / "modules.safetensors")
+    return load_newest_modules(folder)
 
 
 @pytest.mark.parametrize("base", ["mean_teacher", "mixmatch"])
@@ -146,9 +144,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, restart):
     for stop in (9, 18, 21):
         stopped = tmp_path / f"stopped-{stop}"
         shutil.copytree(whole, stopped)
-        for place in (stopped / "checkpoints").iterdir():
-            if int(place.name[5:]) > stop:
-                shutil.rmtree(place)
+        remove_checkpoints_after(stopped, stop)
         again = fewlabels.train(resume=stopped).folder
         one, two = weights(whole), weights(again)
         assert all((one[k] == two[k]).all() for k in one)
@@ -171,7 +167,7 @@ def test_weights_and_schedule_begin_again_where_the_recipe_says(tmp_path):
 
 
 def arrays(folder):
-    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
+    last = newest_checkpoint(folder)
     return np.load(last / "arrays.npz")
 
 
@@ -314,13 +310,13 @@ def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
     script.write_text(
         "import torch\n"
         "from accelerate import Accelerator\n"
-        "from fewlabels.training.modules import Running\n"
+        "from fewlabels.training.modules import TrainingModules\n"
         "from fewlabels.training.processes import leave\n"
         "def check():\n"
         "    accelerator = Accelerator(cpu=True)\n"
         "    names = ('student', 'teacher')\n"
         "    modules = {n: torch.nn.Sequential(torch.nn.BatchNorm1d(2)) for n in names}\n"
-        "    running = Running(modules, accelerator)\n"
+        "    running = TrainingModules(modules, accelerator)\n"
         "    running.wrap('student')\n"
         "    for module in modules.values():\n"
         "        module(torch.full((4, 2), float(accelerator.process_index)))\n"

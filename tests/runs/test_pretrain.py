@@ -1,6 +1,5 @@
 """Rotation before a run: what it learns, where the run then starts, and that it resumes."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from run_folders import read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
 from fewlabels.components.strategies.mean_teacher import MeanTeacher
-from fewlabels.components.strategies.rotation import turned
+from fewlabels.components.strategies.rotation import Rotation, turned
 from fewlabels.errors import FewLabelsError, RecipeError
 from fewlabels.models.composition import Composition
 from fewlabels.recipe.recipe import recipe_from
@@ -36,8 +36,7 @@ def train(folder, *overrides, **changes):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def weights(folder, step=None):
@@ -122,9 +121,7 @@ def test_stopped_in_pretraining_it_goes_on_bit_for_bit(tmp_path):
         shutil.rmtree(stopped / "checkpoints")
         shutil.rmtree(stopped / "model")
         (stopped / "pretrain" / "backbone.safetensors").unlink()
-        for place in (stopped / "pretrain" / "checkpoints").iterdir():
-            if int(place.name[5:]) > stop:
-                shutil.rmtree(place)
+        remove_checkpoints_after(stopped / "pretrain", stop)
         again = fewlabels.train(resume=stopped).folder
         one, two = weights(whole), weights(again)
         assert all((one[k] == two[k]).all() for k in one)
@@ -243,3 +240,19 @@ def test_a_batch_that_processes_cannot_share_is_told_before_images_are_decoded(t
     )  # fmt: skip
     assert done.returncode != 0
     assert "pretrain: strategy: stream 'images' has 15 images a step, which 2 proc" in done.stderr
+
+
+class LooksAtImages(Rotation):
+    """A pretext strategy that extracts before a phase, as any strategy may."""
+
+    seen: list = []
+
+    def begin(self, phase, models, found, extract):
+        self.seen.append(extract("student", "features", np.arange(3)).shape)
+
+
+def test_a_pretext_strategy_may_look_at_the_images(tmp_path, built_in, monkeypatch):
+    monkeypatch.setattr(strategies, "_registered", dict(strategies._registered))
+    strategies.register("looks_at_images")(LooksAtImages)
+    train(tmp_path, pretrain={"name": "looks_at_images", "epochs": 1, "batch": 20})
+    assert LooksAtImages.seen == [(3, 32)]

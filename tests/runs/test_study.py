@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from run_folders import read_rows
 from scipy import stats
 
 from fewlabels.cli.main import main
@@ -67,10 +68,7 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
         "0",
     ]
     assert (two["steps"], two["unlabelled images"]) == ("5", "150")
-    ends = [
-        json.loads((runs / f"teacher-seed-{s}" / "metrics.jsonl").read_text().splitlines()[-1])
-        for s in range(3)
-    ]
+    ends = [read_rows(runs / f"teacher-seed-{s}")[-1] for s in range(3)]
     assert [float(two[f"seed {s}"]) for s in range(3)] == pytest.approx(
         [100 * e["score"] for e in ends]
     )
@@ -146,8 +144,7 @@ def test_choices_are_made_on_validation_images(recipes, tmp_path):
     (row,) = study(
         recipes[:1], [0], ["data.validation=100"], tmp_path / "b", told.append, validation=True
     )
-    lines = (tmp_path / "b/alone-seed-0/metrics.jsonl").read_text().splitlines()
-    (found,) = (e for e in map(json.loads, lines) if e["kind"] == "evaluation")
+    (found,) = read_rows(tmp_path / "b/alone-seed-0", "evaluation")
     assert row.scores[0] == pytest.approx(100 * found["validation_error"])
     assert not any("test" in text for text in told)
 

@@ -10,7 +10,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
 from fewlabels.recipe.recipe import load_recipe
 from fewlabels.registry import backbones
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.round_schedule import RoundSchedule
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = ("digits", "cifar10", "grocery")
@@ -24,7 +24,7 @@ STUDIES = sorted(
 
 def steps(recipe, images=0):
     first = recipe.rounds.discover_every if recipe.discovery else 0
-    plan = Plan(**recipe.rounds.model_dump(), first=first)
+    plan = RoundSchedule(**recipe.rounds.model_dump(), first=first)
     epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
     return sum(plan.epochs(i) for i in range(plan.total)) * epoch
 

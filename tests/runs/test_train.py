@@ -1,6 +1,5 @@
 """Whole runs, as a person starts them: real data, real processes, real files."""
 
-import json
 import math
 import os
 import random
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folders import newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
@@ -40,8 +40,7 @@ def launch(*command, **environment):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def test_quickstart_retrieves_better_than_pixels_and_than_before(tmp_path):
@@ -163,9 +162,7 @@ def test_a_schedule_goes_on_exactly_when_epochs_grow(tmp_path, monkeypatch):
     np.testing.assert_allclose([row["lr"] for row in trained], expected, rtol=1e-3, atol=1e-7)
     stopped = tmp_path / "stopped"
     shutil.copytree(whole, stopped)
-    for place in (stopped / "checkpoints").glob("step-*"):
-        if int(place.name[5:]) > 10:
-            shutil.rmtree(place)
+    remove_checkpoints_after(stopped, 10)
     again = fewlabels.train(resume=stopped).folder
     one, two = (folder / "model/model.safetensors" for folder in (whole, again))
     assert one.read_bytes() == two.read_bytes()
@@ -195,7 +192,7 @@ def test_two_runs_in_one_process_of_many(tmp_path):
 
 def test_an_average_of_the_weights_is_what_is_saved(tmp_path):
     result = fewlabels.train(QUICK[0], [*SMALL, "strategy.average=0.9"], out=tmp_path)
-    last = sorted((result.folder / "checkpoints").iterdir())[-1]
+    last = newest_checkpoint(result.folder)
     kept, saved = (
         load_file(last / "modules.safetensors"),
         load_file(result.folder / "model/model.safetensors"),

@@ -4,7 +4,7 @@ from torch import nn
 
 from fewlabels.models.modes import freeze_norms, set_training
 from fewlabels.training.averages import update_average
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 
 def net():
@@ -14,7 +14,7 @@ def net():
 
 def test_running_statistics_do_not_move_while_still_and_move_again_after():
     model = net().train()
-    running = Running({"student": model}, Accelerator(cpu=True))
+    running = TrainingModules({"student": model}, Accelerator(cpu=True))
     before = {k: v.clone() for k, v in model[1].state_dict().items()}
     with running.still("student"):
         model(torch.randn(5, 3, 6, 6))

@@ -1,25 +1,22 @@
 """Matched pairs on their way from the discovery to a training step, and a stopped run's."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from pictures import moved, texture
-from safetensors.numpy import load_file
+from run_folders import load_newest_modules, read_rows, remove_checkpoints_after
 
 import fewlabels
 from fewlabels.components.views.flip import Flip
 from fewlabels.components.views.homography import Homography
-from fewlabels.contracts import Found, Pairs, Phase, Stream
+from fewlabels.contracts import LabelState, Pairs, Phase, Stream
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.ops import geometry
 from fewlabels.recipe.recipe import recipe_from
 from fewlabels.training.batches import POINTS, Batches
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.state import State, flattened, gathered
 
 
@@ -48,9 +45,9 @@ def some_pairs():
 def test_pairs_survive_being_saved():
     pairs = some_pairs()
     labels = np.arange(5)
-    state = State(Found(labels, labels, labels < 0, None, pairs, False))
+    state = State(LabelState(labels, labels, labels < 0, None, pairs, False))
     arrays, values = state.save()
-    other = State(Found(labels, labels, labels < 0, None, None, False))
+    other = State(LabelState(labels, labels, labels < 0, None, None, False))
     other.load(arrays, values)
     assert flattened(other.found.pairs).keys() == flattened(pairs).keys()
     for key, value in flattened(pairs).items():
@@ -70,11 +67,11 @@ def batches(views, pairs, labels=(7, 8, 9, 7, 8)):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     pixels = Pixels(images, np.arange(5), prepare).keep(1e9)
-    found = Found(np.array(labels), np.array(labels), np.zeros(5, bool), None, pairs, True)
+    found = LabelState(np.array(labels), np.array(labels), np.zeros(5, bool), None, pairs, True)
     stream = Stream("pairs", 3, (Pipeline(views, 32),))
     images_stream = Stream("labelled", 2, (Pipeline([], 32),))
     phase = Phase("embed", (), {"images": images_stream, "pairs": stream}, steps=1)
-    source = Batches(Accelerator(cpu=True), pixels, Plan(channels_last=False), 0)
+    source = Batches(Accelerator(cpu=True), pixels, RoundSchedule(channels_last=False), 0)
     source.check(phase)
     seed = lambda purpose, *at: abs(hash((purpose, at))) % 2**31  # noqa: E731
     ((_, batch),) = source(phase, found, seed, 0, 0)
@@ -167,13 +164,11 @@ def recipe(shelf, cache, **changes):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def weights(folder):
-    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
-    return load_file(last / "modules.safetensors")
+    return load_newest_modules(folder)
 
 
 def test_a_run_with_pairs_stopped_within_a_round_goes_on_bit_for_bit(shelf, tmp_path):
@@ -184,9 +179,7 @@ def test_a_run_with_pairs_stopped_within_a_round_goes_on_bit_for_bit(shelf, tmp_
     assert all(row["pairs_right"] > 0.95 for row in told)
     assert all(row["cluster_pairs_right"] < 0.9 for row in told)
     cut = fewlabels.train(own, ["train.checkpoint_every=4"], out=tmp_path / "cut").folder
-    for place in (cut / "checkpoints").iterdir():
-        if int(place.name[5:]) > 8:
-            shutil.rmtree(place)
+    remove_checkpoints_after(cut, 8)
     again = fewlabels.train(resume=cut).folder
     without = fewlabels.train(own, ["strategy.pairs=0"], out=tmp_path / "without").folder
     differs = False

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from fewlabels.training.round_schedule import Plan
+from fewlabels.training.round_schedule import RoundSchedule
 
 
 def test_generations_follow_a_round_on_the_given_labels():
-    plan = Plan(generations=3, rounds=2, first=1, epochs_per_round=4, first_epochs=10)
+    plan = RoundSchedule(generations=3, rounds=2, first=1, epochs_per_round=4, first_epochs=10)
     assert plan.total == 7
     assert [plan.generation(i) for i in range(7)] == [
         (0, -1),
@@ -30,7 +30,7 @@ def test_generations_follow_a_round_on_the_given_labels():
     ],
 )
 def test_weights_begin_again_and_schedules_with_them(restart, begins, stretches):
-    plan = Plan(
+    plan = RoundSchedule(
         generations=3, rounds=2, first=1, epochs_per_round=4, first_epochs=10, restart=restart
     )
     assert [i for i in range(7) if plan.restarts(i)] == begins
@@ -38,7 +38,7 @@ def test_weights_begin_again_and_schedules_with_them(restart, begins, stretches)
 
 
 def test_labels_double_from_250_to_4000():
-    plan = Plan(growth="double")
+    plan = RoundSchedule(growth="double")
     labels = np.full(50_000, -1)
     labels[:250] = 0
     given, sizes = labels >= 0, []
@@ -51,7 +51,7 @@ def test_labels_double_from_250_to_4000():
 
 
 def test_every_generation_begins_with_a_discovery():
-    plan = Plan(generations=2, rounds=3, first=1, discover_every=2)
+    plan = RoundSchedule(generations=2, rounds=3, first=1, discover_every=2)
     assert [plan.discovers(i) for i in range(plan.total)] == [
         False, True, False, True, True, False, True,
     ]  # fmt: skip
@@ -59,4 +59,4 @@ def test_every_generation_begins_with_a_discovery():
 
 
 def test_where_nobody_has_labelled_anything_all_may_be_labelled():
-    assert Plan(growth="double").budget(np.full(9, -1), np.zeros(9, bool)) == 9
+    assert RoundSchedule(growth="double").budget(np.full(9, -1), np.zeros(9, bool)) == 9

@@ -27,7 +27,7 @@ from fewlabels.contracts import (
     Build,
     Clock,
     Extract,
-    Found,
+    LabelState,
     Models,
     Phase,
     Round,
@@ -125,7 +125,7 @@ class LMCS(MixMatch):
             Phase("composition", ("master",), one, average, epochs=epochs),
         ]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """A composition begins with new snapshots, and with clusters of the master's features."""
         master: Any = models.plain("master")
         if phase.name == "composition":
@@ -134,7 +134,7 @@ class LMCS(MixMatch):
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
-    def _clusters(self, count: int, found: Found, extract: Extract) -> np.ndarray:
+    def _clusters(self, count: int, found: LabelState, extract: Extract) -> np.ndarray:
         """Centres (count, F) of the master's features of unlabelled images."""
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))

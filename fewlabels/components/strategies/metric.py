@@ -19,12 +19,13 @@ from fewlabels.contracts import (
     Build,
     Clock,
     Extract,
-    Found,
+    LabelState,
     Memory,
     Models,
     Phase,
     Round,
     Stream,
+    recentre_loss,
 )
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
@@ -141,15 +142,15 @@ class Metric:
         stream = Stream("labelled", self.batch, (self.view,) * self.views, self.per_class)
         return [Phase("embed", self.trains, {"images": stream}, self.averages, epochs=round.epochs)]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Take over the new clusters: centres, and the labels of what the memory holds."""
         if found.centres is not None:
             device = next(models.plain("student").parameters()).device
             self.centres = torch.from_numpy(found.centres).to(device)
             losses: list[Any] = [models.plain(f"loss.{name}") for name in self.loss_inputs]
             for loss in losses:
-                if found.fresh and hasattr(loss, "recentre"):
-                    loss.recentre(self.centres)
+                if found.changed:
+                    recentre_loss(loss, self.centres)
         if self.memory is not None:
             memory: Any = models.plain("memory")
             memory.relabel(torch.from_numpy(found.labels))

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.semi_supervised import images_of
-from fewlabels.contracts import Batch, Build, Clock, Extract, Found, Models, Phase, Round, Stream
+from fewlabels.contracts import (
+    Batch,
+    Build,
+    Clock,
+    Extract,
+    LabelState,
+    Models,
+    Phase,
+    Round,
+    Stream,
+)
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
@@ -56,7 +66,7 @@ class Rotation:
         stream = Stream("all", self.batch, (self.view,))
         return [Phase("rotation", ("student", "head"), {"images": stream}, epochs=round.epochs)]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Nothing is kept."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from fewlabels.contracts import (
     Build,
     Clock,
     Extract,
-    Found,
+    LabelState,
     Models,
     Output,
     Part,
@@ -83,7 +83,7 @@ class SemiSupervised:
         }
         return [Phase("train", ("student",), streams, self.averages, epochs=round.epochs)]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Nothing is kept between rounds."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -21,7 +21,17 @@ from fewlabels.components.strategies.semi_supervised import (
     predict,
     required,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Extract, Found, Models, Phase, Round
+from fewlabels.contracts import (
+    Average,
+    Batch,
+    Build,
+    Clock,
+    Extract,
+    LabelState,
+    Models,
+    Phase,
+    Round,
+)
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
@@ -92,7 +102,7 @@ class Snowball:
         averages = {**self.base.averages, "master": self.master}
         return [replace(phase, averages=averages) for phase in self.base.phases(round)]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Nothing: the loop makes the master at the first discovery."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from fewlabels.contracts import (
     Build,
     Clock,
     Extract,
-    Found,
+    LabelState,
     Models,
     Partners,
     Phase,
@@ -143,7 +143,7 @@ class TACCCL(Metric):
             phase = replace(phase, streams={**phase.streams, "pairs": matched})
         return [phase]
 
-    def begin(self, phase: Phase, models: Models, found: Found, extract: Extract) -> None:
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Take over the new clusters; say so if attention has collapsed."""
         super().begin(phase, models, found, extract)
         if self.spread is not None and self.spread < FLAT:

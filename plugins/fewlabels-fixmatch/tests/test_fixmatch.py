@@ -17,7 +17,7 @@ from fewlabels.cli.main import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.recipe.recipe import load_recipe
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
 
@@ -44,7 +44,7 @@ def setting(**options):
     """A strategy with its modules, and one batch of 2 labelled and 6 unlabelled images."""
     torch.manual_seed(0)
     strategy = strategies.get("fixmatch")(labelled=2, mu=3, **options)
-    models = Running(strategy.modules(building()), Accelerator(cpu=True))
+    models = TrainingModules(strategy.modules(building()), Accelerator(cpu=True))
 
     def part(count, views):
         matrix = torch.eye(3).expand(count, 3, 3)

@@ -1,7 +1,6 @@
 """LMCS: the master's losses, whose guesses are mixed, and who sees which labels when."""
 
 import copy
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -10,16 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from run_folders import newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
 from fewlabels.components.strategies.lmcs import LMCS, discrimination
 from fewlabels.components.strategies.mixmatch import sharpen
-from fewlabels.contracts import Clock, Found, Part, Round, View
+from fewlabels.contracts import Clock, LabelState, Part, Round, View
 from fewlabels.errors import FewLabelsError
 from fewlabels.models.classifier import Classifier
 from fewlabels.recipe.recipe import recipe_from
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 BASE = {
     "data": {"source": "digits", "split": "official", "labels": 20},
@@ -39,12 +39,11 @@ def train(folder, *overrides, **changes):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def weights(folder, start=""):
-    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
+    last = newest_checkpoint(folder)
     tensors = load_file(last / "modules.safetensors")
     return {k: v for k, v in tensors.items() if k.startswith(start)}
 
@@ -56,7 +55,7 @@ def setting(**options):
     options = {"width": 0.25}
     student = Classifier("convnet3", classes=["a", "b", "c"], backbone_options=options)
     build = SimpleNamespace(view=None, size=9, classes=3, classifier=lambda: student)
-    models = Running(strategy.modules(build), Accelerator(cpu=True))
+    models = TrainingModules(strategy.modules(build), Accelerator(cpu=True))
     with torch.no_grad():
         for p in models.plain("teacher").parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -73,7 +72,7 @@ def setting(**options):
 
 def begin(strategy, models, phase):
     labels = np.array([0, 1, 2, *[-1] * 6])
-    found = Found(labels, labels, labels >= 0, None, None, fresh=False)
+    found = LabelState(labels, labels, labels >= 0, None, None, changed=False)
     width = models.plain("student").feature_size
     features = 5 * np.eye(3, width)[np.arange(9) % 3] + np.random.default_rng(0).random((9, width))
     strategy.begin(
@@ -269,9 +268,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     for stop in (6, 8, 10, 14, 21):  # in a composition, between rounds, in the student's phase
         stopped = tmp_path / f"stopped-{stop}"
         shutil.copytree(whole, stopped)
-        for place in (stopped / "checkpoints").iterdir():
-            if int(place.name[5:]) > stop:
-                shutil.rmtree(place)
+        remove_checkpoints_after(stopped, stop)
         again = fewlabels.train(resume=stopped).folder
         one, two = weights(whole), weights(again)
         assert all((one[k] == two[k]).all() for k in one)

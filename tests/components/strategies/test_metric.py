@@ -1,12 +1,12 @@
 """Metric: whose embeddings the memory holds, and proxies at new clusters."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from run_folders import read_rows
 from small import DIGITS
 
 import fewlabels
@@ -14,12 +14,12 @@ from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.losses.pml import pml_loss
 from fewlabels.components.strategies.metric import Metric
 from fewlabels.components.views.flip import Flip
-from fewlabels.contracts import Clock, Found, Part, Round
+from fewlabels.contracts import Clock, LabelState, Part, Round
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import DataError
 from fewlabels.models.embedder import Embedder
 from fewlabels.recipe.recipe import recipe_from
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 RECIPE = {
     **DIGITS,
@@ -47,7 +47,7 @@ def setting(loss, **options):
         losses=lambda: {"loss": loss},
     )
     strategy = Metric(batch=6, per_class=2, **options)
-    models = Running(strategy.modules(build), Accelerator(cpu=True))
+    models = TrainingModules(strategy.modules(build), Accelerator(cpu=True))
     (phase,) = strategy.phases(Round(0, 0, 1, 0))
     rng = torch.Generator().manual_seed(1)
     images = (255 * torch.rand(6, 3, 32, 32)).byte()
@@ -57,8 +57,7 @@ def setting(loss, **options):
 
 
 def train_rows(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == "train"]
+    return read_rows(folder, "train")
 
 
 def test_a_momentum_copy_fills_the_memory_and_only_the_student_learns():
@@ -97,9 +96,11 @@ def test_proxies_start_again_from_new_centres(name):
     loss = pml_loss(name)(8, 3)
     strategy, models, phase, _ = setting(loss)
     centres = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    found = Found(np.zeros(9, int), np.zeros(9, int), np.zeros(9, bool), centres, None, fresh=True)
+    found = LabelState(
+        np.zeros(9, int), np.zeros(9, int), np.zeros(9, bool), centres, None, changed=True
+    )
     before = next(loss.parameters()).clone()
-    strategy.begin(phase, models, found._replace(fresh=False), None)
+    strategy.begin(phase, models, found._replace(changed=False), None)
     assert torch.equal(next(loss.parameters()), before)
     strategy.begin(phase, models, found, None)
     after = next(loss.parameters()).detach()

@@ -13,7 +13,7 @@ from fewlabels.components.strategies.mixmatch import interleave, mix, sharpen
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.registry import strategies
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 CLASSES, NAMES = (
     3,
@@ -51,7 +51,7 @@ def setting(name, heads=1, labelled=4, batch=6, **options):
     """A strategy with its modules in train mode, and one batch."""
     torch.manual_seed(0)
     strategy = strategies.get(name)(labelled=labelled, batch=batch, **options)
-    models = Running(strategy.modules(building(heads)), Accelerator(cpu=True))
+    models = TrainingModules(strategy.modules(building(heads)), Accelerator(cpu=True))
     for module in models.modules.values():
         module.train()
         if name != "temporal_ensembling" and module is not models.modules["student"]:

@@ -1,6 +1,5 @@
 """TAC-CCL: what losses are told about a pair, whole runs, and attention that collapses."""
 
-import json
 import logging
 from types import SimpleNamespace
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.numpy import load_file
+from run_folders import load_newest_modules, read_rows
 from small import DIGITS
 
 import fewlabels
@@ -18,13 +17,13 @@ from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.strategies.tac_ccl import TACCCL
 from fewlabels.components.views.flip import Flip
 from fewlabels.components.views.homography import Homography
-from fewlabels.contracts import Clock, Found, Part, Round
+from fewlabels.contracts import Clock, LabelState, Part, Round
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import ComponentError, RecipeError
 from fewlabels.models.embedder import Embedder
 from fewlabels.ops import geometry
 from fewlabels.recipe.recipe import recipe_from
-from fewlabels.training.modules import Running
+from fewlabels.training.modules import TrainingModules
 
 RECIPE = {
     **DIGITS,
@@ -68,7 +67,7 @@ def setting(losses=("attention_consistency", "feature_similarity"), **options):
         losses=lambda: {name: known[name] for name in losses},
     )
     strategy = TACCCL(batch=6, per_class=2, **options)
-    models = Running(strategy.modules(build), Accelerator(cpu=True))
+    models = TrainingModules(strategy.modules(build), Accelerator(cpu=True))
     images = (255 * torch.rand(6, 3, 32, 32)).byte()
     rng = torch.Generator().manual_seed(1)
     (phase,) = strategy.phases(Round(0, 0, 1, 0))
@@ -146,7 +145,7 @@ def test_every_parameter_gets_a_gradient_and_the_watched_term_none():
 
 def test_a_flat_map_is_reported(caplog):
     strategy, models, phase, batch = setting()
-    found = Found(np.zeros(9, int), np.zeros(9, int), np.zeros(9, bool), None, None, False)
+    found = LabelState(np.zeros(9, int), np.zeros(9, int), np.zeros(9, bool), None, None, False)
     losses = strategy.losses(phase, models, batch, Clock(0, 0, 0))
     maps = strategy.given(models, batch, Clock(0, 0, 0))["attention"].flatten(1)
     spread = np.median([float(m.std() / m.mean()) for m in maps.detach()])
@@ -166,13 +165,11 @@ def test_a_flat_map_is_reported(caplog):
 
 
 def rows(folder, kind):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+    return read_rows(folder, kind)
 
 
 def weights(folder):
-    last = max((folder / "checkpoints").iterdir(), key=lambda place: int(place.name[5:]))
-    return load_file(last / "modules.safetensors")
+    return load_newest_modules(folder)
 
 
 def test_a_run_keeps_its_block_and_writes_every_term(tmp_path):

@@ -1,0 +1,70 @@
+"""The end of a run: its model, a picture of what it finds, its last row and its table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import broadcast_object_list
+
+from fewlabels.data.pixels import centre
+from fewlabels.evaluation import neighbours_picture
+from fewlabels.evaluation.extract import Extractor
+from fewlabels.evaluation.retrieval_protocol import Examples
+from fewlabels.runs.pretrain import read_cost
+from fewlabels.training.checkpoint import load_modules
+from fewlabels.training.loop import Loop
+from fewlabels.training.run_folder import Row
+
+if TYPE_CHECKING:
+    from fewlabels.runs.parts import RunParts
+
+ORACLE = "ORACLE: discovered samples got their true labels: no result, an analysis"
+
+
+def deploy(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
+    """Save what a run deploys, and say how it ended; the scores in the order of their making."""
+    examples = parts.scoring.examples(extract)
+    scores: list[Any] = [[row for row in parts.metrics.rows() if row["kind"] == "evaluation"]]
+    if parts.accelerator.is_main_process:
+        save_model(parts, loop)
+        if examples is not None:
+            save_picture(parts, examples)
+        parts.metrics.write([make_end_row(parts, loop, scores[0])])
+    if parts.accelerator.num_processes > 1:
+        broadcast_object_list(scores)
+    oracle = f"\n{ORACLE}" if parts.recipe.rounds.oracle else ""
+    parts.say(parts.scoring.table(scores[0]) + oracle)
+    parts.say(f"run folder: {parts.folder}")
+    found: list[Row] = scores[0]
+    return found
+
+
+def save_model(parts: RunParts, loop: Loop) -> None:
+    """The deployed module, the best one where the recipe reports that."""
+    name = parts.strategy.deploys
+    model: Any = parts.modules.plain(name)
+    if loop.schedule.keep_best:
+        load_modules(parts.folder.best, {name: model})
+    model.save_pretrained(parts.folder.model)
+
+
+def save_picture(parts: RunParts, examples: Examples) -> None:
+    """Test queries and what they find."""
+    picture = neighbours_picture.draw_neighbours(
+        examples,
+        parts.data.records.truth[parts.scoring.rows],
+        lambda rows: centre(parts.searched.take(rows), parts.image_size),
+    )
+    parts.folder.pictures.mkdir(exist_ok=True)
+    picture.save(parts.folder.pictures / neighbours_picture.FILE)
+
+
+def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:
+    """The run's number, and what it cost with its pretraining."""
+    seconds = sum(row["seconds"] for row in parts.metrics.rows() if row["kind"] == "round")
+    before, steps = read_cost(parts.folder.pretrain), loop.count_steps()
+    end = {"kind": "end", "minutes": seconds / 60 + before["minutes"]}
+    end |= parts.scoring.final(scores)
+    if parts.recipe.rounds.oracle:
+        end["oracle"] = True
+    return end | steps | {"other_steps": steps["other_steps"] + before["steps"]}

@@ -1,0 +1,160 @@
+"""The parts of a run: components, images, modules, and the folder that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from fewlabels.contracts import Strategy
+from fewlabels.data.decode import canvas
+from fewlabels.data.label_split import write_labelled
+from fewlabels.data.pixels import Pixels
+from fewlabels.errors import DataError
+from fewlabels.evaluation.extract import Extractor
+from fewlabels.evaluation.scoring import Scoring
+from fewlabels.recipe.recipe import Recipe
+from fewlabels.registry.user_code import copy_modules
+from fewlabels.runs.build import Builder, build, check_made, run_modules
+from fewlabels.runs.environment import environment
+from fewlabels.runs.provenance import plugins
+from fewlabels.runs.task import TASKS, Task
+from fewlabels.runs.training_data import TrainingData, read_training_data
+from fewlabels.training.metric_log import MetricLog
+from fewlabels.training.modules import TrainingModules
+from fewlabels.training.run_folder import RunFolder, create_run_folder
+
+
+def make_parts(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    out: Path,
+    resume: Path | None,
+    say: Callable[[str], None],
+) -> RunParts:
+    """Components, images and modules of a run; its folder is made last, when all else stands.
+
+    Raises:
+        FewLabelsError: a component that cannot be made, or data that do not fit the strategy.
+    """
+    check_made(recipe, ("view", "loss"))  # before images are read, as the others are made
+    strategy = build("strategies", recipe.strategy)
+    discoveries = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
+    task, data = TASKS[strategy.task], read_training_data(recipe)
+    classes = count_classes(discoveries, data.labels)
+    task.check_labels(data.labels, recipe.strategy.name)
+    builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
+    modules = run_modules(strategy.modules(builder), accelerator, recipe.train.channels_last)
+    scoring = task.make_scoring(recipe, strategy, modules, data, builder.image_size)
+    model = builder.model
+    prepare = partial(
+        canvas,
+        resize_size=model.resize_size,
+        image_size=model.image_size,
+        interpolation=model.interpolation,
+    )
+    pixels = searched = Pixels(data.records.images, data.train, prepare)
+    if not np.array_equal(data.train, scoring.rows):
+        searched = Pixels(data.records.images, scoring.rows, prepare)
+    folder = RunFolder(resume) if resume else create_run_folder(out, recipe.name, accelerator)
+    metrics = MetricLog(folder.metrics if accelerator.is_main_process else None)
+    return RunParts(
+        recipe,
+        accelerator,
+        task,
+        strategy,
+        discoveries,
+        data,
+        classes,
+        modules,
+        scoring,
+        pixels,
+        searched,
+        folder,
+        metrics,
+        builder.image_size,
+        say,
+    )
+
+
+@dataclass
+class RunParts:
+    """What the steps of :func:`assemble` hand to each other."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    task: Task
+    strategy: Strategy
+    discoveries: Discoveries
+    data: TrainingData
+    classes: int | None  # labels that the losses must tell apart
+    modules: TrainingModules
+    scoring: Scoring
+    pixels: Pixels  # the training images
+    searched: Pixels  # those that are scored, which may be the same
+    folder: RunFolder
+    metrics: MetricLog
+    image_size: int
+    say: Callable[[str], None]
+
+
+Discoveries = list[tuple[str, Any]]  # the components of a recipe's list, by their names
+
+
+def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
+    """The labels that losses must tell apart; None where nobody knows any.
+
+    Raises:
+        DataError: a discovery that numbers its labels by itself stands beside given ones.
+    """
+    own = [(name, d.classes) for name, d in discoveries if d.classes is not None]
+    if own and labels.max() >= 0:
+        raise DataError(
+            f"discovery {own[0][0]!r} numbers its labels by itself, so they cannot stand beside "
+            "those that people gave; set data.labels: none, or take the discovery away"
+        )
+    classes: int | None = own[-1][1] if own else int(labels.max()) + 1 or None
+    return classes
+
+
+def open_metrics(parts: RunParts) -> None:
+    """The first row of a new run, its recipe, its code and which images were labelled."""
+    recipe, data, folder = parts.recipe, parts.data, parts.folder
+    if not folder.list_checkpoints():
+        parts.metrics.cut(0)  # of a run that was stopped before its first checkpoint
+    facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
+    facts |= environment(parts.accelerator) | {"plugins": plugins(recipe)}
+    if recipe.rounds.oracle:
+        facts["oracle"] = True
+    if parts.accelerator.is_main_process and not parts.metrics.size():
+        folder.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
+        copy_modules(recipe.imports, folder.path)
+        parts.metrics.write([facts])
+        if isinstance(recipe.data.labels, int):
+            drawn = {"labelled": data.train[data.labels >= 0], "validation": data.validation}
+            write_labelled(folder.labelled, drawn, data.records.truth, data.records.classes)
+    parts.say(
+        f"{recipe.name}: {len(data.train)} images train, {len(parts.scoring.rows)} are "
+        f"{parts.task.scored}; {facts['processes']} process(es) on {facts['device']}; "
+        f"run folder {folder}"
+    )
+
+
+def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) -> Extractor:
+    """Extracts from images by the plain modules of a run."""
+    batch, workers = parts.recipe.evaluation.batch, parts.recipe.data.workers
+    return Extractor(parts.accelerator, modules.plain, pixels, parts.image_size, batch, workers)
+
+
+def decode_images(parts: RunParts) -> None:
+    """Decode the images once where they fit the recipe's memory."""
+    budget = parts.recipe.data.memory * 2**30
+    quiet = not parts.accelerator.is_main_process
+    parts.pixels.keep(budget, quiet)
+    if parts.searched is not parts.pixels:
+        parts.searched.keep(budget - parts.pixels.nbytes, quiet)

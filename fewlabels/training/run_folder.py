@@ -1,0 +1,115 @@
+"""The names in a run folder, and how what stands under them is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewlabels.errors import FewLabelsError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Row = dict[str, Any]
+
+
+class RunFolder:
+    """One run's folder; the only place that knows what is called how in it.
+
+    Attributes:
+        recipe: the resolved recipe, ready to be run again.
+        metrics: every loss and score, a JSON object a line, headed by versions and seed.
+        checkpoints: a folder each, from which a stopped run goes on.
+        ledger: which image got which label in which round, a parquet file a discovery.
+        initial: the weights that a restart goes back to.
+        best: those of the smallest validation error.
+        labelled: which images a person is taken to have labelled, where a number was drawn.
+        pictures: of test queries and what they find.
+        model: what the run deploys.
+        pretrain: the folder of a pretraining, a run of its own.
+        backbone: of a pretraining: the weights that it ends with.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.ledger = self.path / "ledger"
+        self.initial = self.path / "initial"
+        self.best = self.path / "best"
+        self.labelled = self.path / "labelled.csv"
+        self.pictures = self.path / "pictures"
+        self.model = self.path / "model"
+        self.backbone = self.path / "backbone.safetensors"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def pretrain(self) -> RunFolder:
+        """The folder of this run's pretraining, whether there is one or not."""
+        return RunFolder(self.path / "pretrain")
+
+    def list_checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return list_checkpoints(self.checkpoints)
+
+    def read_metrics(self) -> list[Row]:
+        """Rows of the metrics; none where they are missing, or cut off in the middle of a line."""
+        try:
+            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        except (FileNotFoundError, json.JSONDecodeError):
+            return []
+
+    def read_first_row(self) -> Row:
+        """Versions, plugins, seed and device; empty for a run that was stopped before that line."""
+        try:
+            with self.metrics.open(encoding="utf-8") as file:
+                row = json.loads(file.readline())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return row if isinstance(row, dict) else {}
+
+    def read_end(self) -> Row | None:
+        """The last row of a run that has come to its end; None for any other."""
+        rows = self.read_metrics()
+        return rows[-1] if rows and rows[-1]["kind"] == "end" else None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints in a folder of them, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]))
+
+
+def is_oracle(row: Row) -> bool:
+    """Whether a first or last row is of a run whose discovered samples got their true labels."""
+    return bool(row.get("oracle")) or "ORACLE" in row  # as runs of before 0.2 say it
+
+
+def create_run_folder(out: Path, name: str, accelerator: Accelerator) -> RunFolder:
+    """A new folder ``out/name``, or ``out/name-2`` and so on: nothing is overwritten.
+
+    Raises:
+        FewLabelsError: it cannot be made there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FewLabelsError(f"run folders cannot be made in {out}: {error}") from error
+    folder = [out / name]
+    if accelerator.is_main_process:
+        number = 1
+        while True:
+            try:
+                folder[0].mkdir()
+                break
+            except FileExistsError:
+                number += 1
+                folder[0] = out / f"{name}-{number}"
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(folder)
+    return RunFolder(folder[0])
