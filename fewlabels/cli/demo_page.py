@@ -141,7 +141,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
             is taken.
     """
     from fewlabels.models.load import load_embedder
-    from fewlabels.training.processes import this_process
+    from fewlabels.training.processes import join_processes
 
     if port is not None and not 0 < port < 65536:
         raise FewLabelsError(f"--port {port}: give a number from 1 to 65535")
@@ -152,7 +152,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
         for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page before it is shown
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
         gr = gradio()
-        loaded = Index.load(index, load_embedder(model).to(this_process().device))
+        loaded = Index.load(index, load_embedder(model).to(join_processes().device))
         page = make_page(Answers(loaded, Path(images) if images else None), model, index)
         try:
             _, address, _ = page.launch(

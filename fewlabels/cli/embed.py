@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
 from fewlabels.errors import DataError, ModelError
 from fewlabels.files import refuse_unwritable
-from fewlabels.training.processes import leave, this_process
+from fewlabels.training.processes import join_processes, leave_processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def embed_folder(
     for option, value in (("batch-size", batch_size), ("shard", shard)):
         if value < 1:
             raise DataError(f"--{option} {value}: give at least 1")
-    folder, process = Path(folder), this_process()
+    folder, process = Path(folder), join_processes()
     plan: list[Any] = [None]
     embedder = load_embedder(model) if process.is_main_process else None
     if embedder:
@@ -138,8 +138,8 @@ def run_embed(given: argparse.Namespace) -> None:
         shard=given.shard,
         skip_unreadable=given.skip_unreadable,
     )
-    if this_process().is_main_process:
+    if join_processes().is_main_process:
         print(given.out)
         if lost:
             print(left_out(lost), file=sys.stderr)
-    leave()
+    leave_processes()

@@ -13,7 +13,7 @@ from typing import Any
 from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
 from fewlabels.errors import DataError, FewLabelsError, ModelError, printable
 from fewlabels.files import new_file, refuse_existing
-from fewlabels.training.processes import this_process
+from fewlabels.training.processes import join_processes
 
 
 def add_commands(commands: Any) -> None:
@@ -122,7 +122,7 @@ def build_index(
         raise DataError("nothing to index; name a folder of images, or --from a file of embeddings")
     else:
         listing(Path(folder))  # says what is wrong with it
-        index = Index.build(embedder.to(this_process().device), folder, kind=kind)  # type: ignore[arg-type]
+        index = Index.build(embedder.to(join_processes().device), folder, kind=kind)  # type: ignore[arg-type]
     try:
         index.save(out)
     except OSError as error:
@@ -140,7 +140,7 @@ def search_index(model: str, index: str, image: str, k: int, expand: int, rerank
 
     if not Path(image).is_file():
         raise DataError(f"{image}: no such file; name one picture to search with")
-    loaded = Index.load(index, load_embedder(model).to(this_process().device))
+    loaded = Index.load(index, load_embedder(model).to(join_processes().device))
     shortlist = max(k, 100)
     found = loaded.search(image, k, expand=expand, rerank=rerank, shortlist=shortlist)
     for score, name in zip(found.scores[0], found.ids[0], strict=True):
@@ -163,7 +163,7 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
     classifier = load_classifier(model)
     names, _ = listing(Path(folder))
     images = Readable(Path(folder), names, classifier.prepare, skip_unreadable)
-    probabilities = classifier.predict(images, device=this_process().device)  # (N, C)
+    probabilities = classifier.predict(images, device=join_processes().device)  # (N, C)
     labels = [classifier.classes[best] for best in probabilities.argmax(1)]
     sure = [f"{p:.6f}" for p in probabilities.max(1)]
     with new_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as opened:

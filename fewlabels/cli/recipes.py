@@ -11,7 +11,7 @@ from typing import Any
 from fewlabels.cli.options import add_import_option
 from fewlabels.errors import FewLabelsError, RecipeError
 from fewlabels.runs.train import train
-from fewlabels.training.processes import leave
+from fewlabels.training.processes import leave_processes
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
 def run_recipe(given: argparse.Namespace) -> None:
     """``fewlabels run``."""
     train(given.recipe, given.overrides, given.out, given.resume, given.imports)
-    leave()
+    leave_processes()
 
 
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:

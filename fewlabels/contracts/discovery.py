@@ -81,7 +81,7 @@ class Discovery(Protocol):
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered: ...
 
 
-def breach(found: Any, pool: Pool, budget: int, classes: int | None) -> str:
+def check_discovered(found: Any, pool: Pool, budget: int, classes: int | None) -> str:
     """What of its contract a discovery's answer breaks, in words; empty where it keeps it.
 
     Args:

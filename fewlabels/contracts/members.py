@@ -49,7 +49,7 @@ READ: dict[str, tuple[str, ...]] = {
 TASKS = ("retrieval", "classification", "pretext")
 
 
-def lacks(kind: str, made: Any) -> str:
+def missing_members(kind: str, made: Any) -> str:
     """What a component, once made, lacks of the contract of its kind, in words; empty for nothing.
 
     Args:

@@ -114,7 +114,7 @@ class Models(Protocol):
     def plain(self, name: str) -> nn.Module:
         """The module without its wrapping for many processes."""
 
-    def still(self, name: str) -> AbstractContextManager[None]:
+    def freeze_statistics(self, name: str) -> AbstractContextManager[None]:
         """While open, running statistics do not move."""
 
     def gather(self, rows: Tensor) -> Tensor:

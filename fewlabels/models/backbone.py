@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fewlabels.contracts import keeps_mean, lacks, rename_published
+from fewlabels.contracts import keeps_mean, missing_members, rename_published
 from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
 from fewlabels.files import locate, looked_for
 from fewlabels.models.insert import Layout, insert
@@ -123,7 +123,7 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
             result: nn.Module = make(*(getattr(layout, part) for part in wanted), **options)
         except (TypeError, ValueError) as error:
             raise ModelError(f"block {name!r} after {after!r}: {error}") from error
-        if missing := lacks("block", result):
+        if missing := missing_members("block", result):
             raise ModelError(f"block {name!r} breaks its contract: {missing}")
         return result
 

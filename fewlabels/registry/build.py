@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fewlabels.contracts import lacks
+from fewlabels.contracts import missing_members
 from fewlabels.errors import ComponentError, FewLabelsError, failed
 from fewlabels.registry.registry import REGISTRIES
 
@@ -31,7 +31,7 @@ def build_component(plural: str, name: str, options: Mapping[str, Any], **progra
     what = f"{registry.kind} {name!r}"
     try:
         made = component(*positional, **options)
-        missing = lacks(registry.kind, made)  # a property of it may fail too
+        missing = missing_members(registry.kind, made)  # a property of it may fail too
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where

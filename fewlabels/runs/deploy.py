@@ -24,12 +24,12 @@ ORACLE = "ORACLE: discovered samples got their true labels: no result, an analys
 def deploy(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
     """Save what a run deploys, and say how it ended; the scores in the order of their making."""
     examples = parts.scoring.examples(extract)
-    scores: list[Any] = [[row for row in parts.metrics.rows() if row["kind"] == "evaluation"]]
+    scores: list[Any] = [[row for row in parts.metrics.read_rows() if row["kind"] == "evaluation"]]
     if parts.accelerator.is_main_process:
         save_model(parts, loop)
         if examples is not None:
             save_picture(parts, examples)
-        parts.metrics.write([make_end_row(parts, loop, scores[0])])
+        parts.metrics.write_rows([make_end_row(parts, loop, scores[0])])
     if parts.accelerator.num_processes > 1:
         broadcast_object_list(scores)
     oracle = f"\n{ORACLE}" if parts.recipe.rounds.oracle else ""
@@ -61,7 +61,7 @@ def save_picture(parts: RunParts, examples: Examples) -> None:
 
 def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:
     """The run's number, and what it cost with its pretraining."""
-    seconds = sum(row["seconds"] for row in parts.metrics.rows() if row["kind"] == "round")
+    seconds = sum(row["seconds"] for row in parts.metrics.read_rows() if row["kind"] == "round")
     before, steps = read_cost(parts.folder.pretrain), loop.count_steps()
     end = {"kind": "end", "minutes": seconds / 60 + before["minutes"]}
     end |= parts.scoring.final(scores)

@@ -74,7 +74,7 @@ def read_run(folder: Path) -> Run:
         raise HubError(f"{folder} is no run folder: it has no recipe.yaml; name one, as in runs/x")
     recipe = load_recipe(files.recipe, ended=True)
     try:
-        rows = MetricLog(files.metrics).rows()
+        rows = MetricLog(files.metrics).read_rows()
     except ValueError as error:
         raise HubError(f"{files.metrics} is damaged: {error}") from error
     if recipe.rounds.oracle or any(is_oracle(row) for row in rows):

@@ -67,7 +67,7 @@ def make_trainer(
 ) -> PhaseTrainer:
     """Trains a strategy on the run's images, with the recipe's optimiser and learning rate."""
     recipe = parts.recipe
-    weights = weigh_losses(recipe, strategy) if strategy is parts.strategy else strategy.weights
+    weights = collect_weights(recipe, strategy) if strategy is parts.strategy else strategy.weights
     objective = Objective(
         weights,
         partial(make_optimizer, **recipe.optimizer.model_dump()),
@@ -78,7 +78,7 @@ def make_trainer(
     return PhaseTrainer(strategy, modules, batches, state, schedule, objective, seed, metrics)
 
 
-def weigh_losses(recipe: Recipe, strategy: Strategy) -> dict[str, Ramp]:
+def collect_weights(recipe: Recipe, strategy: Strategy) -> dict[str, Ramp]:
     """Weights of loss terms: the strategy's and its blocks' own, and the recipe's above them."""
     weights = dict(weights_of(strategy))
     for spec in recipe.blocks:

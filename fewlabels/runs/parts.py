@@ -126,15 +126,15 @@ def open_metrics(parts: RunParts) -> None:
     """The first row of a new run, its recipe, its code and which images were labelled."""
     recipe, data, folder = parts.recipe, parts.data, parts.folder
     if not folder.list_checkpoints():
-        parts.metrics.cut(0)  # of a run that was stopped before its first checkpoint
+        parts.metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
     facts |= environment(parts.accelerator) | {"plugins": plugins(recipe)}
     if recipe.rounds.oracle:
         facts["oracle"] = True
-    if parts.accelerator.is_main_process and not parts.metrics.size():
+    if parts.accelerator.is_main_process and not parts.metrics.count_bytes():
         folder.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
         copy_modules(recipe.imports, folder.path)
-        parts.metrics.write([facts])
+        parts.metrics.write_rows([facts])
         if isinstance(recipe.data.labels, int):
             drawn = {"labelled": data.train[data.labels >= 0], "validation": data.validation}
             write_labelled(folder.labelled, drawn, data.records.truth, data.records.classes)

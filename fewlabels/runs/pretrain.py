@@ -63,12 +63,14 @@ class Pretraining:
         if main:
             self.folder.path.mkdir(exist_ok=True)
         if not self.folder.list_checkpoints():
-            metrics.cut(0)  # of a run that was stopped before its first checkpoint
+            metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
         self.loop.run()
         if main:
-            rounds = [row for row in metrics.rows() if row["kind"] == "round"]
+            rounds = [row for row in metrics.read_rows() if row["kind"] == "round"]
             minutes = sum(row["seconds"] for row in rounds) / 60
-            metrics.write([{"kind": "end", "minutes": minutes, "steps": self.loop.progress.step}])
+            metrics.write_rows(
+                [{"kind": "end", "minutes": minutes, "steps": self.loop.progress.step}]
+            )
             state = self.backbone.state_dict()
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
             draft = self.folder.backbone.with_suffix(".half")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.runs.provenance import refuse_other_plugins
-from fewlabels.training.processes import leave
+from fewlabels.training.processes import leave_processes
 from fewlabels.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def train(
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
     from fewlabels.runs.assemble import assemble  # imports torch: only once the recipe stands
 
-    atexit.unregister(leave)  # after a mistake nobody waits for the others
+    atexit.unregister(leave_processes)  # after a mistake nobody waits for the others
     result = Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
-    atexit.register(leave)
+    atexit.register(leave_processes)
     return result

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fewlabels.contracts import Discovered, Needs, Pool, breach
+from fewlabels.contracts import Discovered, Needs, Pool, check_discovered
 from fewlabels.errors import FewLabelsError
 from fewlabels.testing.pools import BUDGET, arrays_of, ask, make_pool, reorder
 from fewlabels.testing.subject import Checks, Subject
@@ -182,7 +182,7 @@ def half_precision_features_give_the_same_labels(subject: Subject) -> None:
     past = tuple((100 * features).astype(np.float16) for features in whole.history)
     single = tuple(features.astype(np.float32) for features in past)
     first = ask(subject.make(), replace(whole, features=half, history=past))
-    broken = breach(first, whole, BUDGET, subject.make().classes)
+    broken = check_discovered(first, whole, BUDGET, subject.make().classes)
     assert not broken, f"of float16 features: {broken}"
     second = ask(subject.make(), replace(whole, features=half.astype(np.float32), history=single))
     said = "float16 features got other labels than the same numbers as float32"
@@ -231,7 +231,7 @@ def ten_thousand_images_take_less_than_five_seconds(subject: Subject) -> None:
 def _valid(subject: Subject, pool: Pool, budget: int) -> None:
     component = subject.make()
     found = ask(component, pool, budget)
-    broken = breach(found, pool, budget, component.classes)
+    broken = check_discovered(found, pool, budget, component.classes)
     assert not broken, broken
 
 

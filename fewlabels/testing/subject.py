@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewlabels.contracts import lacks
+from fewlabels.contracts import missing_members
 from fewlabels.recipe.component_schema import component_schema, options_model
 from fewlabels.registry import Registry
 from fewlabels.registry.signature import options
@@ -40,7 +40,7 @@ class Subject:
             f"not give: {', '.join(set(wanted) - set(program))}; write * before what a recipe sets"
         )
         made = self.component(*(program[name] for name in wanted), **self.options)
-        missing = lacks(self.registry.kind, made)
+        missing = missing_members(self.registry.kind, made)
         assert not missing, f"{self.registry.kind} {self.name!r}: {missing}"
         return made
 

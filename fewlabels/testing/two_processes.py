@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import fewlabels
-from fewlabels.training.processes import leave
+from fewlabels.training.processes import leave_processes
 
 
 def main(folder: str, *modules: str) -> None:
@@ -17,7 +17,7 @@ def main(folder: str, *modules: str) -> None:
             importlib.import_module(module)
     for recipe in sorted(Path(folder).glob("*.yaml")):
         fewlabels.train(recipe, out=folder)
-    leave()
+    leave_processes()
 
 
 if __name__ == "__main__":

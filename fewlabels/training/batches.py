@@ -41,7 +41,7 @@ class Batches:
             workers,
         )
 
-    def check(self, phase: Phase) -> None:
+    def check_streams(self, phase: Phase) -> None:
         """Refuse a phase whose streams cannot be made.
 
         Raises:
@@ -65,12 +65,12 @@ class Batches:
                     f"{self.processes} processes cannot share equally; change batch"
                 )
 
-    def length(self, phase: Phase, found: LabelState) -> tuple[int, int]:
+    def epoch_length(self, phase: Phase, found: LabelState) -> tuple[int, int]:
         """Optimiser steps of an epoch, and epochs."""
         if phase.steps is not None:
             return phase.steps, 1
         stream = phase.epoch_of or next(iter(phase.streams.values()))
-        whole = len(self._members(stream, found)) // (stream.batch * self.schedule.accumulate)
+        whole = len(self._find_members(stream, found)) // (stream.batch * self.schedule.accumulate)
         return self.schedule.steps_per_epoch or max(1, whole), phase.epochs or 1
 
     def __call__(
@@ -84,21 +84,21 @@ class Batches:
             found: the labels, of which each stream takes the present or the earlier ones.
             derive: a seed from what it is for, the epoch and the number of the batch.
         """
-        batches = self.length(phase, found)[0] * self.schedule.accumulate
+        batches = self.epoch_length(phase, found)[0] * self.schedule.accumulate
         orders: dict[str, np.ndarray] = {}
         streams = {
             name: stream
             for name, stream in phase.streams.items()
-            if stream.of != "pairs" or len(self._members(stream, found))
+            if stream.of != "pairs" or len(self._find_members(stream, found))
         }
         loaders = []
         for name, stream in streams.items():
             rng = np.random.default_rng(derive(f"order {name}", epoch))
             if stream.per_class:
-                own = _labels(stream, found)
+                own = _labels_of(stream, found)
                 order = class_balanced(own, stream.batch, stream.per_class, batches, rng)
             else:
-                members = self._members(stream, found)
+                members = self._find_members(stream, found)
                 if len(members) == 0 and stream.of == "unlabelled":
                     raise FewLabelsError(
                         f"no image is left for stream {name!r} of phase {phase.name!r}: every one "
@@ -106,7 +106,7 @@ class Batches:
                         "strategy.unlabelled: all"
                     )
                 order = shuffled(members, stream.batch, batches, rng)
-            orders[name] = mine = order[start:, self._mine(stream)]
+            orders[name] = mine = order[start:, self._slice_own_rows(stream)]
             if stream.of == "pairs" and found.pairs is not None:
                 mine = np.concatenate([found.pairs.left[mine], found.pairs.right[mine]], 1)
             loaders.append(self.pixels.batches(mine.tolist(), self.workers))
@@ -117,36 +117,38 @@ class Batches:
                     derive(f"view {name} {i}", epoch, number)
                     for i in range(len(stream.views) * (2 if stream.of == "pairs" else 1))
                 ]
-                labels = _labels(stream, found)
+                labels = _labels_of(stream, found)
                 if stream.of == "pairs" and found.pairs is not None:
                     own = orders[name][number - start]
-                    batch[name] = self._pairs(stream, found.pairs, own, labels, seeds, images)
+                    batch[name] = self._make_pair_part(
+                        stream, found.pairs, own, labels, seeds, images
+                    )
                 else:
-                    batch[name] = self._part(stream, labels, seeds, indices, images)
+                    batch[name] = self._make_part(stream, labels, seeds, indices, images)
             yield number, batch
 
-    def _members(self, stream: Stream, found: LabelState) -> np.ndarray:
+    def _find_members(self, stream: Stream, found: LabelState) -> np.ndarray:
         """Positions of a stream's samples among the training images."""
         if stream.of == "pairs":
             return np.arange(0 if found.pairs is None else len(found.pairs.left))
-        labelled = _labels(stream, found) >= 0
+        labelled = _labels_of(stream, found) >= 0
         chosen = {"labelled": labelled, "unlabelled": ~labelled}.get(stream.of)
         return np.arange(len(labelled)) if chosen is None else np.flatnonzero(chosen)
 
-    def _mine(self, stream: Stream) -> slice:
+    def _slice_own_rows(self, stream: Stream) -> slice:
         share = stream.batch // self.processes
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def _part(
+    def _make_part(
         self, stream: Stream, labels: np.ndarray, seeds: list[int], indices: Tensor, images: Tensor
     ) -> Part:
-        views = self._views(stream, seeds, images)
+        views = self._draw_views(stream, seeds, images)
         own = torch.from_numpy(labels)[indices]
         if stream.of in ("unlabelled", "all"):
             own = torch.full_like(own, -1)
         return Part(indices.to(self.device), own.to(self.device), views)
 
-    def _pairs(
+    def _make_pair_part(
         self,
         stream: Stream,
         pairs: Pairs,
@@ -161,7 +163,7 @@ class Batches:
             torch.from_numpy(2 * b[own] - 1).float() for b in (pairs.left_box, pairs.right_box)
         ]
         left, right = (
-            self._views(stream, seed, image, geometry.crop(box))
+            self._draw_views(stream, seed, image, geometry.crop(box))
             for seed, image, box in zip(
                 (seeds[:count], seeds[count:]), (images[:half], images[half:]), boxes, strict=True
             )
@@ -182,7 +184,7 @@ class Batches:
         )
         return Part(first, known, left, Partners(second, right, affine, points, there))
 
-    def _views(
+    def _draw_views(
         self, stream: Stream, seeds: list[int], images: Tensor, before: Tensor | None = None
     ) -> list[View]:
         images = images.to(self.device, non_blocking=True)
@@ -190,7 +192,7 @@ class Batches:
         for view, seed in zip(stream.views, seeds, strict=True):
             rng = torch.Generator().manual_seed(seed)
             more = () if before is None else (before,)
-            made = view(images, rng, self._mine(stream), stream.batch, *more)
+            made = view(images, rng, self._slice_own_rows(stream), stream.batch, *more)
             if self.schedule.channels_last:
                 pixels = made.images.contiguous(memory_format=torch.channels_last)
                 made = made._replace(images=pixels)
@@ -198,6 +200,6 @@ class Batches:
         return views
 
 
-def _labels(stream: Stream, found: LabelState) -> np.ndarray:
+def _labels_of(stream: Stream, found: LabelState) -> np.ndarray:
     """(N,) the labels that a stream goes by."""
     return found.previous if stream.lag else found.labels

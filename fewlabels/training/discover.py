@@ -16,7 +16,7 @@ from fewlabels.contracts import (
     Pool,
     Records,
     Strategy,
-    breach,
+    check_discovered,
     restore_state,
     state_of,
 )
@@ -61,7 +61,7 @@ class Discoverer:
         self.components, self.records, self.rows, self.given = components, records, rows, given
         self.schedule, self.seed, self.folder, self.metrics = schedule, seed, folder, metrics
 
-    def needs(self) -> dict[str, Needs]:
+    def collect_needs(self) -> dict[str, Needs]:
         """What is looked at, by model: the most that any component asks for."""
         result: dict[str, Needs] = {}
         for _, component in self.components:
@@ -74,7 +74,7 @@ class Discoverer:
             )
         return result
 
-    def check(self, strategy: Strategy, models: Collection[str]) -> None:
+    def check_models(self, strategy: Strategy, models: Collection[str]) -> None:
         """Refuse a discovery that looks through a model which the strategy does not have.
 
         Raises:
@@ -88,7 +88,7 @@ class Discoverer:
                     f"have; set by: to one of {', '.join(models)}"
                 )
 
-    def __call__(
+    def discover(
         self, round: int, before: np.ndarray, seen: Mapping[str, Seen]
     ) -> tuple[LabelState, int]:
         """What is labelled now, and how many labels were found.
@@ -104,8 +104,8 @@ class Discoverer:
         centres: np.ndarray | None = None
         pairs: Pairs | None = None
         for name, component in self.components:
-            pool = self._pool(component, labels, seen[component.needs().model], found)
-            budget = self.schedule.budget(labels, self.given)
+            pool = self._make_pool(component, labels, seen[component.needs().model], found)
+            budget = self.schedule.label_budget(labels, self.given)
             rng = generator(self.seed, "discovery", name, round)
             try:
                 found = component.discover(pool, budget, rng)
@@ -113,7 +113,7 @@ class Discoverer:
                 raise
             except Exception as error:
                 raise failed(f"discovery {name!r}", error) from error
-            if broken := breach(found, pool, budget, component.classes):
+            if broken := check_discovered(found, pool, budget, component.classes):
                 raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
@@ -133,10 +133,10 @@ class Discoverer:
                 told |= of_classes(found.labels, truth)
             if found.pairs is not None:
                 told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
-            self.metrics.write([{"kind": "discovery", "discovery": name, **told}], round=round)
+            self.metrics.write_rows([{"kind": "discovery", "discovery": name, **told}], round=round)
         return LabelState(labels, before, self.given, centres, pairs, changed=count > 0), count
 
-    def _pool(
+    def _make_pool(
         self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None
     ) -> Pool:
         need = component.needs()

@@ -89,7 +89,7 @@ class Loop:
 
     def prepare(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
-        self.discoverer.check(self.strategy, self.modules.modules)
+        self.discoverer.check_models(self.strategy, self.modules.modules)
         check_strategy(self.strategy, self._make_round(0), list(self.modules.modules))
         for phase in self.strategy.phases(self._make_round(0)):
             self.trainer.prepare_phase(phase)
@@ -102,7 +102,7 @@ class Loop:
             self.strategy.start(self.modules, self._extract_field)
             if self.schedule.restart != "never" and self.accelerator.is_main_process:
                 save_modules(self.folder.initial, self.modules.modules)
-            self.metrics.write(self.evaluator.evaluate("before", 0))
+            self.metrics.write_rows(self.evaluator.evaluate("before", 0))
         for index in range(self.progress.round, self.schedule.total):
             self._run_round(index)
             stops = self._has_settled()
@@ -123,9 +123,9 @@ class Loop:
         for number in range(at.phase, len(phases)):
             self._train_phase(phases[number])
             at.phase, at.epoch, at.batch = number + 1, 0, 0
-        told = self._evaluate() if self.schedule.evaluates(index) else ""
+        told = self._evaluate() if self.schedule.ends_with_evaluation(index) else ""
         seconds = round(time.monotonic() - begin, 1)
-        self.metrics.write([{"kind": "round", "seconds": seconds}], round=index)
+        self.metrics.write_rows([{"kind": "round", "seconds": seconds}], round=index)
         self.say(f"round {index + 1}/{self.schedule.total}; {told}{seconds:.0f} s")
         at.round, at.phase = index + 1, 0
 
@@ -133,9 +133,9 @@ class Loop:
         """What comes before a round's training: discovery, and a new beginning where it is due."""
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
-        if self.discoverer.components and self.schedule.discovers(index):
+        if self.discoverer.components and self.schedule.begins_with_discovery(index):
             self._discover(index)
-        if self.schedule.restarts(index):
+        if self.schedule.resets_weights(index):
             load_modules(self.folder.initial, self.modules.modules)
             self.trainer.forget_optimizers()
             self.progress.restarted, self.progress.begun = dict(self.progress.steps), []
@@ -175,18 +175,20 @@ class Loop:
         return {"steps": own, "images": images, "other_steps": self.progress.step - own}
 
     def _make_round(self, index: int) -> Round:
-        generation = self.schedule.generation(index)[0]
-        return Round(index, generation, self.schedule.epochs(index), self.progress.discoveries)
+        generation = self.schedule.find_generation(index)[0]
+        return Round(
+            index, generation, self.schedule.count_epochs(index), self.progress.discoveries
+        )
 
     # ------------------------------------------------------------------ discovery
 
     def _discover(self, index: int) -> None:
         """Ask each discovery in turn, in the main process, and tell all processes."""
-        seen = {name: self._see(need) for name, need in self.discoverer.needs().items()}
+        seen = {name: self._see(need) for name, need in self.discoverer.collect_needs().items()}
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                result = [self.discoverer(index, self.state.labels, seen)]
+                result = [self.discoverer.discover(index, self.state.labels, seen)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:
@@ -225,7 +227,7 @@ class Loop:
         """Score the models, write it down, and give it in words."""
         self.modules.average_buffers()
         scores = self.evaluator.evaluate("trained", self.progress.discoveries)
-        self.metrics.write(scores, round=self.progress.round, step=self.progress.step)
+        self.metrics.write_rows(scores, round=self.progress.round, step=self.progress.step)
         if self.accelerator.num_processes > 1:  # all of them follow the stop rule
             shared = [scores]
             broadcast_object_list(shared)
@@ -262,7 +264,7 @@ class Loop:
             return
         arrays, state = self.state.save()
         arrays |= {f"discovery.{k}": v for k, v in self.discoverer.state_dict().items()}
-        state["metrics"] = self.metrics.size()
+        state["metrics"] = self.metrics.count_bytes()
         save_checkpoint(
             self.folder.checkpoints,
             self.progress.step,
@@ -280,7 +282,7 @@ class Loop:
             return False
         state, arrays, optimizers = read_checkpoint(places[-1])
         self.state.load(arrays, state)
-        self.metrics.cut(state["metrics"])
+        self.metrics.cut_back(state["metrics"])
         start = "discovery."
         kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
         self.discoverer.load_state_dict(kept)

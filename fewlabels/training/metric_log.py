@@ -18,7 +18,7 @@ class MetricLog:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
-    def write(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
+    def write_rows(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
         """Append rows, each with the round and step of ``where``."""
         if self.path is None:
             return
@@ -26,17 +26,17 @@ class MetricLog:
             for row in rows:
                 file.write(json.dumps({**row, **where}) + "\n")
 
-    def rows(self) -> list[dict[str, Any]]:
+    def read_rows(self) -> list[dict[str, Any]]:
         """All rows so far."""
         if self.path is None or not self.path.exists():
             return []
         return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
 
-    def size(self) -> int:
+    def count_bytes(self) -> int:
         """Bytes written; a checkpoint keeps it."""
         return self.path.stat().st_size if self.path is not None and self.path.exists() else 0
 
-    def cut(self, size: int) -> None:
+    def cut_back(self, size: int) -> None:
         """Forget what was written after a checkpoint that the run goes back to."""
         if self.path is not None and self.path.exists():
             with self.path.open("r+b") as file:

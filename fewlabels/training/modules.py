@@ -19,7 +19,7 @@ class TrainingModules:
         self.modules, self.accelerator = dict(modules), accelerator
         self.wrapped: dict[str, nn.Module] = {}
 
-    def wrap(self, name: str) -> nn.Module:
+    def wrap_for_training(self, name: str) -> nn.Module:
         """Prepare a module for training; done once."""
         if name not in self.wrapped:
             self.wrapped[name] = self.accelerator.prepare_model(self.modules[name])
@@ -36,7 +36,7 @@ class TrainingModules:
         return self.modules[module].get_submodule(path)
 
     @contextmanager
-    def still(self, name: str) -> Iterator[None]:
+    def freeze_statistics(self, name: str) -> Iterator[None]:
         """While open, the running statistics of a module's norms do not move."""
         norms = [m for m in self.modules[name].modules() if isinstance(m, _BatchNorm)]
         saved = [norm.momentum for norm in norms]

@@ -38,7 +38,7 @@ def make_optimizer(
     factors = factors or {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, parameter in parameters:
-        starts = [s for s in factors if _fits(s, path)]
+        starts = [s for s in factors if _path_starts_with(s, path)]
         factor = factors[max(starts, key=len)] if starts else 1.0
         if factor == 0:
             parameter.requires_grad_(False)
@@ -61,7 +61,7 @@ def make_optimizer(
         raise FewLabelsError(f"optimizer: timm's {name!r} refuses this: {error}") from error
 
 
-def _fits(start: str, path: str) -> bool:
+def _path_starts_with(start: str, path: str) -> bool:
     return path == start or path.startswith(start + ".")
 
 
@@ -72,7 +72,7 @@ def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
         FewLabelsError: naming it, and how the paths start.
     """
     for start in factors:
-        if not any(_fits(start, path) for path in paths):
+        if not any(_path_starts_with(start, path) for path in paths):
             known = sorted({".".join(p.split(".")[:2]) for p in paths})
             raise FewLabelsError(
                 f"optimizer.factors: no trained parameter's path starts with {start!r}"

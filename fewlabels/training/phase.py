@@ -39,7 +39,7 @@ class Objective:
     make_optimizer: Callable[..., Any]
     make_scheduler: Callable[..., Any]
 
-    def weigh(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
+    def weigh_losses(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
         """The sum of the losses, each times its weight at this step of its phase."""
         ramps = {name: self.weights.get(name, Ramp(end=1.0)) for name in losses}
         return torch.stack([ramps[name](step) * loss for name, loss in losses.items()]).sum()
@@ -99,10 +99,10 @@ class PhaseTrainer:
         """Wrap what a phase trains and make its optimiser, at its first use."""
         if phase.name in self.optimizers:
             return
-        self.batches.check(phase)
+        self.batches.check_streams(phase)
         optimizer = self.objective.make_optimizer(self.named_parameters(phase))
         for name in phase.trains:
-            self.modules.wrap(name)
+            self.modules.wrap_for_training(name)
         epochs = self.schedule.epochs_between_restarts(self.progress.round)[1]
         self.schedulers[phase.name] = self.objective.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
@@ -132,7 +132,7 @@ class PhaseTrainer:
             The optimiser steps of the run so far.
         """
         at, accumulate = self.progress, self.schedule.accumulate
-        steps, epochs = self.batches.length(phase, self.state.label_state)
+        steps, epochs = self.batches.epoch_length(phase, self.state.label_state)
         for epoch in range(at.epoch, epochs):
             at.epoch = epoch
             bar = tqdm(
@@ -159,11 +159,11 @@ class PhaseTrainer:
         trained = [self.modules[name] for name in phase.trains]
         optimizer, at = self.optimizers[phase.name], self.progress
         with self.accelerator.accumulate(*trained):
-            clock = Clock(at.round, at.epoch, at.clock(phase.name))
+            clock = Clock(at.round, at.epoch, at.steps_since_restart(phase.name))
             with self.accelerator.autocast(), collect_terms() as terms:
                 losses = _check_losses(self.strategy.losses(phase, self.modules, batch, clock))
                 losses |= {name: torch.stack(each).mean() for name, each in terms.items()}
-                total = self.objective.weigh(losses, clock.step)
+                total = self.objective.weigh_losses(losses, clock.step)
             self.accelerator.backward(total)
             if self.accelerator.sync_gradients and self.schedule.clip is not None:
                 parameters = [p for module in trained for p in module.parameters()]
@@ -175,7 +175,7 @@ class PhaseTrainer:
     def _finish_step(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
         """After an optimiser step: averages, log, counters, learning rate."""
         at, name = self.progress, phase.name
-        clock = at.clock(name)
+        clock = at.steps_since_restart(name)
         for target, average in phase.averages.items():
             if average.starts == "now" or target in at.begun:
                 source, kept = self.modules.plain(average.of), self.modules.plain(target)
@@ -187,10 +187,10 @@ class PhaseTrainer:
         seen = sum(s.batch for s in phase.streams.values() if s.of != "labelled")
         at.images[name] = at.images.get(name, 0) + seen * self.schedule.accumulate
         if self.schedulers[name] is not None:
-            steps, epochs = self.batches.length(phase, self.state.label_state)
+            steps, epochs = self.batches.epoch_length(phase, self.state.label_state)
             share = (at.epoch + at.batch / (steps * self.schedule.accumulate)) / epochs
             before, _ = self.schedule.epochs_between_restarts(at.round)
-            moved = before + share * self.schedule.epochs(at.round)
+            moved = before + share * self.schedule.count_epochs(at.round)
             self.schedulers[name].step_update(round(moved * TICKS))
 
     def _log_losses(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
@@ -212,7 +212,7 @@ class PhaseTrainer:
         row = {"kind": "train", "phase": phase.name, "epoch": self.progress.epoch, "lr": rate}
         row |= {"loss": whole, **values}
         self.logged = values
-        self.metrics.write([row], round=self.progress.round, step=self.progress.step)
+        self.metrics.write_rows([row], round=self.progress.round, step=self.progress.step)
 
     def _derive_seed(self, purpose: str, epoch: int, *more: int) -> int:
         at = self.progress

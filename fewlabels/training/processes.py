@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-def this_process() -> PartialState:
+def join_processes() -> PartialState:
     """This process among all: its number, how many there are, and its device.
 
     One that is done waits for the others for days if need be: torch's half an hour would end a
@@ -23,7 +23,7 @@ def this_process() -> PartialState:
     return PartialState(cpu=cpu, timeout=timedelta(days=30))
 
 
-def leave() -> None:
+def leave_processes() -> None:
     """Part from the other processes at the end of this one, which its threads would abort."""
     from torch import distributed
 

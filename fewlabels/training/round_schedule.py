@@ -43,31 +43,31 @@ class RoundSchedule:
         """Rounds of the whole run."""
         return self.first + self.generations * self.rounds
 
-    def generation(self, index: int) -> tuple[int, int]:
+    def find_generation(self, index: int) -> tuple[int, int]:
         """The generation of a round, and the round's number in it; (0, -1) before the first."""
         after = index - self.first
         return divmod(after, self.rounds) if after >= 0 else (0, -1)
 
-    def epochs(self, index: int) -> int:
+    def count_epochs(self, index: int) -> int:
         """Epochs of a round."""
         given = index < self.first and self.first_epochs is not None
         return self.first_epochs or 1 if given else self.epochs_per_round
 
-    def discovers(self, index: int) -> bool:
+    def begins_with_discovery(self, index: int) -> bool:
         """Whether a discovery opens a round."""
-        return index >= self.first and self.generation(index)[1] % self.discover_every == 0
+        return index >= self.first and self.find_generation(index)[1] % self.discover_every == 0
 
-    def evaluates(self, index: int) -> bool:
+    def ends_with_evaluation(self, index: int) -> bool:
         """Whether a round ends with an evaluation."""
         every, last = self.evaluate_every, index + 1 == self.total
         return last or bool(self.stop) or bool(every and (index + 1) % every == 0)
 
     def drops_discovered_labels(self, index: int) -> bool:
         """Whether a round goes back to the given labels: the first of each later generation."""
-        generation, number = self.generation(index)
+        generation, number = self.find_generation(index)
         return generation > 0 and number == 0
 
-    def restarts(self, index: int) -> bool:
+    def resets_weights(self, index: int) -> bool:
         """Whether a round begins with the initial weights."""
         return {
             "never": False,
@@ -77,13 +77,13 @@ class RoundSchedule:
 
     def epochs_between_restarts(self, index: int) -> tuple[int, int]:
         """The epochs between two restarts around a round: before it, and all."""
-        begins = [i for i in range(self.total) if i == 0 or self.restarts(i)]
+        begins = [i for i in range(self.total) if i == 0 or self.resets_weights(i)]
         begin = max(i for i in begins if i <= index)
         end = min([i for i in begins if i > index], default=self.total)
-        before = sum(self.epochs(i) for i in range(begin, index))
-        return before, before + sum(self.epochs(i) for i in range(index, end))
+        before = sum(self.count_epochs(i) for i in range(begin, index))
+        return before, before + sum(self.count_epochs(i) for i in range(index, end))
 
-    def budget(self, labels: np.ndarray, given: np.ndarray) -> int:
+    def label_budget(self, labels: np.ndarray, given: np.ndarray) -> int:
         """How many samples a discovery may label now (Eq. 2.1 for ``double``)."""
         labelled, start = int((labels >= 0).sum()), int(given.sum())
         if labelled == 0:  # nobody's labels could grow

@@ -30,7 +30,7 @@ class Progress:
     validation: float | None = None  # error of the deployed model after the round before
     best: float | None = None  # the smallest so far
 
-    def clock(self, phase: str) -> int:
+    def steps_since_restart(self, phase: str) -> int:
         """Optimiser steps of a phase's name since weights last began."""
         return self.steps.get(phase, 0) - self.restarted.get(phase, 0)
 

@@ -7,11 +7,12 @@ from small import DIGITS
 
 import fewlabels
 from fewlabels.components.views.flip import Flip
-from fewlabels.contracts import Discovered, Phase, Pool, Stream, breach
+from fewlabels.contracts import Discovered, Phase, Pool, Stream, check_discovered
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.recipe.recipe import Spec, recipe_from
 from fewlabels.registry import discovery
 from fewlabels.runs.build import Builder, build
+from fewlabels.runs.task import TASKS
 from fewlabels.training.batches import Batches
 
 
@@ -20,7 +21,7 @@ def test_a_stronger_view_is_the_recipes_and_then_more():
 
     def look(views, *more):
         recipe = recipe_from({**DIGITS, "losses": "pml:contrastive_loss", "views": views})
-        view = Builder(recipe, "retrieval", 4, 2, ("a", "b")).view_with(*more)
+        view = Builder(recipe, TASKS["retrieval"], 4, 2, ("a", "b")).view_with(*more)
         return view(images, torch.Generator().manual_seed(0)).images
 
     always = {"name": "flip", "probability": 1.0}
@@ -45,7 +46,7 @@ def test_a_stream_of_something_else_is_refused():
     batches = Batches(SimpleNamespace(num_processes=1, process_index=0, device="cpu"), *[None] * 3)
     phase = Phase("train", ("student",), {"images": Stream("unlabeled", 4, ())})
     with pytest.raises(ComponentError, match="is of 'unlabeled'; did you mean 'unlabelled'"):
-        batches.check(phase)
+        batches.check_streams(phase)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_centres_are_a_part_of_the_contract(centres, sentence):
     one = np.array([1])
     pool = Pool(np.arange(4), np.zeros((4, 2)), np.full(4, -1), np.zeros(4, bool))
     found = Discovered(one, one, np.ones(1), centres)
-    assert breach(found, pool, 2, 3) == sentence
+    assert check_discovered(found, pool, 2, 3) == sentence
 
 
 def test_a_loaded_recipe_takes_no_overrides():

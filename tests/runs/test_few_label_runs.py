@@ -311,7 +311,7 @@ def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
         "import torch\n"
         "from accelerate import Accelerator\n"
         "from fewlabels.training.modules import TrainingModules\n"
-        "from fewlabels.training.processes import leave\n"
+        "from fewlabels.training.processes import leave_processes\n"
         "def check():\n"
         "    accelerator = Accelerator(cpu=True)\n"
         "    names = ('student', 'teacher')\n"
@@ -324,7 +324,7 @@ def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
         "    means = [round(float(m[0].running_mean[0]), 6) for m in modules.values()]\n"
         "    assert accelerator.num_processes == 2 and means == [0.05, 0.05], means\n"
         "check()\n"
-        "leave()\n"  # as a run does: else the interpreter's end may abort a process
+        "leave_processes()\n"  # as a run does: else the interpreter's end may abort a process
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",

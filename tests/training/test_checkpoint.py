@@ -67,12 +67,12 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_a_sentence(tmp_path):
 
 def test_metrics_after_a_checkpoint_are_forgotten_when_the_run_goes_back(tmp_path):
     metrics = MetricLog(tmp_path / "metrics.jsonl")
-    metrics.write([{"loss": 1.0}], step=1)
-    size = metrics.size()
-    metrics.write([{"loss": 2.0}], step=2)
-    metrics.cut(size)
-    assert metrics.rows() == [{"loss": 1.0, "step": 1}]
-    assert MetricLog(None).rows() == []
+    metrics.write_rows([{"loss": 1.0}], step=1)
+    size = metrics.count_bytes()
+    metrics.write_rows([{"loss": 2.0}], step=2)
+    metrics.cut_back(size)
+    assert metrics.read_rows() == [{"loss": 1.0, "step": 1}]
+    assert MetricLog(None).read_rows() == []
 
 
 def test_saving_a_step_again_never_loses_the_one_that_is_there(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ def test_running_statistics_do_not_move_while_still_and_move_again_after():
     model = net().train()
     running = TrainingModules({"student": model}, Accelerator(cpu=True))
     before = {k: v.clone() for k, v in model[1].state_dict().items()}
-    with running.still("student"):
+    with running.freeze_statistics("student"):
         model(torch.randn(5, 3, 6, 6))
     after = model[1].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)

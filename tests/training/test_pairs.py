@@ -17,7 +17,7 @@ from fewlabels.ops import geometry
 from fewlabels.recipe.recipe import recipe_from
 from fewlabels.training.batches import POINTS, Batches
 from fewlabels.training.round_schedule import RoundSchedule
-from fewlabels.training.state import State, flattened, gathered
+from fewlabels.training.state import State, flatten_pairs, gather_pairs
 
 
 def some_pairs():
@@ -49,15 +49,15 @@ def test_pairs_survive_being_saved():
     arrays, values = state.save()
     other = State(LabelState(labels, labels, labels < 0, None, None, False))
     other.load(arrays, values)
-    assert flattened(other.found.pairs).keys() == flattened(pairs).keys()
-    for key, value in flattened(pairs).items():
-        assert np.array_equal(flattened(other.found.pairs)[key], value), key
-    for ours, theirs in zip(other.found.pairs.points, pairs.points, strict=True):
+    assert flatten_pairs(other.label_state.pairs).keys() == flatten_pairs(pairs).keys()
+    for key, value in flatten_pairs(pairs).items():
+        assert np.array_equal(flatten_pairs(other.label_state.pairs)[key], value), key
+    for ours, theirs in zip(other.label_state.pairs.points, pairs.points, strict=True):
         assert np.array_equal(ours, theirs)
-    assert gathered({}) is None
+    assert gather_pairs({}) is None
     none = Pairs(*(v[:0] for v in (pairs.left, pairs.right)), *(np.empty((0, 4)),) * 2,
                  np.empty((0, 2, 3)), (), np.empty(0))  # fmt: skip
-    assert gathered(flattened(none)).points == ()
+    assert gather_pairs(flatten_pairs(none)).points == ()
 
 
 def batches(views, pairs, labels=(7, 8, 9, 7, 8)):
@@ -72,7 +72,7 @@ def batches(views, pairs, labels=(7, 8, 9, 7, 8)):
     images_stream = Stream("labelled", 2, (Pipeline([], 32),))
     phase = Phase("embed", (), {"images": images_stream, "pairs": stream}, steps=1)
     source = Batches(Accelerator(cpu=True), pixels, RoundSchedule(channels_last=False), 0)
-    source.check(phase)
+    source.check_streams(phase)
     seed = lambda purpose, *at: abs(hash((purpose, at))) % 2**31  # noqa: E731
     ((_, batch),) = source(phase, found, seed, 0, 0)
     return batch, pixels
@@ -113,8 +113,8 @@ def test_without_views_a_sub_image_is_its_box():
 @pytest.mark.parametrize("pairs", [None, "empty"])
 def test_while_there_are_no_pairs_there_is_no_part(pairs):
     if pairs:
-        full = flattened(some_pairs())
-        pairs = gathered({k: v[:0] for k, v in full.items()})
+        full = flatten_pairs(some_pairs())
+        pairs = gather_pairs({k: v[:0] for k, v in full.items()})
     batch, _ = batches([], pairs)
     assert batch.keys() == {"images"}
 

@@ -21,7 +21,7 @@ def test_a_checkpoint_of_version_0_1_is_read():
     assert state.label_state.previous.tolist() == [0, -1, -1]
     assert state.label_state.given.tolist() == [True, False, False]
     assert state.label_state.changed
-    assert (state.progress.step, state.progress.clock("train")) == (92, 20)
+    assert (state.progress.step, state.progress.steps_since_restart("train")) == (92, 20)
     again = state.save()
     assert again[1] == {"at": AT, "fresh": True}
     assert set(again[0]) == set(arrays)

@@ -93,7 +93,7 @@ class InShop(Benchmark):
 
     def otherwise(self) -> str:
         """A local copy is the only one."""
-        return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) lacks"
+        return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) missing_members"
 
     def from_hub(self) -> Records:
         """Refused: the Hub's copies have no partition."""

@@ -79,7 +79,7 @@ class MixMatch(SemiSupervised):
 
         Norms see each view by itself, as in the paper's code.
         """
-        with models.still("student"):
+        with models.freeze_statistics("student"):
             logits = [predict(models.plain("student"), each)[0] for each in images]
         return mean_prediction(logits)
 
@@ -137,6 +137,6 @@ def interleaved(models: Models, batches: tuple[Tensor, ...]) -> list[Tensor]:
     """Logits of each batch; passed interleaved, the first alone moves running statistics."""
     first, *others = interleave(list(batches))
     outputs = [models["student"](first)]
-    with models.still("student"):
+    with models.freeze_statistics("student"):
         outputs += [models["student"](other) for other in others]
     return interleave([required(output.logits) for output in outputs])

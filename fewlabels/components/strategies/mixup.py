@@ -53,7 +53,7 @@ class Mixup(SemiSupervised):
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of mixed labelled and of mixed unlabelled images."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        with models.still("student"):
+        with models.freeze_statistics("student"):
             (logits,) = predict(models.plain("student"), images_of(rest))
         given = one_hot(part.labels, logits.shape[1]).to(logits.dtype)
         known, target = mix(images_of(part), given, self.alpha)

@@ -110,7 +110,7 @@ class Snowball:
         losses, answer = self.base.answer(models, batch)
         if self.discoveries:
             if answer is None:  # the base has shown the student mixed images alone
-                with models.still("student"):
+                with models.freeze_statistics("student"):
                     output = models["student"](images_of(batch["labelled"]))
                 answer = required(output.logits)
             other = images_of(batch["labelled"], self.views[0] - 1)

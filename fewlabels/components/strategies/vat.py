@@ -57,7 +57,7 @@ class VirtualAdversarial(SemiSupervised):
         """Cross-entropy, the divergence under attack, and the entropy of predictions."""
         part, images = batch["labelled"], images_of(batch["unlabelled"])
         known = required(models["student"](images_of(part)).logits)
-        with models.still("student"):
+        with models.freeze_statistics("student"):
             plain = models.plain("student")
             (logits,) = predict(plain, images)
             attack = self.attack(plain, images, logits)

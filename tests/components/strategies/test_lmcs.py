@@ -190,7 +190,7 @@ def test_who_guesses_from_the_first_composition_on(by):
         models.plain("master").average.backbone.fc.bias[0] += 1
     begin(strategy, models, train)
     guides = {"both": ["master", "student"], "ema": ["teacher"]}.get(by, [by])
-    with torch.no_grad(), models.still("student"):
+    with torch.no_grad(), models.freeze_statistics("student"):
         each = [models.plain(guide)(v).logits.softmax(1) for v in views for guide in guides]
     torch.testing.assert_close(strategy.guess(models, *views), torch.stack(each).mean(0))
 
