@@ -28,7 +28,7 @@ class Composition(nn.Module):
 
     The weights of the extractors are frozen, but the running statistics of their norms are taken
     anew from the batches of each composition: those of the student come from mixed images, and on
-    unmixed ones it answers far worse with them than with those of the batch (docs/results.md).
+    unmixed ones it answers far worse with them than with those of the batch (docs/results/).
 
     With three equal extractors it gives, before it is trained, what each of them gives.
 

@@ -5,7 +5,7 @@
 By default GoogLeNet at 227 pixels, 16 images, SAN after inception5a (7 x 7 positions) and after
 inception4e (14 x 14): forward, multi-similarity loss, the three terms of SAN, backward, Adam. Steps
 with and without take turns in one process; the median of the paired ratios of 15. About 4 minutes
-on two cores. Results: docs/results.md.
+on two cores. Results: docs/results/.
 """
 
 import itertools

@@ -5,7 +5,7 @@
 WRN-28-2, 64 labelled and 64 unlabelled images of 32 x 32 pixels, float32, one thread, one process:
 blocks of six steps of the package's loop and of the bare one in turn, the first step of each left
 out; the median of the paired ratios. The bare loop has its images ready, and neither optimiser nor
-averages. About 10 minutes for both on one core. Results: docs/results.md.
+averages. About 10 minutes for both on one core. Results: docs/results/.
 """
 
 import statistics

@@ -19,7 +19,7 @@ class CBAM(nn.Module):
     The spatial gate is TAC-CCL's attention map M (Section 4.3.1); the running forward has it as
     ``side["cbam.map"]``, (B, 1, H, W).
 
-    Gates of random weights spoil what a pretrained network sees (docs/results.md). So here they
+    Gates of random weights spoil what a pretrained network sees (docs/results/). So here they
     begin near 1/2 everywhere and are doubled, which passes the map on as it is; from there they
     dim and amplify. They see the map divided by its root mean square, without which "near" would
     depend on the network's scale. In the paper's block, trained from scratch, gates only dim.

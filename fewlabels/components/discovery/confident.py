@@ -23,7 +23,7 @@ class Confident:
 
     Features are scaled to length 1 first. The text compares them as they are; but the features of
     a network's surest samples tend to be the longest, far from every mean: on CIFAR-10 with 4,000
-    labels the nearest samples were wrong more often than the farthest (docs/results.md).
+    labels the nearest samples were wrong more often than the farthest (docs/results/).
 
     Args:
         select: which samples of the confident pool: the nearest, the farthest, or any (Table 2.9).

@@ -21,7 +21,7 @@ class ContrastiveClustering(nn.Module):
     Args:
         centre: of d+: the ``nearest``, as printed, or that of an image's ``own`` cluster; d- is to
             the nearest of the others. As printed the loss is 0 where all embeddings sit on one
-            centre; at a high learning rate it went there in ten steps (docs/results.md).
+            centre; at a high learning rate it went there in ten steps (docs/results/).
     """
 
     def __init__(self, *, centre: Literal["nearest", "own"] = "nearest") -> None:
