@@ -317,7 +317,7 @@ def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
         "    names = ('student', 'teacher')\n"
         "    modules = {n: torch.nn.Sequential(torch.nn.BatchNorm1d(2)) for n in names}\n"
         "    running = TrainingModules(modules, accelerator)\n"
-        "    running.wrap('student')\n"
+        "    running.wrap_for_training('student')\n"
         "    for module in modules.values():\n"
         "        module(torch.full((4, 2), float(accelerator.process_index)))\n"
         "    running.average_buffers()\n"

@@ -26,7 +26,7 @@ def steps(recipe, images=0):
     first = recipe.rounds.discover_every if recipe.discovery else 0
     plan = RoundSchedule(**recipe.rounds.model_dump(), first=first)
     epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
-    return sum(plan.epochs(i) for i in range(plan.total)) * epoch
+    return sum(plan.count_epochs(i) for i in range(plan.total)) * epoch
 
 
 @pytest.mark.parametrize(
