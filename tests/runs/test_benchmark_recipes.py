@@ -44,6 +44,7 @@ def cub(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_chapters_recipe_trains_three_steps_under_accelerate_launch(cub):
     # Batch norms of random weights have no statistics to be kept.
     small = ["model.pretrained=false", "model.freeze_batchnorm=none"]
@@ -116,6 +117,7 @@ def small(name, out, *overrides):
     return rows, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "terms"),
     [
@@ -140,6 +142,7 @@ def test_chapter_5s_recipes_train_every_weight_of_san(cub, monkeypatch, name, te
     assert all(moment["exp_avg_sq"].max() > 0 for moment in state)
 
 
+@pytest.mark.slow
 def test_inshop_is_reported_in_both_settings(tmp_path, monkeypatch):
     """Queries against the gallery, and the whole test set against itself."""
     root = tmp_path / "data" / "Inshop_Clothes"

@@ -134,6 +134,7 @@ def test_true_labels_of_unlabelled_images_never_reach_training(tmp_path, monkeyp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", ["never", "generation", "round"])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, restart):
     changes = {**SNOWBALL, "discovery": {"name": "confident", "fusion": "cascade"}}
@@ -244,6 +245,7 @@ def test_a_folder_with_a_few_labels_and_nothing_to_test_on_is_trained(tmp_path, 
     assert run.classifier().predict([place / "59.png"]).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_the_stop_rule_looks_at_validation_alone(tmp_path):
     run = train(tmp_path, "rounds.stop=0.99", "data.validation=50", **SNOWBALL)
     found = rows(run.folder, "evaluation")
@@ -286,6 +288,7 @@ def test_what_cannot_be_is_a_sentence(tmp_path, overrides, sentence):
         train(tmp_path, *overrides, strategy={"name": "mean_teacher"})
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(in_one_and_two_processes):
     recipe = recipe_from(
         {**BASE, **SNOWBALL},
@@ -305,6 +308,7 @@ def test_two_processes_train_as_one(in_one_and_two_processes):
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_running_statistics_of_averages_are_the_same_in_every_process(tmp_path):
     script = tmp_path / "norms.py"
     script.write_text(

@@ -229,6 +229,7 @@ def test_what_cannot_be_is_a_sentence(changes, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_batch_that_processes_cannot_share_is_told_before_images_are_decoded(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_from(BASE, ["pretrain.batch=15"]).to_yaml())

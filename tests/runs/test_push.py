@@ -37,6 +37,7 @@ def parsed(place):
     return ModelCard.load(place).data.to_dict()
 
 
+@pytest.mark.slow
 def test_a_run_is_one_commit_that_loads_and_computes_the_same(hub, client, embedders, tmp_path):
     code, told = client(command, embedders[0], "--seeds", embedders[1], "--repo", "lab/digits")
     assert code == 0, told

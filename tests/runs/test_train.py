@@ -43,6 +43,7 @@ def rows(folder, kind):
     return read_rows(folder, kind)
 
 
+@pytest.mark.slow
 def test_quickstart_retrieves_better_than_pixels_and_than_before(tmp_path):
     printed = launch("fewlabels.run", *QUICK, "--out", tmp_path)
     scores = {row["model"]: row["recall@1"] for row in rows(tmp_path / "quickstart", "evaluation")}
@@ -78,6 +79,7 @@ def test_a_second_run_overwrites_nothing(tmp_path):
     assert all((one[key] == two[key]).all() for key in one)
 
 
+@pytest.mark.slow
 def test_true_labels_never_reach_training_without_labels(tmp_path, monkeypatch):
     from fewlabels.components.sources.digits import Digits
 
@@ -147,6 +149,7 @@ class Growing:
         return Discovered(free, free % 3, np.ones(len(free), np.float32))
 
 
+@pytest.mark.slow
 def test_a_schedule_goes_on_exactly_when_epochs_grow(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.discovery._registered, "growing", {__name__: Growing})
     grows = ["discovery=growing", "rounds.rounds=3", "rounds.epochs_per_round=2"]
@@ -177,6 +180,7 @@ def test_a_discovery_that_fails_is_named(tmp_path, monkeypatch):
         fewlabels.train(QUICK[0], ["discovery={name: growing, fail: true}"], out=tmp_path)
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process_of_many(tmp_path):
     script = tmp_path / "twice.py"
     script.write_text(
@@ -201,6 +205,7 @@ def test_an_average_of_the_weights_is_what_is_saved(tmp_path):
     assert (saved["head.weight"] != kept["student/head.weight"]).any()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     long = [*QUICK, "rounds.rounds=3", "rounds.epochs_per_round=2", "rounds.steps_per_epoch=10"]
     long += ["evaluation.before=false", "evaluation.pixels=false", "train.checkpoint_every=4"]
@@ -233,6 +238,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
                str(27500 + os.getpid() % 1000), "-m", "fewlabels.run", *QUICK, "strategy.batch=55",

@@ -388,6 +388,7 @@ class Same(MultiSimilarity):
 """
 
 
+@pytest.mark.slow
 def test_what_many_processes_would_do_is_said_of_each_strategy(tmp_path, built_in, monkeypatch):
     registry, checks = REGISTRIES["strategies"], checks_of("strategies")
     for each in (registry, REGISTRIES["losses"]):

@@ -189,6 +189,7 @@ def test_a_run_with_pairs_stopped_within_a_round_goes_on_bit_for_bit(shelf, tmp_
     assert differs
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_on_pairs(shelf, tmp_path, in_one_and_two_processes):
     own = recipe(shelf, tmp_path / "cache", rounds={"steps_per_epoch": 6})
     one, two = in_one_and_two_processes(recipe_from(own))

@@ -258,6 +258,7 @@ def test_the_master_sees_what_is_discovered_one_generation_before_the_student(
         assert not fresh & set(seen["composition", 4, "unlabelled"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     whole = train(
         tmp_path / "whole", "train.checkpoint_every=1", "train.keep_checkpoints=999",
@@ -296,6 +297,7 @@ def test_learning_rate_factors_may_name_the_master_or_the_student(tmp_path):
         train(tmp_path, "optimizer.factors={master.x: 0.1}")
 
 
+@pytest.mark.slow
 def test_two_processes_compose_as_one(in_one_and_two_processes):
     recipe = recipe_from(
         {**BASE, "discovery": DISCOVERY},
