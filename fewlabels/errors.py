@@ -64,7 +64,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def some(items: Sequence[object], shown: int) -> str:
+def first_few(items: Sequence[object], shown: int) -> str:
     """The first items, and how many more there are."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more

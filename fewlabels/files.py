@@ -71,7 +71,7 @@ def data_roots() -> list[Path]:
     return [Path(chosen)] if chosen else [Path("data"), Path("..", "shared", "data")]
 
 
-def locate(path: str | Path) -> Path | None:
+def find_path(path: str | Path) -> Path | None:
     """The existing file or folder that ``path`` means: as written, else under a data root."""
     path = Path(path).expanduser()
     for candidate in [path, *(root / path for root in data_roots())]:
@@ -81,5 +81,5 @@ def locate(path: str | Path) -> Path | None:
 
 
 def looked_for(path: str | Path) -> str:
-    """Where :func:`locate` looked, for a sentence."""
+    """Where :func:`find_path` looked, for a sentence."""
     return " or ".join(str(p) for p in [Path(path), *(root / path for root in data_roots())])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.cli.options import add_import_option, import_beside_model
-from fewlabels.errors import ComponentError, printable, some
+from fewlabels.errors import ComponentError, first_few, printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.registry import REGISTRIES
 from fewlabels.registry.user_code import import_modules
@@ -129,7 +129,7 @@ def show_model(place: str) -> None:
     _say("normalisation", f"mean {config.mean}, standard deviation {config.std}")
     model = kind.from_folder(*fetched)  # with a plugin missing, what stands above is told first
     if isinstance(model, Classifier):
-        _say("classes", f"{len(model.classes)}: {some(model.classes, 8)}")
+        _say("classes", f"{len(model.classes)}: {first_few(model.classes, 8)}")
     else:
         _say("embedding size", model.embedding_size)
     _say("parameters", f"{sum(p.numel() for p in model.parameters()):,}")

@@ -50,7 +50,7 @@ def run_recipe(given: argparse.Namespace) -> None:
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe; every mistake of every one is printed."""
     from fewlabels.recipe.recipe import load_recipe
-    from fewlabels.runs.provenance import plugins
+    from fewlabels.runs.provenance import list_plugins
 
     overrides = [a for a in arguments if "=" in a]
     mistakes = []
@@ -60,7 +60,7 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, imports)
-            if plugins(recipe):  # only one that is made shows all that it has
+            if list_plugins(recipe):  # only one that is made shows all that it has
                 from fewlabels.runs.build import check_made
 
                 check_made(recipe)
@@ -82,7 +82,7 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
 def run_study(given: argparse.Namespace) -> None:
     """Run a study and print its table; write it where ``out`` says."""
     from fewlabels.runs.study import seeds_of, study
-    from fewlabels.runs.study_table import markdown, write
+    from fewlabels.runs.study_table import format_markdown, write_tables
 
     words, out = given.recipes, given.out
     paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
@@ -101,5 +101,5 @@ def run_study(given: argparse.Namespace) -> None:
         imports=given.imports,
     )
     if out is not None:
-        write(rows, out)
-    print(markdown(rows), end="")
+        write_tables(rows, out)
+    print(format_markdown(rows), end="")

@@ -10,7 +10,7 @@ import numpy as np
 from fewlabels.contracts import Records
 from fewlabels.data.lazy_images import from_rows
 from fewlabels.errors import DataError, nearest
-from fewlabels.files import locate
+from fewlabels.files import find_path
 
 LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
 
@@ -105,5 +105,5 @@ def numbered(values: list[Any], names: list[str] | None) -> tuple[np.ndarray, tu
 
 def local_copy(id: str) -> str:
     """The folder that an id of the Hub means here, where there is one; else the id."""
-    place = locate(id)
+    place = find_path(id)
     return str(place) if place is not None and place.is_dir() else id

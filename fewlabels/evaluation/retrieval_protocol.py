@@ -70,7 +70,7 @@ class RetrievalTest:
             result.append({"kind": "evaluation", "model": model, "search": name, **scores})
         return result
 
-    def examples(self, features: np.ndarray) -> Examples:
+    def find_examples(self, features: np.ndarray) -> Examples:
         """The nearest images of one query of each of a few classes, in the first search.
 
         Queries have something to find. They are drawn by a seed of their own and so are the same

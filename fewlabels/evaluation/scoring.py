@@ -22,10 +22,10 @@ class Scoring(Protocol):
     """One task's test. ``rows`` are the data-set rows of the images that it looks at.
 
     ``run_models`` is called in every process; ``make_rows`` makes rows for the metrics of what it
-    gave, and ``describe`` says one of them in words; ``table`` sums a run's rows up; ``final`` has
-    its one number (``score``), what that measures, and the same on images held out
-    (``validation``) if there are; ``examples`` what can be shown of the trained model, if anything;
-    called in every process.
+    gave, and ``describe_row`` says one of them in words; ``format_table`` sums a run's rows up;
+    ``make_final_row`` has its one number (``score``), what that measures, and the same on images
+    held out (``validation``) if there are; ``find_examples`` gives what can be shown of the trained
+    model, if anything, and is called in every process.
     """
 
     rows: np.ndarray
@@ -36,13 +36,13 @@ class Scoring(Protocol):
 
     def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]: ...
 
-    def describe(self, row: Row) -> str: ...
+    def describe_row(self, row: Row) -> str: ...
 
-    def table(self, rows: Sequence[Row]) -> str: ...
+    def format_table(self, rows: Sequence[Row]) -> str: ...
 
-    def final(self, rows: Sequence[Row]) -> Row: ...
+    def make_final_row(self, rows: Sequence[Row]) -> Row: ...
 
-    def examples(self, extract: Extract) -> Examples | None: ...
+    def find_examples(self, extract: Extract) -> Examples | None: ...
 
 
 class Evaluator:
@@ -55,14 +55,14 @@ class Evaluator:
     def __init__(self, scoring: Scoring, extract: Extract, pixels: Pixels, main: bool) -> None:
         self.scoring, self.extract, self.pixels, self.main = scoring, extract, pixels, main
 
-    def evaluate(self, when: str, discoveries: int) -> list[Row]:
+    def score_models(self, when: str, discoveries: int) -> list[Row]:
         """Rows of the kind "evaluation", ``when`` being "before" or "trained"."""
         given = self.scoring.run_models(when, discoveries, self.extract)
         return self.scoring.make_rows(given, when, self.pixels) if self.main else []
 
-    def describe(self, row: Row) -> str:
+    def describe_row(self, row: Row) -> str:
         """A row in words."""
-        return self.scoring.describe(row)
+        return self.scoring.describe_row(row)
 
 
 class RetrievalScoring:
@@ -112,23 +112,23 @@ class RetrievalScoring:
             given = {"pixels": raw_pixels(pixels, self.raw), **given}
         return [row for name, features in given.items() for row in self.test.score(name, features)]
 
-    def describe(self, row: Row) -> str:
+    def describe_row(self, row: Row) -> str:
         """Its search and Recall@1 in percent."""
         return f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
 
-    def examples(self, extract: Extract) -> Examples | None:
+    def find_examples(self, extract: Extract) -> Examples | None:
         """Of the last evaluation; a run that was resumed after that looks again."""
         if self.last is None:
             self.run_models("trained", 0, extract)
-        return None if self.last is None else self.test.examples(self.last)
+        return None if self.last is None else self.test.find_examples(self.last)
 
-    def final(self, rows: Sequence[Row]) -> Row:
+    def make_final_row(self, rows: Sequence[Row]) -> Row:
         """Recall@1 of the trained embedder in the first search."""
         own = [row for row in rows if row["model"] == "trained"]
         last = [row for row in own if row["search"] == own[0]["search"]]
         return {"measure": "recall@1", "score": last[-1]["recall@1"]} if last else dict(NOTHING)
 
-    def table(self, rows: Sequence[Row]) -> str:
+    def format_table(self, rows: Sequence[Row]) -> str:
         """The last scores of each model, in percent."""
         last = {(row["search"], row["model"]): row for row in rows}
         if not last:
@@ -196,16 +196,16 @@ class ClassificationScoring:
             rows.append(row)
         return rows
 
-    def describe(self, row: Row) -> str:
+    def describe_row(self, row: Row) -> str:
         """Its model and error in percent; that of the images held out where there is no test."""
         if "error" in row:
             return f"{row['model']} error {100 * row['error']:.2f}"
         return f"{row['model']} validation error {100 * row['validation_error']:.2f}"
 
-    def examples(self, extract: Extract) -> None:
+    def find_examples(self, extract: Extract) -> None:
         """None."""
 
-    def final(self, rows: Sequence[Row]) -> Row:
+    def make_final_row(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""
         if not rows:
             return dict(NOTHING)
@@ -215,7 +215,7 @@ class ClassificationScoring:
             return {**NOTHING, **more}
         return {"measure": "test error", "score": found["error"], **more}
 
-    def table(self, rows: Sequence[Row]) -> str:
+    def format_table(self, rows: Sequence[Row]) -> str:
         """The error of each model by the rule of the recipe, in percent."""
         if not rows:
             return "nothing was scored"

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.contracts import keeps_mean, missing_members, rename_published
-from fewlabels.errors import FewLabelsError, ModelError, failed, nearest, some
-from fewlabels.files import locate, looked_for
+from fewlabels.errors import FewLabelsError, ModelError, failed, first_few, nearest
+from fewlabels.files import find_path, looked_for
 from fewlabels.models.insert import Layout, insert
 from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.registry import backbones, blocks
@@ -141,7 +141,7 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     Raises:
         ModelError: no such file, one that is not plain tensors, or tensors that do not fit.
     """
-    file = locate(path)
+    file = find_path(path)
     if file is None or not file.is_file():
         raise ModelError(f"weights {path}: no such file; looked for {looked_for(path)}")
     if file.suffix not in (".safetensors", ".pth", ".pt"):
@@ -184,7 +184,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
             if name in state and state[name].shape != known[name].shape
         ],
     }
-    said = [f"{some(names, 3)} {how}" for how, names in mistakes.items() if names]
+    said = [f"{first_few(names, 3)} {how}" for how, names in mistakes.items() if names]
     if said:
         raise ModelError(f"{what}: do not fit {type(module).__name__}: {'; '.join(said)}")
     with torch.no_grad():

@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, linear
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.contracts import Output
-from fewlabels.errors import ModelError, nearest, some
+from fewlabels.errors import ModelError, first_few, nearest
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.modes import evaluating, keeping_modes
 
@@ -53,7 +53,7 @@ class Composition(nn.Module):
         if self.layer not in known:
             raise ModelError(
                 f"composition layer: backbone {model.name!r} has no module {self.layer!r}"
-                f"{nearest(self.layer, known)}  (all: {some(known, 12)})"
+                f"{nearest(self.layer, known)}  (all: {first_few(known, 12)})"
             )
         # Its layers before the cut are those of the average: the third extractor.
         self.decision = copy.deepcopy(model)
@@ -191,7 +191,7 @@ def last_stage(backbone: nn.Module) -> str:
     if not stages:
         raise ModelError(
             "composition layer: this backbone does not say what its stages are; name one of its "
-            f"modules (it has {some([n for n, _ in backbone.named_children()], 12)})"
+            f"modules (it has {first_few([n for n, _ in backbone.named_children()], 12)})"
         )
     return str(stages[-1])
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fewlabels.errors import ModelError, nearest, some
+from fewlabels.errors import ModelError, first_few, nearest
 from fewlabels.models.modes import evaluating
 
 
@@ -75,7 +75,7 @@ def insert(
     if after not in known:
         raise ModelError(
             f"block {what!r}: the backbone has no module {after!r}{nearest(after, known)}  "
-            f"(it has {some(known, 12)})"
+            f"(it has {first_few(known, 12)})"
         )
     layout = layout_after(backbone, after, image_size, what)
     owner, _, name = after.rpartition(".")

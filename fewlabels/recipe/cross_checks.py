@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewlabels.errors import ComponentError, nearest, some
-from fewlabels.files import locate, looked_for
+from fewlabels.errors import ComponentError, first_few, nearest
+from fewlabels.files import find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
 from fewlabels.recipe.timm_names import timm_names, timm_optimizers
@@ -57,7 +57,7 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
     """Note files that are named and not there."""
     weights = _section(data, "model").get("weights")
-    if isinstance(weights, str) and locate(weights) is None:
+    if isinstance(weights, str) and find_path(weights) is None:
         check.add(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
 
 
@@ -73,7 +73,7 @@ def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
     if shared:
         check.add(
             ("data", "test", "classes"),
-            f"classes {some(shared, 5)} are in train too, which a "
+            f"classes {first_few(shared, 5)} are in train too, which a "
             "zero_shot split forbids; separate them or set split: all",
         )
 

@@ -41,11 +41,11 @@ def assemble(
     evaluator = Evaluator(parts.scoring, extract, parts.searched, accelerator.is_main_process)
     loop = make_loop(parts, evaluator)
     check_factors(recipe.optimizer.factors, loop.list_parameter_paths())
-    loop.prepare()
+    loop.make_first_optimizers()
     pretraining = make_pretraining(parts)
     decode_images(parts)
     if pretraining is not None:
-        start_from_backbone(parts, pretraining.run())
+        start_from_backbone(parts, pretraining.train_backbone())
     loop.run()
     scores = deploy(parts, loop, extract)
     return parts.folder.path, scores

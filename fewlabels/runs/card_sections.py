@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from fewlabels.errors import some
+from fewlabels.errors import first_few
 from fewlabels.evaluation.scoring import RetrievalScoring
 from fewlabels.hub.card_text import Kind, escape
 from fewlabels.models.classifier import Classifier
@@ -15,9 +15,9 @@ from fewlabels.models.embedder import Embedder
 from fewlabels.models.required_plugins import plugins_of
 from fewlabels.recipe.sections import Subset
 from fewlabels.registry import sources
-from fewlabels.runs import finished_run as run_folder
+from fewlabels.runs import finished_run
 from fewlabels.runs.finished_run import Run
-from fewlabels.runs.provenance import plugins
+from fewlabels.runs.provenance import list_plugins
 
 LICENCES = {
     "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI repository)",
@@ -136,7 +136,7 @@ def scores(runs: Sequence[Run]) -> str:
     """A table of every model that was scored."""
     if not runs[0].measured:
         return "Nothing was scored: the test images' classes are not known."
-    found = [run_folder.scores(run) for run in runs]
+    found = [finished_run.scores(run) for run in runs]
     measures = list(dict.fromkeys(m for values in found[0].values() for m in values))
     seeds = ", ".join(str(run.recipe.seed) for run in runs)
     told = (
@@ -165,7 +165,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def labels(run: Run) -> str:
     """How many labels people gave, how many were discovered, and how many of these are wrong."""
-    found = run_folder.labels(run)
+    found = finished_run.labels(run)
     given = "all that the data set has" if found.given is None else f"{found.given}"
     lines = [
         f"Given by people: {given}"
@@ -211,7 +211,7 @@ def limits(runs: Sequence[Run], model: Embedder | Classifier) -> str:
     if runs[0].recipe.discovery:
         lines.append("It was trained on labels that it discovered by itself, wrong ones among them")
     if isinstance(model, Classifier):
-        names = some([escape(name) for name in model.classes], CLASSES_SHOWN)
+        names = first_few([escape(name) for name in model.classes], CLASSES_SHOWN)
         lines.append(f"Every image gets one of its {len(model.classes)} classes: {names}")
     else:
         lines.append("A cosine says how alike two images are among others, not whether they match")
@@ -223,7 +223,7 @@ def versions(run: Run, model: Embedder | Classifier) -> str:
     about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
     lines = [f"{escape(k)} {escape(v)}" for k, v in run.start.items() if k not in about]
     needed = {f"{plugin.kind} {plugin.name}" for plugin in plugins_of(model.name, model.blocks)}
-    for component, by in run.start.get("plugins", plugins(run.recipe)).items():
+    for component, by in run.start.get("plugins", list_plugins(run.recipe)).items():
         here = ", to be installed" if component in needed else ""
         lines.append(f"{escape(component)} of {escape(by)}{here}")
     return _list([*lines, f"recipe {run.recipe.hash}"])

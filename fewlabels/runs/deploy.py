@@ -23,7 +23,7 @@ ORACLE = "ORACLE: discovered samples got their true labels: no result, an analys
 
 def deploy(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
     """Save what a run deploys, and say how it ended; the scores in the order of their making."""
-    examples = parts.scoring.examples(extract)
+    examples = parts.scoring.find_examples(extract)
     scores: list[Any] = [[row for row in parts.metrics.read_rows() if row["kind"] == "evaluation"]]
     if parts.accelerator.is_main_process:
         save_model(parts, loop)
@@ -33,7 +33,7 @@ def deploy(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
     if parts.accelerator.num_processes > 1:
         broadcast_object_list(scores)
     oracle = f"\n{ORACLE}" if parts.recipe.rounds.oracle else ""
-    parts.say(parts.scoring.table(scores[0]) + oracle)
+    parts.say(parts.scoring.format_table(scores[0]) + oracle)
     parts.say(f"run folder: {parts.folder}")
     found: list[Row] = scores[0]
     return found
@@ -64,7 +64,7 @@ def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:
     seconds = sum(row["seconds"] for row in parts.metrics.read_rows() if row["kind"] == "round")
     before, steps = read_cost(parts.folder.pretrain), loop.count_steps()
     end = {"kind": "end", "minutes": seconds / 60 + before["minutes"]}
-    end |= parts.scoring.final(scores)
+    end |= parts.scoring.make_final_row(scores)
     if parts.recipe.rounds.oracle:
         end["oracle"] = True
     return end | steps | {"other_steps": steps["other_steps"] + before["steps"]}

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
 
 
-def environment(accelerator: Accelerator) -> dict[str, Any]:
+def describe_environment(accelerator: Accelerator) -> dict[str, Any]:
     """Versions and device, to stand beside every number of a run."""
     cuda = accelerator.device.type == "cuda"
     return {

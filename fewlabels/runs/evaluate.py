@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError, ModelError, nearest, some
+from fewlabels.errors import DataError, ModelError, first_few, nearest
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import (
     ClassificationScoring,
@@ -19,7 +19,7 @@ from fewlabels.evaluation.scoring import (
     RetrievalScoring,
     Scoring,
 )
-from fewlabels.files import locate, looked_for
+from fewlabels.files import find_path, looked_for
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint
@@ -27,7 +27,7 @@ from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.registry import sources
 from fewlabels.runs.build import run_modules
-from fewlabels.runs.environment import environment
+from fewlabels.runs.environment import describe_environment
 from fewlabels.runs.training_data import TrainingData, read_training_data
 from fewlabels.training.run_folder import RunFolder
 
@@ -63,10 +63,14 @@ def evaluate_model(
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
     modules = run_modules({SAVED: model}, accelerator, recipe.train.channels_last)
     pixels = Pixels(data_read.records.images, scoring.rows, model.canvas)
-    pixels.keep(recipe.data.memory * 2**30)
     batch, workers = recipe.evaluation.batch, recipe.data.workers
-    extract = Extractor(accelerator, modules.plain, pixels, model.image_size, batch, workers)
-    rows = Evaluator(scoring, extract, pixels, main=True).evaluate("trained", 0)
+    extractor = Extractor(accelerator, modules.plain, pixels, model.image_size, batch, workers)
+
+    def extract(model: str, fields: Sequence[str]) -> list[np.ndarray]:
+        pixels.keep(recipe.data.memory * 2**30)  # only now: perhaps nothing can be scored
+        return extractor(model, fields)
+
+    rows = Evaluator(scoring, extract, pixels, main=True).score_models("trained", 0)
     if not rows:
         refuse_unscored(model, int((truth[data_read.split.test] >= 0).sum()))
     for row in rows:
@@ -84,7 +88,7 @@ def evaluate_model(
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
-        **environment(accelerator),
+        **describe_environment(accelerator),
     }
 
 
@@ -144,7 +148,7 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
     if data in sources.names():
         named = {"source": data}
     elif data is not None:
-        folder, known = locate(data), sources.names()
+        folder, known = find_path(data), sources.names()
         if folder is None or not folder.is_dir():
             raise DataError(
                 f"--data {data}: no folder at {looked_for(data)}, and no source is called so"
@@ -182,8 +186,8 @@ def renumbered(
     strange = [classes[n] for n in needed[needed >= 0] if classes[n] not in numbers]
     if strange:
         raise DataError(
-            f"the model does not know these classes of the data: {some(strange, 5)} (it knows "
-            f"{some(known, 5)}); rename them, or leave them out with data.test.classes"
+            f"the model does not know these classes of the data: {first_few(strange, 5)} (it knows "
+            f"{first_few(known, 5)}); rename them, or leave them out with data.test.classes"
         )
     return np.array([numbers.get(classes[n], -1) if n >= 0 else -1 for n in truth], np.int64)
 

@@ -126,7 +126,7 @@ def make_pretraining(parts: RunParts) -> Pretraining | None:
     )
     metrics = MetricLog(folder.metrics if parts.accelerator.is_main_process else None)
 
-    def make() -> Loop:
+    def make_pretraining_loop() -> Loop:
         seed = derive(recipe.seed, "pretrain")
         trainer = make_trainer(parts, strategy, modules, schedule, seed, metrics)
         return Loop(
@@ -139,7 +139,7 @@ def make_pretraining(parts: RunParts) -> Pretraining | None:
             lambda sentence: parts.say(f"pretraining: {sentence}"),
         )
 
-    return Pretraining(make, folder)
+    return Pretraining(make_pretraining_loop, folder)
 
 
 def start_from_backbone(parts: RunParts, file: Path) -> None:

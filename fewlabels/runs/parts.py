@@ -21,13 +21,36 @@ from fewlabels.evaluation.scoring import Scoring
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.user_code import copy_modules
 from fewlabels.runs.build import Builder, build, check_made, run_modules
-from fewlabels.runs.environment import environment
-from fewlabels.runs.provenance import plugins
+from fewlabels.runs.environment import describe_environment
+from fewlabels.runs.provenance import list_plugins
 from fewlabels.runs.task import TASKS, Task
 from fewlabels.runs.training_data import TrainingData, read_training_data
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
 from fewlabels.training.run_folder import RunFolder, create_run_folder
+
+Discoveries = list[tuple[str, Any]]  # the components of a recipe's list, by their names
+
+
+@dataclass
+class RunParts:
+    """What the steps of :func:`assemble` hand to each other."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    task: Task
+    strategy: Strategy
+    discoveries: Discoveries
+    data: TrainingData
+    classes: int | None  # labels that the losses must tell apart
+    modules: TrainingModules
+    scoring: Scoring
+    pixels: Pixels  # the training images
+    searched: Pixels  # those that are scored, which may be the same
+    folder: RunFolder
+    metrics: MetricLog
+    image_size: int
+    say: Callable[[str], None]
 
 
 def make_parts(
@@ -64,46 +87,22 @@ def make_parts(
     folder = RunFolder(resume) if resume else create_run_folder(out, recipe.name, accelerator)
     metrics = MetricLog(folder.metrics if accelerator.is_main_process else None)
     return RunParts(
-        recipe,
-        accelerator,
-        task,
-        strategy,
-        discoveries,
-        data,
-        classes,
-        modules,
-        scoring,
-        pixels,
-        searched,
-        folder,
-        metrics,
-        builder.image_size,
-        say,
+        recipe=recipe,
+        accelerator=accelerator,
+        task=task,
+        strategy=strategy,
+        discoveries=discoveries,
+        data=data,
+        classes=classes,
+        modules=modules,
+        scoring=scoring,
+        pixels=pixels,
+        searched=searched,
+        folder=folder,
+        metrics=metrics,
+        image_size=builder.image_size,
+        say=say,
     )
-
-
-@dataclass
-class RunParts:
-    """What the steps of :func:`assemble` hand to each other."""
-
-    recipe: Recipe
-    accelerator: Accelerator
-    task: Task
-    strategy: Strategy
-    discoveries: Discoveries
-    data: TrainingData
-    classes: int | None  # labels that the losses must tell apart
-    modules: TrainingModules
-    scoring: Scoring
-    pixels: Pixels  # the training images
-    searched: Pixels  # those that are scored, which may be the same
-    folder: RunFolder
-    metrics: MetricLog
-    image_size: int
-    say: Callable[[str], None]
-
-
-Discoveries = list[tuple[str, Any]]  # the components of a recipe's list, by their names
 
 
 def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
@@ -128,7 +127,7 @@ def open_metrics(parts: RunParts) -> None:
     if not folder.list_checkpoints():
         parts.metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
-    facts |= environment(parts.accelerator) | {"plugins": plugins(recipe)}
+    facts |= describe_environment(parts.accelerator) | {"plugins": list_plugins(recipe)}
     if recipe.rounds.oracle:
         facts["oracle"] = True
     if parts.accelerator.is_main_process and not parts.metrics.count_bytes():

@@ -18,11 +18,11 @@ from fewlabels.training.run_folder import Row, RunFolder
 class NoEvaluation:
     """What a pretraining is scored by: nothing."""
 
-    def evaluate(self, when: str, discoveries: int) -> list[Row]:
+    def score_models(self, when: str, discoveries: int) -> list[Row]:
         """No rows."""
         return []
 
-    def describe(self, row: Row) -> str:
+    def describe_row(self, row: Row) -> str:
         """Never asked."""
         return ""
 
@@ -45,7 +45,7 @@ class Pretraining:
         student: Any = self.loop.modules.plain("student")
         self.backbone: nn.Module = student.backbone
         try:
-            self.loop.prepare()
+            self.loop.make_first_optimizers()
         except FewLabelsError as error:
             raise FewLabelsError(f"pretrain: {error}") from error
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
@@ -55,7 +55,7 @@ class Pretraining:
                 "RUN/pretrain/backbone.safetensors instead of pretrain"
             )
 
-    def run(self) -> Path:
+    def train_backbone(self) -> Path:
         """Train to the end; the file of the backbone's weights."""
         if self.folder.backbone.is_file():
             return self.folder.backbone

@@ -12,7 +12,7 @@ OWN = "its own program"
 """Who offers what no installed distribution does."""
 
 
-def plugins(recipe: Recipe) -> dict[str, str]:
+def list_plugins(recipe: Recipe) -> dict[str, str]:
     """By component, as in ``discovery my_idea``, its distribution and version, or ``OWN``."""
     return {
         f"{registry.kind} {spec.name}": str(offer) if offer.entry else OWN
@@ -31,8 +31,10 @@ def refuse_other_plugins(recipe: Recipe, folder: Path, otherwise: str) -> None:
     Raises:
         FewLabelsError: another version, or another distribution.
     """
-    noted = RunFolder(folder).read_first_row().get("plugins", {})
-    now = plugins(recipe)
+    noted = RunFolder(folder).read_first_row().get("plugins")
+    if not isinstance(noted, dict):  # older runs note none
+        return
+    now = list_plugins(recipe)
     for component, then in noted.items():
         if (here := now.get(component, then)) != then:
             raise FewLabelsError(

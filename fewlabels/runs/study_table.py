@@ -68,7 +68,7 @@ def compare(values: Mapping[int, float], first: Mapping[int, float]) -> Comparis
     return Comparison(*whole, mean, mean - reach, mean + reach)
 
 
-def _told(found: Comparison) -> list[str]:
+def _format_cells(found: Comparison) -> list[str]:
     """Two cells: mean and spread, and the difference."""
     difference = ""
     if found.difference is not None:
@@ -76,41 +76,41 @@ def _told(found: Comparison) -> list[str]:
     return [f"{found.mean:.2f} +- {found.sd:.2f}", difference]
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+def _format_table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """A table in Markdown."""
     rule = ["---"] * len(head)
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in (head, rule, *lines))
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def format_markdown(rows: Sequence[Row]) -> str:
     """The table for people; a second one of the wrong labels where samples were discovered."""
     against = ["seeds", "mean +- sd", "to the first row [95 %]"]
     costs = ["student steps", "unlabelled images", "other steps", "minutes"]
     head = [f"{rows[0].measure}, %", *against, *costs]
     lines = []
     for row in rows:
-        told = _told(compare(row.scores, rows[0].scores))
+        told = _format_cells(compare(row.scores, rows[0].scores))
         cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
-    tables = [_table(head, lines)]
+    tables = [_format_table(head, lines)]
     looked = {round(row.images) for row in rows} - {0}  # supervised rows look at none
     if len({round(row.steps) for row in rows}) > 1 or len(looked) > 1:
         tables.append("The rows differ in student steps or unlabelled images: not a fair study.\n")
     if found := [row for row in rows if row.wrong]:
         head, lines = ["wrong among the discovered labels, %", *against, "each discovery"], []
         for row in found:
-            told = _told(compare(row.wrong, found[0].wrong))
+            told = _format_cells(compare(row.wrong, found[0].wrong))
             means = [mean_and_spread(row.by_round[r])[0] for r in sorted(row.by_round)]
             each = " / ".join(f"{mean:.1f}" for mean in means)
             lines.append([row.title, len(row.wrong), *told, each])
-        tables.append(_table(head, lines))
+        tables.append(_format_table(head, lines))
     return "\n".join(tables)
 
 
-def write(rows: Sequence[Row], out: Path) -> None:
+def write_tables(rows: Sequence[Row], out: Path) -> None:
     """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_name(f"{out.name}.md").write_text(markdown(rows), encoding="utf-8")
+    out.with_name(f"{out.name}.md").write_text(format_markdown(rows), encoding="utf-8")
     text = io.StringIO()
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "other steps", "minutes"]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from fewlabels.data.decode import Images, files_of
-from fewlabels.errors import DataError, ModelError, some
+from fewlabels.errors import DataError, ModelError, first_few
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint
 from fewlabels.search.index_folder import Kind
@@ -72,7 +72,7 @@ def check_ids(ids: Sequence[str], count: int, known: Collection[str]) -> None:
     twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if twice:
         raise DataError(
-            f"ids that are taken already: {some(twice, 3)}; give each image an id of its own"
+            f"ids that are taken already: {first_few(twice, 3)}; give each image an id of its own"
         )
 
 
@@ -96,7 +96,7 @@ def unit(embeddings: Any, width: int | None) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise DataError(
-            f"embeddings that are not finite: rows {some(bad.tolist(), 3)}; "
+            f"embeddings that are not finite: rows {first_few(bad.tolist(), 3)}; "
             "leave these images out, or use an embedder whose training did not diverge"
         )
     vectors = np.empty(rows.shape, np.float32)

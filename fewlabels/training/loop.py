@@ -36,13 +36,13 @@ ExtractFields = Callable[..., list[np.ndarray]]
 class Evaluator(Protocol):
     """Scores the models of a run; called in every process.
 
-    ``evaluate`` gives rows for the metrics, ``when`` being "before" or "trained"; ``describe`` says
-    a row in words.
+    ``score_models`` gives rows for the metrics, ``when`` being "before" or "trained";
+    ``describe_row`` says a row in words.
     """
 
-    def evaluate(self, when: str, discoveries: int) -> list[Row]: ...
+    def score_models(self, when: str, discoveries: int) -> list[Row]: ...
 
-    def describe(self, row: Row) -> str: ...
+    def describe_row(self, row: Row) -> str: ...
 
 
 class Loop:
@@ -87,7 +87,7 @@ class Loop:
         phases = self.strategy.phases(self._make_round(0))
         return [path for phase in phases for path, _ in self.trainer.named_parameters(phase)]
 
-    def prepare(self) -> None:
+    def make_first_optimizers(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
         self.discoverer.check_models(self.strategy, self.modules.modules)
         check_strategy(self.strategy, self._make_round(0), list(self.modules.modules))
@@ -102,7 +102,7 @@ class Loop:
             self.strategy.start(self.modules, self._extract_field)
             if self.schedule.restart != "never" and self.accelerator.is_main_process:
                 save_modules(self.folder.initial, self.modules.modules)
-            self.metrics.write_rows(self.evaluator.evaluate("before", 0))
+            self.metrics.write_rows(self.evaluator.score_models("before", 0))
         for index in range(self.progress.round, self.schedule.total):
             self._run_round(index)
             stops = self._has_settled()
@@ -226,7 +226,7 @@ class Loop:
     def _evaluate(self) -> str:
         """Score the models, write it down, and give it in words."""
         self.modules.average_buffers()
-        scores = self.evaluator.evaluate("trained", self.progress.discoveries)
+        scores = self.evaluator.score_models("trained", self.progress.discoveries)
         self.metrics.write_rows(scores, round=self.progress.round, step=self.progress.step)
         if self.accelerator.num_processes > 1:  # all of them follow the stop rule
             shared = [scores]
@@ -235,7 +235,7 @@ class Loop:
         self.scores = scores
         if self.schedule.keep_best and self.accelerator.is_main_process:
             self._keep_best()
-        return "".join(f"{self.evaluator.describe(row)}; " for row in scores)
+        return "".join(f"{self.evaluator.describe_row(row)}; " for row in scores)
 
     def _has_settled(self) -> bool:
         """Whether the stop rule ends the run: the validation error no longer moves."""

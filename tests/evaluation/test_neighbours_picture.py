@@ -38,7 +38,7 @@ def searched(query, gallery):
 
 def test_what_is_found_is_nearest_and_never_the_query_itself():
     test = searched(np.arange(22), None)
-    found = test.examples(FEATURES)
+    found = test.find_examples(FEATURES)
     assert found.found.shape == (5, NEAREST)
     unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
     for query, rows, cosines in zip(*found, strict=True):
@@ -50,8 +50,8 @@ def test_what_is_found_is_nearest_and_never_the_query_itself():
 def test_queries_are_of_different_classes_have_something_to_find_and_do_not_depend_on_a_model():
     for query, gallery in ((np.arange(22), None), (np.arange(0, 22, 2), np.arange(1, 22, 2))):
         test = searched(query, gallery)
-        found = test.examples(FEATURES)
-        np.testing.assert_array_equal(test.examples(-FEATURES[::-1]).queries, found.queries)
+        found = test.find_examples(FEATURES)
+        np.testing.assert_array_equal(test.find_examples(-FEATURES[::-1]).queries, found.queries)
         assert set(found.queries) <= set(query)
         classes = TRUTH[found.queries]
         searching = np.arange(22) if gallery is None else gallery
@@ -62,15 +62,15 @@ def test_queries_are_of_different_classes_have_something_to_find_and_do_not_depe
 
 
 def test_a_small_gallery_is_shown_whole_and_without_a_query_that_is_in_it():
-    apart = searched(np.array([0]), np.array([1, 3, 4])).examples(FEATURES)
+    apart = searched(np.array([0]), np.array([1, 3, 4])).find_examples(FEATURES)
     assert sorted(apart.found[0]) == [1, 3, 4]
-    among = searched(np.array([0]), np.array([0, 1, 3])).examples(FEATURES)
+    among = searched(np.array([0]), np.array([0, 1, 3])).find_examples(FEATURES)
     assert sorted(among.found[0]) == [1, 3]
 
 
 def test_frames_tell_the_class():
     test = searched(np.arange(22), None)
-    found = test.examples(FEATURES)
+    found = test.find_examples(FEATURES)
     grey = torch.full((NEAREST + 1, 3, 8, 8), 99, dtype=torch.uint8)
     drawn = np.asarray(draw_neighbours(found, TRUTH, lambda rows: grey))
     cell = PANEL + 2 * FRAME
@@ -102,7 +102,7 @@ def test_a_run_ends_with_the_picture_of_its_own_model(run):
     pictures = [model.preprocess(digits.images[i]) for i in rows]
     features = model.encode([digits.images[i] for i in rows])
     drawn = draw_neighbours(
-        test.examples(features),
+        test.find_examples(features),
         digits.truth[rows],
         lambda chosen: torch.stack([pictures[i] for i in chosen]),
     )

@@ -15,14 +15,14 @@ from torch.nn.functional import normalize
 
 from fewlabels.contracts import write_side
 from fewlabels.errors import ModelError
-from fewlabels.files import locate
+from fewlabels.files import find_path
 from fewlabels.models.backbone import make_backbone
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.saved_folder import EmbedderConfig
 from fewlabels.models.size_limits import check_size
 from fewlabels.registry import sources
 
-LITE0 = locate("weights/tf_efficientnet_lite0.safetensors")
+LITE0 = find_path("weights/tf_efficientnet_lite0.safetensors")
 
 
 @pytest.fixture(scope="module")

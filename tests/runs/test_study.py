@@ -10,7 +10,7 @@ from scipy import stats
 from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
 from fewlabels.runs.study import seeds_of, study
-from fewlabels.runs.study_table import Row, compare, markdown
+from fewlabels.runs.study_table import Row, compare, format_markdown
 
 RECIPE = {
     "data": {"source": "digits", "split": "official", "labels": 50},
@@ -95,7 +95,7 @@ def test_the_interval_is_students():
     alone = compare(first.scores, first.scores)
     assert alone.difference is None
     assert alone.sd == pytest.approx(np.std(list(first.scores.values()), ddof=1))
-    assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in markdown([first, second])
+    assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in format_markdown([first, second])
 
 
 def test_seeds():
@@ -128,13 +128,13 @@ def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
     wrong = sum(line["wrong"] * line["discovered"] for line in each) / 150
     assert rows[0].wrong[1] == pytest.approx(100 * wrong)
     assert [len(values) for values in rows[0].by_round.values()] == [2, 2]
-    text = markdown(rows)
+    text = format_markdown(rows)
     assert "| true (ORACLE) |" in text
     assert "| found |" in text
     assert "wrong among the discovered labels" in text
     assert "not a fair study" not in text
     rows[1].steps += 1
-    assert "not a fair study" in markdown(rows)
+    assert "not a fair study" in format_markdown(rows)
 
 
 def test_choices_are_made_on_validation_images(recipes, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from fewlabels.contracts import Records
 from fewlabels.data.hf_dataset import from_dataset, local_copy, open_dataset
 from fewlabels.errors import DataError
-from fewlabels.files import locate, looked_for
+from fewlabels.files import find_path, looked_for
 
 Counts = Mapping[str, tuple[int, int]]  # images and classes of each part
 
@@ -78,7 +78,7 @@ class Benchmark(ABC):
         """The folder of the local copy."""
         wanted = [self.root] if self.root is not None else list(self.folders)
         for folder in wanted:
-            found = locate(folder)
+            found = find_path(folder)
             if found is not None:
                 return found
         raise DataError(

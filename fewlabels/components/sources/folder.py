@@ -13,7 +13,7 @@ import numpy as np
 from fewlabels.contracts import Records
 from fewlabels.data.lazy_images import LazyImages, from_files, image_files
 from fewlabels.errors import DataError
-from fewlabels.files import locate, looked_for
+from fewlabels.files import find_path, looked_for
 from fewlabels.registry import sources
 
 
@@ -42,7 +42,7 @@ class Folder:
         """
         if not self.path:
             raise DataError("data.path is empty; name the folder that holds your images")
-        root = locate(self.path)
+        root = find_path(self.path)
         if root is None or not root.is_dir():
             raise DataError(
                 f"data.path: no folder at {looked_for(self.path)}; "
@@ -52,11 +52,11 @@ class Folder:
         if not files:
             raise DataError(f"{root}: no image in this folder; put .jpg or .png files there")
         names = [path.relative_to(root).as_posix() for path in files]
-        table = locate(self.labels_csv) if self.labels_csv else root / "labels.csv"
+        table = find_path(self.labels_csv) if self.labels_csv else root / "labels.csv"
         if table is None:
             raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
         if table.is_file():
-            return labelled(from_files(files), read_labels(table, names), names)
+            return make_records(from_files(files), read_labels(table, names), names)
         parts = [Path(name).parts for name in names]
         if all(len(part) == 1 for part in parts):
             return Records(from_files(files), np.full(len(files), -1), (), {}, names)
@@ -72,7 +72,7 @@ class Folder:
                 f"{root}: {len(loose)} images lie outside the class folders (as {loose[0]}); put "
                 "each into the folder of its class, or all into one flat folder"
             )
-        return labelled(from_files(files), [part[0] for part in parts], names, columns)
+        return make_records(from_files(files), [part[0] for part in parts], names, columns)
 
 
 def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
@@ -93,23 +93,24 @@ def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
     missing = sorted(str(name) for name in set(found) - set(names))
     if missing:
         raise DataError(
-            f"{table}: {len(missing)} files are not in the folder ({some(missing)}); "
+            f"{table}: {len(missing)} files are not in the folder ({_first_three(missing)}); "
             "remove their rows, or add the files"
         )
     twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
     if twice:
         raise DataError(
-            f"{table}: {len(twice)} files are listed twice ({some(twice)}); keep one row of each"
+            f"{table}: {len(twice)} files are listed twice ({_first_three(twice)}); "
+            "keep one row of each"
         )
     return [found.get(name) or None for name in names]
 
 
-def some(names: Sequence[str]) -> str:
+def _first_three(names: Sequence[str]) -> str:
     """The first few of many names, for a sentence."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def labelled(
+def make_records(
     images: LazyImages,
     labels: Sequence[str | None],
     names: Sequence[str],

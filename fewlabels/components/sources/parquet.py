@@ -7,7 +7,7 @@ from typing import Literal
 from fewlabels.contracts import Records
 from fewlabels.data.hf_dataset import from_dataset, open_dataset
 from fewlabels.errors import DataError
-from fewlabels.files import locate, looked_for
+from fewlabels.files import find_path, looked_for
 from fewlabels.registry import sources
 
 
@@ -39,7 +39,7 @@ class Parquet:
             raise DataError("data.files is empty; name one or more parquet files")
         paths = []
         for file in self.files:
-            place = locate(file)
+            place = find_path(file)
             if place is None or not place.is_file():
                 raise DataError(
                     f"data.files: no file at {looked_for(file)}; put it there, or set "

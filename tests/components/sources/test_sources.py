@@ -11,7 +11,7 @@ from fewlabels.components.sources.hub import Hub
 from fewlabels.components.sources.parquet import Parquet
 from fewlabels.errors import DataError
 from fewlabels.evaluation.retrieval import evaluate_retrieval
-from fewlabels.files import locate
+from fewlabels.files import find_path
 
 
 def digit(i):
@@ -300,7 +300,7 @@ def test_without_a_network_a_hub_data_set_says_so(monkeypatch):
 
 
 def test_grocery_reads_as_its_page_says():
-    if locate("grocery/all.parquet") is None:
+    if find_path("grocery/all.parquet") is None:
         pytest.skip("grocery/all.parquet is not here; set FEWLABELS_DATA")
     records = Parquet(files="grocery/all.parquet").load()
     assert len(records) == 5421
