@@ -61,9 +61,9 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
         try:
             recipe = load_recipe(path, overrides, imports)
             if list_plugins(recipe):  # only one that is made shows all that it has
-                from fewlabels.runs.build import check_made
+                from fewlabels.runs.build import check_plugins_made
 
-                check_made(recipe)
+                check_plugins_made(recipe)
             if recipe.blocks:  # their places are known to the backbone alone
                 from fewlabels.runs.build import check_blocks
 

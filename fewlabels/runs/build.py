@@ -25,7 +25,7 @@ ALONE = ("strategy", "discovery", "source", "view", "loss")
 """The kinds of component that are made without a model to put them into."""
 
 
-def build(plural: str, spec: Spec, **program: Any) -> Any:
+def build_spec(plural: str, spec: Spec, **program: Any) -> Any:
     """The component that a spec names, with its options: see :func:`build_component`."""
     return build_component(plural, spec.name, spec.options, **program)
 
@@ -46,7 +46,7 @@ class Builder:
 
     def view_with(self, *more: ViewComponent) -> ViewFunction:
         """The recipe's views and then ``more``, of which the strategy has chosen the options."""
-        views = [build("views", spec) for spec in self.recipe.views]
+        views = [build_spec("views", spec) for spec in self.recipe.views]
         return Pipeline([*views, *more], self.image_size)
 
     def embedder(self) -> Embedder:
@@ -63,7 +63,7 @@ class Builder:
         """The recipe's losses by name."""
         torch.manual_seed(derive(self.recipe.seed, "losses"))
         sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
-        return {spec.name: build("losses", spec, **sizes) for spec in self.recipe.losses}
+        return {spec.name: build_spec("losses", spec, **sizes) for spec in self.recipe.losses}
 
 
 def _model_options(recipe: Recipe) -> dict[str, Any]:
@@ -71,14 +71,14 @@ def _model_options(recipe: Recipe) -> dict[str, Any]:
     return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
 
 
-def check_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
+def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
     """Make each component that is not built in, but for those that are made to measure.
 
     Args:
         kinds: of components.
 
     Raises:
-        ComponentError: what :func:`build` says of each that cannot be made or lacks something.
+        ComponentError: what :func:`build_spec` says of each that cannot be made or lacks something.
     """
     mistakes = []
     for registry, spec in recipe.components:
@@ -88,7 +88,7 @@ def check_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
         if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
             continue  # the sizes that it wants are known once images are read
         try:
-            build(registry.plural, spec)
+            build_spec(registry.plural, spec)
         except FewLabelsError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -105,7 +105,7 @@ def check_blocks(recipe: Recipe) -> None:
     Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
 
 
-def run_modules(
+def place_modules(
     modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
 ) -> TrainingModules:
     """A strategy's modules on their device."""

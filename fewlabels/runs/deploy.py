@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
@@ -10,13 +10,11 @@ from fewlabels.data.pixels import centre
 from fewlabels.evaluation import neighbours_picture
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
+from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
 from fewlabels.training.checkpoint import load_modules
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row
-
-if TYPE_CHECKING:
-    from fewlabels.runs.parts import RunParts
 
 ORACLE = "ORACLE: discovered samples got their true labels: no result, an analysis"
 

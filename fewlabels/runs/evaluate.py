@@ -26,7 +26,7 @@ from fewlabels.models.fingerprint import fingerprint
 from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.registry import sources
-from fewlabels.runs.build import run_modules
+from fewlabels.runs.build import place_modules
 from fewlabels.runs.environment import describe_environment
 from fewlabels.runs.training_data import TrainingData, read_training_data
 from fewlabels.training.run_folder import RunFolder
@@ -61,7 +61,7 @@ def evaluate_model(
     truth, scoring = make_scoring(model, recipe, data_read)
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
-    modules = run_modules({SAVED: model}, accelerator, recipe.train.channels_last)
+    modules = place_modules({SAVED: model}, accelerator, recipe.train.channels_last)
     pixels = Pixels(data_read.records.images, scoring.rows, model.canvas)
     batch, workers = recipe.evaluation.batch, recipe.data.workers
     extractor = Extractor(accelerator, modules.plain, pixels, model.image_size, batch, workers)

@@ -12,7 +12,7 @@ from fewlabels.evaluation.scoring import Evaluator
 from fewlabels.ops.seeds import derive
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry import REGISTRIES
-from fewlabels.runs.build import Builder, build, run_modules
+from fewlabels.runs.build import Builder, build_spec, place_modules
 from fewlabels.runs.parts import (
     Discoveries,
     RunParts,
@@ -111,12 +111,12 @@ def make_pretraining(parts: RunParts) -> Pretraining | None:
     recipe, folder = parts.recipe, parts.folder.pretrain
     if recipe.pretrain is None or parts.folder.list_checkpoints():
         return None
-    strategy = build("strategies", recipe.pretrain)
+    strategy = build_spec("strategies", recipe.pretrain)
     task = TASKS[strategy.task]
     bare = replace(recipe, model=recipe.model.model_copy(update={"embedding_size": None}))
     builder = Builder(bare, task, len(parts.data.train), None, parts.data.records.classes)
     made = strategy.modules(builder)
-    modules = run_modules(made, parts.accelerator, recipe.train.channels_last)
+    modules = place_modules(made, parts.accelerator, recipe.train.channels_last)
     schedule = RoundSchedule(
         epochs_per_round=strategy.epochs,
         evaluate_every=0,

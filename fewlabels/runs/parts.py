@@ -20,7 +20,7 @@ from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.user_code import copy_modules
-from fewlabels.runs.build import Builder, build, check_made, run_modules
+from fewlabels.runs.build import Builder, build_spec, check_plugins_made, place_modules
 from fewlabels.runs.environment import describe_environment
 from fewlabels.runs.provenance import list_plugins
 from fewlabels.runs.task import TASKS, Task
@@ -65,14 +65,14 @@ def make_parts(
     Raises:
         FewLabelsError: a component that cannot be made, or data that do not fit the strategy.
     """
-    check_made(recipe, ("view", "loss"))  # before images are read, as the others are made
-    strategy = build("strategies", recipe.strategy)
-    discoveries = [(spec.name, build("discovery", spec)) for spec in recipe.discovery]
+    check_plugins_made(recipe, ("view", "loss"))  # before images are read, as the others are made
+    strategy = build_spec("strategies", recipe.strategy)
+    discoveries = [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
     task, data = TASKS[strategy.task], read_training_data(recipe)
     classes = count_classes(discoveries, data.labels)
     task.check_labels(data.labels, recipe.strategy.name)
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
-    modules = run_modules(strategy.modules(builder), accelerator, recipe.train.channels_last)
+    modules = place_modules(strategy.modules(builder), accelerator, recipe.train.channels_last)
     scoring = task.make_scoring(recipe, strategy, modules, data, builder.image_size)
     model = builder.model
     prepare = partial(

@@ -11,7 +11,7 @@ from fewlabels.contracts import Discovered, Phase, Pool, Stream, check_discovere
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.recipe.recipe import Spec, recipe_from
 from fewlabels.registry import discovery
-from fewlabels.runs.build import Builder, build
+from fewlabels.runs.build import Builder, build_spec
 from fewlabels.runs.task import TASKS
 from fewlabels.training.batches import Batches
 
@@ -39,7 +39,7 @@ def test_a_component_that_cannot_be_made_is_named_with_the_line(built_in, monkey
             raise ValueError("size is odd")
 
     with pytest.raises(ComponentError, match=r"'it' failed with ValueError: size is odd \(.*\.py:"):
-        build("discovery", Spec("it", {"size": 3}))
+        build_spec("discovery", Spec("it", {"size": 3}))
 
 
 def test_a_stream_of_something_else_is_refused():
