@@ -40,7 +40,7 @@ class HubError(FewLabelsError):
     """The Hugging Face Hub refuses, or cannot be reached; or what must not be pushed to it."""
 
 
-def failed(what: str, error: Exception) -> ComponentError:
+def component_failed(what: str, error: Exception) -> ComponentError:
     """The sentence for a component of others that raised what it should not, and where it did."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return ComponentError(
@@ -48,17 +48,17 @@ def failed(what: str, error: Exception) -> ComponentError:
     )
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """Text from elsewhere in one line, which none of its letters turns around or moves away."""
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
 def for_terminal(error: FewLabelsError) -> str:
     """A mistake for the terminal: a name in it may be a stranger's."""
-    return "\n".join(printable(line) for line in str(error).split("\n"))
+    return "\n".join(make_printable(line) for line in str(error).split("\n"))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'margin'?"`` when a known name is close, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

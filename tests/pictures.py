@@ -25,11 +25,11 @@ def texture(seed, size=256):
 def moved(image, angle=0.0, zoom=1.0, x=0.0, y=0.0, tilt=1.0):
     """The image under a known affine map, and that map (2, 3) in [-1, 1]."""
     one = torch.tensor
-    matrix = geometry.compose(
-        geometry.rotation(one([angle])),
-        geometry.scaling(one([zoom * tilt]), one([zoom])),
-        geometry.shift(one([x]), one([y])),
+    matrix = geometry.compose_maps(
+        geometry.rotation_matrix(one([angle])),
+        geometry.scaling_matrix(one([zoom * tilt]), one([zoom])),
+        geometry.shift_matrix(one([x]), one([y])),
     )
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    warped = geometry.warp(pixels, matrix)[0].permute(1, 2, 0).byte().numpy()
+    warped = geometry.warp_images(pixels, matrix)[0].permute(1, 2, 0).byte().numpy()
     return Image.fromarray(warped), matrix[0, :2].numpy()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from fewlabels.data.lazy_images import DAMAGED, as_rgb
-from fewlabels.errors import FewLabelsError, printable
+from fewlabels.errors import FewLabelsError, make_printable
 from fewlabels.search.index import Index
 
 SIDE = 320
@@ -58,22 +58,22 @@ class Answers:
         except FewLabelsError as error:
             return Answer(str(error), [])
         ids, scores = found.ids[0], found.scores[0]
-        shown = [self._picture(name) for name in ids]
-        captions = [f"{score:.3f}\n{shortened(name)}" for score, name in zip(scores, ids)]
+        shown = [self._load_picture(name) for name in ids]
+        captions = [f"{score:.3f}\n{shorten_name(name)}" for score, name in zip(scores, ids)]
         by = "the neighbours they share with the query" if rerank else "cosine"
         sentence = f"The nearest {len(ids)} of {len(self.index):,} images, best first by {by}."
         if lost := shown.count(None):
             where = (
-                f"not a readable picture in {shortened(str(self.folder))}"
+                f"not a readable picture in {shorten_name(str(self.folder))}"
                 if self.folder
                 else "known by name alone: start the page with --images FOLDER to see them"
             )
             sentence += f" {lost} of them {'is' if lost == 1 else 'are'} {where}."
-        return Answer(sentence, [(p or blank(), c) for p, c in zip(shown, captions)])
+        return Answer(sentence, [(p or make_blank_picture(), c) for p, c in zip(shown, captions)])
 
-    def _picture(self, name: str) -> Image.Image | None:
+    def _load_picture(self, name: str) -> Image.Image | None:
         """A small copy of the picture that an id names, None where there is none to be shown."""
-        file = inside(self.folder, name) if self.folder else None
+        file = resolve_inside(self.folder, name) if self.folder else None
         if file is None:
             return None
         try:
@@ -86,7 +86,7 @@ class Answers:
         return small
 
 
-def inside(folder: Path, name: str) -> Path | None:
+def resolve_inside(folder: Path, name: str) -> Path | None:
     """The file that a name means in a folder; None if it is not there, or lies outside.
 
     Links are followed before that is asked.
@@ -99,12 +99,12 @@ def inside(folder: Path, name: str) -> Path | None:
     return file if there else None
 
 
-def shortened(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A foreign name, made harmless; of a long one the end."""
-    return printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
+    return make_printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
 
 
-def blank() -> Image.Image:
+def make_blank_picture() -> Image.Image:
     """What stands where no picture is."""
     tile = Image.new("RGB", (SIDE, SIDE), BLANK)
     pen = ImageDraw.Draw(tile)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fewlabels.cli.demo_answers import Answers
 from fewlabels.errors import ComponentError, DataError, FewLabelsError
-from fewlabels.hub.card_text import escape
+from fewlabels.hub.card_text import escape_markdown
 from fewlabels.models.embedder import Embedder
 from fewlabels.search.index import Index
 
@@ -50,7 +50,7 @@ class Closed:
         await self.app(scope, receive, told)
 
 
-def gradio() -> Any:
+def import_gradio() -> Any:
     """The module gradio, which sends no telemetry.
 
     Raises:
@@ -66,7 +66,7 @@ def gradio() -> Any:
     return gradio
 
 
-def middleware() -> list[Any]:
+def build_middleware() -> list[Any]:
     """What stands before the page: no other server is asked, under no other name is it found.
 
     The latter keeps pages of the web out, which could give their own name this machine's address.
@@ -84,19 +84,19 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
     Args:
         model, name: what the model and the index are called.
     """
-    gr = gradio()
+    gr = import_gradio()
     index, embedder = answers.index, answers.index.embedder
     assert isinstance(embedder, Embedder)
 
     def answer(image: str | None, k: int, expand: int, rerank: bool) -> tuple[str, list[Any]]:
         sentence, pictures = answers(image, int(k), int(expand), rerank)
-        return escape(sentence), pictures
+        return escape_markdown(sentence), pictures
 
     with gr.Blocks(title="Search by image", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
-            f"# Search by image\n\n**{len(index):,} images** in {escape(name)} · embedder "
-            f"{escape(model)}: {escape(embedder.name)}, {embedder.embedding_size} dimensions, sees "
-            f"{embedder.image_size} pixels a side"
+            f"# Search by image\n\n**{len(index):,} images** in {escape_markdown(name)} · embedder "
+            f"{escape_markdown(model)}: {escape_markdown(embedder.name)}, "
+            f"{embedder.embedding_size} dimensions, sees {embedder.image_size} pixels a side"
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -128,7 +128,7 @@ async def _nothing_fetched(path: str) -> str:
     return path
 
 
-def serve(model: str, index: str, images: str | None, port: int | None) -> None:
+def serve_page(model: str, index: str, images: str | None, port: int | None) -> None:
     """Serve the page until it is interrupted.
 
     Args:
@@ -151,7 +151,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
         os.environ["GRADIO_TEMP_DIR"] = kept
         for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page before it is shown
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
-        gr = gradio()
+        gr = import_gradio()
         loaded = Index.load(index, load_embedder(model).to(join_processes().device))
         page = make_page(Answers(loaded, Path(images) if images else None), model, index)
         try:
@@ -164,7 +164,7 @@ def serve(model: str, index: str, images: str | None, port: int | None) -> None:
                 footer_links=[],
                 theme=gr.themes.Default(primary_hue="emerald", font=FONT, font_mono="monospace"),
                 css=CSS,
-                app_kwargs={"middleware": middleware(), "docs_url": None, "redoc_url": None},
+                app_kwargs={"middleware": build_middleware(), "docs_url": None, "redoc_url": None},
                 quiet=True,
                 prevent_thread_lock=True,
             )

@@ -66,17 +66,19 @@ def embed_folder(
     # After the main process: what is wrong with the model is said once.
     embedder = (embedder or load_embedder(model)).to(process.device)
     for number in todo[process.process_index :: process.num_processes]:
-        names = parts.shard(number)
-        parts.write(number, *_encode(embedder, folder, names, batch_size, skip_unreadable))
+        names = parts.names_of(number)
+        parts.write_part(
+            number, *_encode_readable(embedder, folder, names, batch_size, skip_unreadable)
+        )
         among = f" (process {process.process_index})" if process.num_processes > 1 else ""
         say(f"shard {number + 1} of {len(parts)}{among}")
     process.wait_for_everyone()
     if process.is_main_process:
-        if parts.joined() is None:
-            parts.join()
-        parts.remove()
+        if parts.read_joined_stamp() is None:
+            parts.join_parts()
+        parts.remove_parts()
     process.wait_for_everyone()
-    whole = parts.joined()
+    whole = parts.read_joined_stamp()
     return whole.unreadable if whole else []
 
 
@@ -84,30 +86,32 @@ def _plan_parts(
     embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool
 ) -> tuple[Parts, list[int]]:
     """The parts of a file of embeddings, and the numbers of those that are still to be written."""
-    from fewlabels.data.readable import unreadable
-    from fewlabels.models.fingerprint import fingerprint
-    from fewlabels.search.embeddings_file import Stamp, listing
+    from fewlabels.data.readable import describe_unreadable
+    from fewlabels.models.fingerprint import fingerprint_model
+    from fewlabels.search.embeddings_file import Stamp, list_images
     from fewlabels.search.embeddings_parts import Parts
 
-    names, files = listing(folder)
-    stamp = Stamp(model=fingerprint(embedder), files=files, shard=shard)
+    names, files = list_images(folder)
+    stamp = Stamp(model=fingerprint_model(embedder), files=files, shard=shard)
     parts = Parts(out, names, stamp)
-    joined, found = parts.joined(), parts.finished()
+    joined, found = parts.read_joined_stamp(), parts.read_finished_stamps()
     if not joined:
         refuse_unwritable(out)
     for done in [joined] if joined else found.values():
         if done.unreadable and not skip:
-            raise ModelError(unreadable(folder / done.unreadable[0], "it was left out before"))
+            raise ModelError(
+                describe_unreadable(folder / done.unreadable[0], "it was left out before")
+            )
     return parts, [] if joined else [n for n in range(len(parts)) if n not in found]
 
 
-def _encode(
+def _encode_readable(
     embedder: Embedder, folder: Path, names: list[str], batch_size: int, skip: bool
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Names and embeddings (N, D) of the images that can be read, and the names of the others."""
     from fewlabels.data.readable import Readable
 
-    images = Readable(folder, names, embedder.prepare, skip)
+    images = Readable(folder, names, embedder.prepare_image, skip)
     vectors = embedder.encode(images, batch_size)
     return images.read, vectors, images.unreadable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
-from fewlabels.errors import DataError, FewLabelsError, ModelError, printable
+from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.training.processes import join_processes
 
@@ -74,9 +74,9 @@ def run_search(given: argparse.Namespace) -> None:
 def run_demo(given: argparse.Namespace) -> None:
     """``fewlabels demo``."""
     import_beside_model(given)
-    from fewlabels.cli.demo_page import serve
+    from fewlabels.cli.demo_page import serve_page
 
-    serve(given.model, given.index, given.images, given.port)
+    serve_page(given.model, given.index, given.images, given.port)
 
 
 def run_predict(given: argparse.Namespace) -> None:
@@ -95,9 +95,9 @@ def build_index(
     model: str, folder: str | None, out: str, embeddings: str | None, kind: str
 ) -> None:
     """Index a folder of images, or the embeddings of them that ``embed`` wrote."""
-    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.fingerprint import fingerprint_model
     from fewlabels.models.load import load_embedder
-    from fewlabels.search.embeddings_file import listing, read_embeddings
+    from fewlabels.search.embeddings_file import list_images, read_embeddings
     from fewlabels.search.index import Index
     from fewlabels.search.index_folder import check_place
     from fewlabels.search.inputs import check_kind
@@ -107,12 +107,12 @@ def build_index(
     embedder = load_embedder(model)
     if embeddings is not None:
         names, vectors, stamp = read_embeddings(Path(embeddings))
-        if stamp.model != fingerprint(embedder):
+        if stamp.model != fingerprint_model(embedder):
             raise ModelError(
                 f"{embeddings}: its embeddings are of another model than {model} (weights or "
                 "preprocessing differ); give that model, or embed again with this one"
             )
-        if folder is not None and stamp.files != listing(Path(folder))[1]:
+        if folder is not None and stamp.files != list_images(Path(folder))[1]:
             raise DataError(
                 f"{embeddings}: its embeddings are of another folder than {folder}, or images in "
                 "it changed since; embed it again, or leave FOLDER out to index them as they are"
@@ -121,7 +121,7 @@ def build_index(
     elif folder is None:
         raise DataError("nothing to index; name a folder of images, or --from a file of embeddings")
     else:
-        listing(Path(folder))  # says what is wrong with it
+        list_images(Path(folder))  # says what is wrong with it
         index = Index.build(embedder.to(join_processes().device), folder, kind=kind)  # type: ignore[arg-type]
     try:
         index.save(out)
@@ -144,7 +144,7 @@ def search_index(model: str, index: str, image: str, k: int, expand: int, rerank
     shortlist = max(k, 100)
     found = loaded.search(image, k, expand=expand, rerank=rerank, shortlist=shortlist)
     for score, name in zip(found.scores[0], found.ids[0], strict=True):
-        print(f"{score:.4f}\t{printable(name) if sys.stdout.isatty() else name}")
+        print(f"{score:.4f}\t{make_printable(name) if sys.stdout.isatty() else name}")
 
 
 def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> None:
@@ -157,12 +157,12 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
     """
     from fewlabels.data.readable import Readable, left_out
     from fewlabels.models.load import load_classifier
-    from fewlabels.search.embeddings_file import listing
+    from fewlabels.search.embeddings_file import list_images
 
     refuse_existing(out, "labels of yours")
     classifier = load_classifier(model)
-    names, _ = listing(Path(folder))
-    images = Readable(Path(folder), names, classifier.prepare, skip_unreadable)
+    names, _ = list_images(Path(folder))
+    images = Readable(Path(folder), names, classifier.prepare_image, skip_unreadable)
     probabilities = classifier.predict(images, device=join_processes().device)  # (N, C)
     labels = [classifier.classes[best] for best in probabilities.argmax(1)]
     sure = [f"{p:.6f}" for p in probabilities.max(1)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.cli.options import add_import_option, import_beside_model
-from fewlabels.errors import ComponentError, first_few, printable
+from fewlabels.errors import ComponentError, first_few, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.registry import REGISTRIES
 from fewlabels.registry.user_code import import_modules
@@ -66,20 +66,20 @@ def run_export(given: argparse.Namespace) -> None:
 def run_push(given: argparse.Namespace) -> None:
     """``fewlabels push``."""
     import_modules(given.imports, Path(given.run))
-    from fewlabels.runs.push import push
+    from fewlabels.runs.push import push_run
 
     options = ("seeds", "private", "dry_run", "license", "data_license", "pictures", "card")
-    push(given.run, given.repo, **{name: getattr(given, name) for name in options})
+    push_run(given.run, given.repo, **{name: getattr(given, name) for name in options})
 
 
 def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: str | None) -> None:
     """Print a model's scores, and write them to a JSON file where ``out`` says."""
     if out is not None:
         refuse_existing(out)
-    from fewlabels.runs.evaluate import evaluate_model, table
+    from fewlabels.runs.evaluate import evaluate_model, format_scores
 
     found = evaluate_model(model, data, overrides)
-    print(table(found))
+    print(format_scores(found))
     if out is not None:
         with new_file(out) as draft:
             draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -107,39 +107,41 @@ def show_model(place: str) -> None:
     """Print what a model is made of, what it wants to see, and what it needs to be loaded."""
     if not Path(place).is_dir():
         _refuse_component(place)
-    from fewlabels.hub.download import fetch
+    from fewlabels.hub.download import download_model
     from fewlabels.models import saved_folder as folders
     from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
-    from fewlabels.models.fingerprint import fingerprint
+    from fewlabels.models.fingerprint import fingerprint_model
 
-    fetched = fetch(place)
-    kind = Classifier if folders.kind(fetched.folder) == "classifier" else Embedder
-    config, _ = folders.read(fetched.folder, kind.config, fetched.what)
+    fetched = download_model(place)
+    kind = Classifier if folders.read_kind(fetched.folder) == "classifier" else Embedder
+    config, _ = folders.read_model(fetched.folder, kind.config, fetched.what)
     side, blocks = config.image_size, [(b.name, b.after, b.model_extra) for b in config.blocks]
     print(f"{place}: {config.kind}, format {config.format}")
-    _say("backbone", f"{config.backbone} {config.backbone_options or ''}")
-    _say("blocks", *[f"{name} after {after} {given or ''}" for name, after, given in blocks])
-    _say("plugins", *[f"{p.kind} {p.name} of {p.distribution} {p.version}" for p in config.plugins])
-    _say(
+    _print_line("backbone", f"{config.backbone} {config.backbone_options or ''}")
+    _print_line("blocks", *[f"{name} after {after} {given or ''}" for name, after, given in blocks])
+    _print_line(
+        "plugins", *[f"{p.kind} {p.name} of {p.distribution} {p.version}" for p in config.plugins]
+    )
+    _print_line(
         "image size",
         f"{side} x {side}: {config.crop_pct:.1%} of the shorter side, from the centre, "
         f"{config.interpolation}",
     )
-    _say("normalisation", f"mean {config.mean}, standard deviation {config.std}")
+    _print_line("normalisation", f"mean {config.mean}, standard deviation {config.std}")
     model = kind.from_folder(*fetched)  # with a plugin missing, what stands above is told first
     if isinstance(model, Classifier):
-        _say("classes", f"{len(model.classes)}: {first_few(model.classes, 8)}")
+        _print_line("classes", f"{len(model.classes)}: {first_few(model.classes, 8)}")
     else:
-        _say("embedding size", model.embedding_size)
-    _say("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
-    _say("fingerprint", fingerprint(model))
+        _print_line("embedding size", model.embedding_size)
+    _print_line("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    _print_line("fingerprint", fingerprint_model(model))
 
 
-def _say(what: str, *facts: object) -> None:
+def _print_line(what: str, *facts: object) -> None:
     """One line; names may come from the Hub, and must not move the cursor."""
     line = f"  {what:16}{'; '.join(str(fact).strip() for fact in facts) or 'none'}"
-    print(printable(line))
+    print(make_printable(line))
 
 
 def _refuse_component(word: str) -> None:

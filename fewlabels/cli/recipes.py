@@ -81,7 +81,7 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
 
 def run_study(given: argparse.Namespace) -> None:
     """Run a study and print its table; write it where ``out`` says."""
-    from fewlabels.runs.study import seeds_of, study
+    from fewlabels.runs.study import run_study, seeds_of
     from fewlabels.runs.study_table import format_markdown, write_tables
 
     words, out = given.recipes, given.out
@@ -92,7 +92,7 @@ def run_study(given: argparse.Namespace) -> None:
         out = out.with_suffix("")
     if out is not None and not out.name:
         raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
-    rows = study(
+    rows = run_study(
         paths,
         seeds_of(given.seeds),
         overrides,

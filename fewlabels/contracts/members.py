@@ -55,7 +55,7 @@ def missing_members(kind: str, made: Any) -> str:
     Args:
         kind: block, discovery, loss, source, strategy or view; of others nothing is asked.
     """
-    missing = [name for name in READ.get(kind, ()) if not _has(made, name)]
+    missing = [name for name in READ.get(kind, ()) if not _has_member(made, name)]
     if kind == "view" and not (hasattr(made, "matrix") or hasattr(made, "colour")):
         missing.append("matrix or colour")
     if missing:
@@ -71,7 +71,7 @@ def missing_members(kind: str, made: Any) -> str:
     return ""
 
 
-def _has(made: Any, name: str) -> bool:
+def _has_member(made: Any, name: str) -> bool:
     """Whether an attribute is there; that forward which every torch.nn.Module has is none."""
     if not hasattr(made, name):
         return False

@@ -23,7 +23,7 @@ Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | It
 NARROW = 100
 
 
-def canvas(
+def resize_to_square(
     image: Image.Image | Tensor, resize_size: int, image_size: int, interpolation: str
 ) -> Tensor:
     """The shorter side resized to ``resize_size``, and a square of that side around the middle.
@@ -49,18 +49,20 @@ def canvas(
     return pixels[:, top : top + resize_size, left : left + resize_size]
 
 
-def each(images: Images, prepare: Callable[[Image.Image | Tensor], Tensor]) -> Iterator[Tensor]:
+def decode_images(
+    images: Images, prepare: Callable[[Image.Image | Tensor], Tensor]
+) -> Iterator[Tensor]:
     """``prepare`` of each image, a PIL image or a tensor (3, H, W), one at a time.
 
     Raises:
         ModelError: an item that is no image, named by its position.
     """
-    items = _items(images)
+    items = _iterate_items(images)
     for position in itertools.count():
         item = None
         try:
             item = next(items)
-            image = prepare(_decode(item))
+            image = prepare(_decode_item(item))
         except StopIteration:
             return
         except ModelError:
@@ -85,7 +87,7 @@ def files_of(folder: Path) -> list[Path]:
     return files
 
 
-def _items(images: Images) -> Iterator[Any]:
+def _iterate_items(images: Images) -> Iterator[Any]:
     if isinstance(images, (str, Path)):
         path = Path(images)
         if not path.is_dir():
@@ -108,7 +110,7 @@ def _items(images: Images) -> Iterator[Any]:
     )
 
 
-def _decode(item: Any) -> Image.Image | Tensor:
+def _decode_item(item: Any) -> Image.Image | Tensor:
     if isinstance(item, Mapping):  # an undecoded image of the datasets library
         item = io.BytesIO(item["bytes"]) if item.get("bytes") else item["path"]
     if isinstance(item, (str, Path, io.BytesIO)):
@@ -122,11 +124,11 @@ def _decode(item: Any) -> Image.Image | Tensor:
             raise TypeError(f"an array must hold uint8, got {item.dtype}")
         return Image.fromarray(item)
     if isinstance(item, Tensor):
-        return _checked(item)
+        return _check_image(item)
     raise TypeError(f"expected a path, PIL image, tensor or array, got {type(item).__name__}")
 
 
-def _checked(image: Tensor) -> Tensor:
+def _check_image(image: Tensor) -> Tensor:
     if image.ndim != 3 or len(image) != 3:
         raise ValueError(f"expected a tensor (3, H, W), got {tuple(image.shape)}")
     if image.dtype == torch.uint8:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewlabels.contracts import Records
 from fewlabels.data.lazy_images import from_rows
-from fewlabels.errors import DataError, nearest
+from fewlabels.errors import DataError, suggest_nearest
 from fewlabels.files import find_path
 
 LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
@@ -52,7 +52,7 @@ def from_dataset(
     for name in (image, label):
         if name is not None and name not in features:
             raise DataError(
-                f"data: there is no column {name!r}{nearest(name, features)} (all: {known})"
+                f"data: there is no column {name!r}{suggest_nearest(name, features)} (all: {known})"
             )
     if image is None:
         found = [name for name, kind in features.items() if isinstance(kind, Image)]
@@ -68,10 +68,10 @@ def from_dataset(
     truth: np.ndarray = np.full(len(data), -1)
     classes: tuple[str, ...] = ()
     if label is not None:
-        values = plain(data, label)
-        truth, classes = numbered(values, getattr(features[label], "names", None))
+        values = read_column(data, label)
+        truth, classes = number_classes(values, getattr(features[label], "names", None))
     columns = {
-        name: np.array(plain(data, name))
+        name: np.array(read_column(data, name))
         for name, kind in features.items()
         if name not in (image, label) and isinstance(kind, (Value, ClassLabel))
     }
@@ -81,13 +81,15 @@ def from_dataset(
     return Records(images, truth, classes, columns, [f"row {i}" for i in range(len(data))])
 
 
-def plain(data: Any, column: str) -> list[Any]:
+def read_column(data: Any, column: str) -> list[Any]:
     """All values of a column."""
     values: list[Any] = data.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     return values
 
 
-def numbered(values: list[Any], names: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def number_classes(
+    values: list[Any], names: list[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers and names; None and -1 are unknown."""
     known = [v for v in values if v is not None and v != -1]
     whole = all(isinstance(v, int) for v in known)

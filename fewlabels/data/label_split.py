@@ -45,10 +45,11 @@ def labelled_split(
     classes = np.unique(truth[truth >= 0])
     if len(classes) == 0:
         raise DataError("data.labels: no training image has a known class to draw from")
-    orders = {c: _order(np.flatnonzero(truth == c), rows, seed) for c in classes}
+    orders = {c: _order_by_hash(np.flatnonzero(truth == c), rows, seed) for c in classes}
     sizes = np.array([len(orders[c]) for c in classes])
     first, last = (
-        _shares(n, sizes, share, w) for n, w in ((count, "labels"), (validation, "validation"))
+        _count_per_class(n, sizes, share, w)
+        for n, w in ((count, "labels"), (validation, "validation"))
     )
     short = np.flatnonzero(first + last > sizes)
     if len(short):
@@ -62,13 +63,13 @@ def labelled_split(
     return Labelled(np.sort(np.concatenate(front)), np.sort(np.concatenate(back)))
 
 
-def _order(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+def _order_by_hash(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
     """Positions by the hash of their rows; numpy does not promise one order for all versions."""
     keys = [hashlib.sha256(f"{seed}:{rows[p]}".encode()).digest() for p in positions]
     return positions[sorted(range(len(keys)), key=keys.__getitem__)]
 
 
-def _shares(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
+def _count_per_class(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
     """How many each class gives."""
     if count == 0 or share == "per_class":
         return np.full(len(sizes), count)

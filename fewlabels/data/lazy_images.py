@@ -65,10 +65,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def from_files(files: Sequence[Path]) -> LazyImages:
     """Images in files."""
-    return LazyImages(len(files), partial(_open, files), partial(_called, "", files))
+    return LazyImages(len(files), partial(_open_file, files), partial(_name_image, "", files))
 
 
-def _open(files: Sequence[Path], i: int) -> Image.Image:
+def _open_file(files: Sequence[Path], i: int) -> Image.Image:
     with Image.open(files[i]) as image:
         image.load()
         return image
@@ -76,26 +76,30 @@ def _open(files: Sequence[Path], i: int) -> Image.Image:
 
 def from_arrays(images: np.ndarray) -> LazyImages:
     """Images of a uint8 array (N, H, W, 3)."""
-    return LazyImages(len(images), partial(_picture, images), partial(_called, "image ", None))
+    return LazyImages(
+        len(images), partial(_open_array, images), partial(_name_image, "image ", None)
+    )
 
 
-def _picture(images: np.ndarray, i: int) -> Image.Image:
+def _open_array(images: np.ndarray, i: int) -> Image.Image:
     return Image.fromarray(images[i])
 
 
 def from_rows(rows: Any, column: str) -> LazyImages:
     """Images of a column of a datasets.Dataset."""
-    return LazyImages(len(rows), partial(_cell, rows, column), partial(_called, "row ", None))
+    return LazyImages(
+        len(rows), partial(_open_cell, rows, column), partial(_name_image, "row ", None)
+    )
 
 
-def _cell(rows: Any, column: str, i: int) -> Image.Image:
+def _open_cell(rows: Any, column: str, i: int) -> Image.Image:
     image: Image.Image | None = rows[i][column]
     if image is None:
         raise ValueError("the cell is empty")
     return image
 
 
-def _called(before: str, names: Sequence[Any] | None, i: int) -> str:
+def _name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
     return f"{before}{i if names is None else names[i]}"
 
 

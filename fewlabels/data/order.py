@@ -11,7 +11,9 @@ import numpy as np
 from fewlabels.errors import DataError
 
 
-def shuffled(members: np.ndarray, batch: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+def draw_shuffled(
+    members: np.ndarray, batch: int, steps: int, rng: np.random.Generator
+) -> np.ndarray:
     """Batches that walk through ``members``, shuffled anew at each pass.
 
     Returns:
@@ -51,16 +53,16 @@ def class_balanced(
         members[np.argsort(labels[members], kind="stable")],
         np.flatnonzero(np.diff(np.sort(labels[members]))) + 1,
     )
-    classes = _turns(len(by_class), batch // per_class, steps, rng).ravel()
+    classes = _draw_in_turn(len(by_class), batch // per_class, steps, rng).ravel()
     uses = np.bincount(classes, minlength=len(by_class))
     walks = [
-        iter(own[_turns(len(own), per_class, int(n), rng)])
+        iter(own[_draw_in_turn(len(own), per_class, int(n), rng)])
         for own, n in zip(by_class, uses, strict=True)
     ]
     return np.stack([next(walks[c]) for c in classes]).reshape(steps, batch)
 
 
-def _turns(things: int, places: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_in_turn(things: int, places: int, steps: int, rng: np.random.Generator) -> np.ndarray:
     """(steps, places) numbers below ``things``, in turn; a row repeats one only if it must."""
     distinct = min(things, places)
     waiting: list[int] = []

@@ -54,7 +54,7 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         self.images, self.rows, self.prepare = images, rows, prepare
         self.kept: Tensor | None = None
 
-    def keep(self, budget: float, quiet: bool = False) -> Pixels:
+    def decode_all(self, budget: float, quiet: bool = False) -> Pixels:
         """Decode all images now if they fit.
 
         Args:
@@ -63,19 +63,19 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         """
         if len(self.rows) == 0:
             return self
-        first = self.read(0)
+        first = self.decode_row(0)
         if first.numel() * len(self.rows) <= budget:
             self.kept = first.new_empty((len(self.rows), *first.shape))
             # Decoding and resizing release the interpreter's lock, so threads are enough.
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                done = pool.map(self.read, range(len(self.rows)))
+                done = pool.map(self.decode_row, range(len(self.rows)))
                 for i, image in enumerate(
                     tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
                 ):
                     self.kept[i] = image
         return self
 
-    def batches(
+    def iterate_batches(
         self, positions: list[list[int]], workers: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions (B,) and images (B, 3, S, S) of each batch; ``workers`` read what is not kept.
@@ -99,21 +99,21 @@ class Pixels(Dataset[tuple[int, Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, i: int) -> Tensor:
+    def decode_row(self, i: int) -> Tensor:
         """Image i, decoded now."""
         return self.prepare(self.images[int(self.rows[i])])
 
     def __getitem__(self, i: int) -> tuple[int, Tensor]:
-        return i, self.read(i) if self.kept is None else self.kept[i]
+        return i, self.decode_row(i) if self.kept is None else self.kept[i]
 
-    def take(self, positions: np.ndarray) -> Tensor:
+    def take_rows(self, positions: np.ndarray) -> Tensor:
         """Images at ``positions``: (B, 3, S, S) uint8."""
         if self.kept is not None:
             return self.kept[torch.as_tensor(positions)]
-        return torch.stack([self.read(int(i)) for i in positions])
+        return torch.stack([self.decode_row(int(i)) for i in positions])
 
 
-def centre(images: Tensor, size: int) -> Tensor:
+def crop_centre(images: Tensor, size: int) -> Tensor:
     """The middle of squares (..., S, S): the crop of timm's evaluation transform."""
     at = round((images.shape[-1] - size) / 2)
     return images[..., at : at + size, at : at + size]

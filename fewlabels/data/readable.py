@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from fewlabels.data.decode import each
-from fewlabels.errors import ModelError, printable
+from fewlabels.data.decode import decode_images
+from fewlabels.errors import ModelError, make_printable
 
 
 class Readable:
@@ -40,17 +40,17 @@ class Readable:
         for name in self.names:
             file = self.folder / name
             try:
-                [image] = each([file], self.prepare)
+                [image] = decode_images([file], self.prepare)
             except ModelError as error:
                 if not self.skip:
-                    raise ModelError(unreadable(file, error.__cause__)) from error
+                    raise ModelError(describe_unreadable(file, error.__cause__)) from error
                 self.unreadable.append(name)
             else:
                 self.read.append(name)
                 yield image
 
 
-def unreadable(file: Path, reason: object) -> str:
+def describe_unreadable(file: Path, reason: object) -> str:
     """The sentence for an image that cannot be read."""
     return (
         f"{file}: cannot be read as an image ({reason}); repair or remove it, or leave out all "
@@ -61,4 +61,4 @@ def unreadable(file: Path, reason: object) -> str:
 def left_out(names: Sequence[str]) -> str:
     """The lines that name what was left out."""
     count = f"{len(names)} image{'s' if len(names) > 1 else ''} left out, which cannot be read:"
-    return "\n".join([count, *map(printable, names)])
+    return "\n".join([count, *map(make_printable, names)])

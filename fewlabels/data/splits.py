@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fewlabels.contracts import Records
-from fewlabels.errors import DataError, nearest
+from fewlabels.errors import DataError, suggest_nearest
 
 Kind = Literal["official", "zero_shot", "all"]
 
@@ -29,7 +29,7 @@ class Split(NamedTuple):
     gallery: np.ndarray | None
 
 
-def select(records: Records, selection: Selection) -> np.ndarray:
+def select_images(records: Records, selection: Selection) -> np.ndarray:
     """(N,) bool: the images that a selection means.
 
     Raises:
@@ -42,7 +42,7 @@ def select(records: Records, selection: Selection) -> np.ndarray:
         if column not in records.columns:
             known = list(records.columns)
             raise DataError(
-                f"data: there is no column {column!r}{nearest(column, known)} "
+                f"data: there is no column {column!r}{suggest_nearest(column, known)} "
                 f"(all: {', '.join(known) or 'none'})"
             )
         values = np.asarray(records.columns[column])
@@ -80,13 +80,13 @@ def split_rows(
         first, second = _halve_classes(records)
         parts = {"train": everything if train else first, "test": everything if test else second}
     if train is not None:
-        parts["train"] = parts["train"] & select(records, train)
+        parts["train"] = parts["train"] & select_images(records, train)
     if test is not None:
-        parts["test"] = parts["test"] & select(records, test)
+        parts["test"] = parts["test"] & select_images(records, test)
     if query is not None:
-        parts["query"] = parts["test"] & select(records, query)
+        parts["query"] = parts["test"] & select_images(records, query)
     if gallery is not None:
-        parts["gallery"] = parts["test"] & select(records, gallery)
+        parts["gallery"] = parts["test"] & select_images(records, gallery)
 
     for name in ("query", "gallery"):
         if name in parts:

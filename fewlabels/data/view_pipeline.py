@@ -62,15 +62,15 @@ class Pipeline:
         count = len(images) if count is None else count
         rows = slice(None) if rows is None else rows
         drawn = [torch.rand(count, view.draws, generator=generator)[rows] for view in self.views]
-        maps = [geometry.identity(len(images)) if before is None else before.cpu()]
+        maps = [geometry.identity_matrix(len(images)) if before is None else before.cpu()]
         for view, draws in zip(self.views, drawn, strict=True):
             if make_matrix := matrix_of(view):
                 maps.append(make_matrix(draws, side))
-        matrix = geometry.compose(*maps).to(images.device)
+        matrix = geometry.compose_maps(*maps).to(images.device)
         size = self.size or side
         result = images.float() / 255
         if len(maps) > 1 or size != side or before is not None:
-            result = geometry.warp(
+            result = geometry.warp_images(
                 result,
                 matrix,
                 (size, size),

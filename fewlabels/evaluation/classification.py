@@ -39,7 +39,7 @@ def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(1 - right.mean())
 
 
-def reported(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
+def summarize_error(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
     """A run's number for one model: ``{"error", "rule", "step", "checkpoints"}``.
 
     Where images were held out, ``validation`` is their error by the same rule; where there are no

@@ -31,11 +31,13 @@ def of_clusters(labels: np.ndarray, truth: np.ndarray, before: np.ndarray) -> Va
     values: Values = {}
     known = truth >= 0
     if known.any():
-        values["purity"] = float(_table(labels[known], truth[known]).max(1).sum() / known.sum())
+        values["purity"] = float(
+            _count_pairs(labels[known], truth[known]).max(1).sum() / known.sum()
+        )
         values["nmi"] = float(normalized_mutual_info_score(truth[known], labels[known]))
     again = before >= 0
     if again.any():
-        table = _table(before[again], labels[again])
+        table = _count_pairs(before[again], labels[again])
         stayed = table[linear_sum_assignment(table, maximize=True)].sum()
         values["churn"] = float(1 - stayed / again.sum())
     return values
@@ -60,7 +62,7 @@ def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
         values["pairs_right"] = float(same[known].mean())
     both = (labels >= 0) & (truth >= 0)
     if both.any():
-        table = _table(labels[both], truth[both])
+        table = _count_pairs(labels[both], truth[both])
         each = table.sum(1)
         pairs_within = (each * (each - 1)).sum()
         if pairs_within:
@@ -68,7 +70,7 @@ def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
     return values
 
 
-def _table(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _count_pairs(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """How often each row number meets each column number."""
     counts = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
     np.add.at(counts, (rows, columns), 1)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fewlabels.data.pixels import Pixels, centre
+from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.models.modes import evaluating
 
 
@@ -41,10 +41,10 @@ def extract_fields(
     positions = [mine[i : i + batch].tolist() for i in range(0, share, batch)]
     found: dict[str, list[Tensor]] = {name: [] for name in fields}
     hidden = True if not accelerator.is_main_process else None
-    loader = pixels.batches(positions, workers)
+    loader = pixels.iterate_batches(positions, workers)
     with evaluating(model):
         for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
-            images = centre(images, image_size).to(accelerator.device).float() / 255
+            images = crop_centre(images, image_size).to(accelerator.device).float() / 255
             with accelerator.autocast():
                 output = model(images)
             for name in fields:

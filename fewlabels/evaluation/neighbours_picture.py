@@ -37,18 +37,18 @@ def draw_neighbours(
     for row, query in enumerate(examples.queries):
         shown = take(np.array([query, *examples.found[row]])).permute(0, 2, 3, 1).numpy()
         top = row * (line + GAP)
-        sheet.paste(_framed(shown[0], QUERY, "query"), (0, top))
+        sheet.paste(_frame_image(shown[0], QUERY, "query"), (0, top))
         for column, other in enumerate(examples.found[row]):
             same = truth[other] == truth[query]
             word = "unknown" if truth[other] < 0 else "same class" if same else "other class"
             colour = UNKNOWN if truth[other] < 0 else SAME if same else OTHER
             text = f"{examples.cosines[row, column]:.2f}  {word}"
-            panel = _framed(shown[column + 1], colour, text, broken=colour != SAME)
+            panel = _frame_image(shown[column + 1], colour, text, broken=colour != SAME)
             sheet.paste(panel, ((column + 1) * (cell + GAP) + GAP, top))
     return sheet
 
 
-def _framed(
+def _frame_image(
     pixels: np.ndarray, colour: tuple[int, int, int], text: str, broken: bool = False
 ) -> Image.Image:
     """An image (S, S, 3) in a frame, and a line of text below."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewlabels.errors import DataError
-from fewlabels.ops.kmeans import kmeans
+from fewlabels.ops.kmeans import cluster_kmeans
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def evaluate_retrieval(
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = queries, query_labels
         query_rows = gallery_rows = np.arange(len(queries))
-    q, g = (_finite(vectors, device) for vectors in (queries, gallery))
+    q, g = (_check_finite(vectors, device) for vectors in (queries, gallery))
     itself = torch.as_tensor(_same_rows(query_rows, gallery_rows, len(q)), device=device)
     own, classes = _group_by_class(query_labels, gallery_labels, device)
     relevant = classes.sizes[own] - (itself >= 0).long()  # R of MAP@R: but for itself
@@ -84,7 +84,7 @@ class _Classes(NamedTuple):
     starts: Tensor
     sizes: Tensor
 
-    def gather(self, distance: Tensor, classes: Tensor) -> Tensor:
+    def gather_positives(self, distance: Tensor, classes: Tensor) -> Tensor:
         """From distances (B, G) those to the query's class, sorted, and infinity: (B, P)."""
         size = self.sizes[classes, None]
         place = torch.arange(int(size.max()), device=size.device)
@@ -112,17 +112,19 @@ class _Search(NamedTuple):
         counted = counted[self.relevant[counted].argsort(stable=True)]
         size, width = self.gallery.shape
         columns = min(size, 1 + block_bytes // (32 * width))
-        lengths = _lengths(self.gallery, columns)
+        lengths = _measure_lengths(self.gallery, columns)
         most = int(self.classes.sizes[self.own[counted]].max())
         row_bytes = 8 * (size + columns + 2 * width) + 128 * most
         totals: dict[str, float] = {}
         for block in counted.split(1 + (block_bytes // 4 * 3) // row_bytes):
-            distance = _distances(self.queries[block], self.gallery, lengths, columns)  # (B, G)
+            distance = _measure_distances(
+                self.queries[block], self.gallery, lengths, columns
+            )  # (B, G)
             itself = self.itself[block]
             there = torch.nonzero(itself >= 0)[:, 0]
             distance[there, itself[there]] = torch.inf
-            found = self.classes.gather(distance, self.own[block])
-            for name, values in _scores(distance, found, self.relevant[block], ks):
+            found = self.classes.gather_positives(distance, self.own[block])
+            for name, values in _score_queries(distance, found, self.relevant[block], ks):
                 totals[name] = totals.get(name, 0.0) + float(values.sum())
         return {name: total / len(counted) for name, total in totals.items()}
 
@@ -144,11 +146,11 @@ def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
     labelled = labels >= 0
     truth = labels[labelled]
     unit = normalize(gallery.float()).cpu().numpy()[labelled]
-    clusters = kmeans(unit, len(np.unique(truth)), seed=seed)[1]
+    clusters = cluster_kmeans(unit, len(np.unique(truth)), seed=seed)[1]
     return float(normalized_mutual_info_score(truth, clusters))
 
 
-def _finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
+def _check_finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
     if not np.isfinite(rows).all():
         raise DataError(
             "embeddings are not finite, so nothing can be retrieved; lower optimizer.lr"
@@ -171,12 +173,12 @@ def _same_rows(own: np.ndarray | None, others: np.ndarray | None, count: int) ->
     return np.where(rows[place] == own, order[place], -1)
 
 
-def _lengths(rows: Tensor, columns: int) -> Tensor:
+def _measure_lengths(rows: Tensor, columns: int) -> Tensor:
     parts = [part.double().norm(dim=1) for part in rows.split(columns)]
     return torch.cat(parts).clamp_min_(1e-300)
 
 
-def _distances(queries: Tensor, gallery: Tensor, lengths: Tensor, columns: int) -> Tensor:
+def _measure_distances(queries: Tensor, gallery: Tensor, lengths: Tensor, columns: int) -> Tensor:
     """Minus the cosine, in steps of 2^-24, as whole numbers in float32: (B, G).
 
     Equal embeddings must tie wherever they stand in the matrix product, but a product sums in
@@ -193,7 +195,7 @@ def _distances(queries: Tensor, gallery: Tensor, lengths: Tensor, columns: int) 
     return distance
 
 
-def _scores(
+def _score_queries(
     distance: Tensor, found: Tensor, relevant: Tensor, ks: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
     """Each score of each query, from distances (B, G) and those to its positives, sorted (B, P)."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewlabels.data.pixels import Pixels, centre
+from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.data.splits import Split
 from fewlabels.evaluation.retrieval import evaluate_retrieval
 
@@ -54,7 +54,7 @@ class RetrievalTest:
         if np.bincount(self.truth[self.truth >= 0], minlength=1).max() < 2:
             self.searches = {}  # no image has another of its class to find
 
-    def score(self, model: str, features: np.ndarray) -> list[Score]:
+    def score_features(self, model: str, features: np.ndarray) -> list[Score]:
         """One row a search for ``features`` (N, D) of ``rows``."""
         result = []
         for name, (query, gallery) in self.searches.items():
@@ -94,5 +94,8 @@ class RetrievalTest:
 def raw_pixels(pixels: Pixels, image_size: int) -> np.ndarray:
     """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: what has learnt nothing."""
     stretches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // 256))
-    rows = [centre(pixels.take(part), image_size).flatten(1).numpy() / 255.0 for part in stretches]
+    rows = [
+        crop_centre(pixels.take_rows(part), image_size).flatten(1).numpy() / 255.0
+        for part in stretches
+    ]
     return np.concatenate(rows).astype(np.float32)

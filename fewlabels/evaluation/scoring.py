@@ -9,7 +9,7 @@ import numpy as np
 
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Split
-from fewlabels.evaluation.classification import Rule, error_rate, reported
+from fewlabels.evaluation.classification import Rule, error_rate, summarize_error
 from fewlabels.evaluation.retrieval_protocol import Examples, RetrievalTest, raw_pixels
 
 Row = dict[str, Any]
@@ -110,7 +110,11 @@ class RetrievalScoring:
         """A row a model and search."""
         if when == "before" and self.raw and self.test.searches:
             given = {"pixels": raw_pixels(pixels, self.raw), **given}
-        return [row for name, features in given.items() for row in self.test.score(name, features)]
+        return [
+            row
+            for name, features in given.items()
+            for row in self.test.score_features(name, features)
+        ]
 
     def describe_row(self, row: Row) -> str:
         """Its search and Recall@1 in percent."""
@@ -209,7 +213,7 @@ class ClassificationScoring:
         """The error of the deployed model, by the rule of the recipe."""
         if not rows:
             return dict(NOTHING)
-        found = reported(rows, self.deployed, self.rule)
+        found = summarize_error(rows, self.deployed, self.rule)
         more = {"validation": found["validation"]} if "validation" in found else {}
         if "error" not in found:
             return {**NOTHING, **more}
@@ -225,7 +229,7 @@ class ClassificationScoring:
         if not self.count:
             lines = [f"no test image is of a known class: error on validation images; {given}"]
         for model in dict.fromkeys(row["model"] for row in rows):
-            found = reported(rows, model, self.rule)
+            found = summarize_error(rows, model, self.rule)
             how = {"last": "last", "median": f"median of {found['checkpoints']}", "best": "best"}
             lines.append(f"  {model:24}{100 * found[what]:8.2f}  ({how[self.rule]})")
         return "\n".join(lines)

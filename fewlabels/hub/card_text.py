@@ -14,7 +14,7 @@ PIPELINE: dict[str, str] = {
 LONGEST = 200
 
 
-def escape(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Text from outside as Markdown that shows it and does nothing else: no HTML, link or picture.
 
     In one line, and cut where it is longer than a name should be.
@@ -28,14 +28,14 @@ def escape(text: object) -> str:
     return line.replace("&#64;", "&#64;<!-- -->")
 
 
-def fenced(text: str, language: str = "") -> str:
+def fence_code(text: str, language: str = "") -> str:
     """A block of code that nothing in ``text`` can end."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def usage(repo: str, kind: Kind) -> str:
+def describe_usage(repo: str, kind: Kind) -> str:
     """Five lines that load a model and use it."""
     if kind == "classifier":
         last = [
@@ -49,10 +49,10 @@ def usage(repo: str, kind: Kind) -> str:
         ]
     name = kind.capitalize()
     lines = [f"from fewlabels import {name}", "", f'model = {name}.from_pretrained("{repo}")']
-    return fenced("\n".join([*lines, *last]), "python")
+    return fence_code("\n".join([*lines, *last]), "python")
 
 
-def metadata(kind: Kind, **more: Any) -> str:
+def format_metadata(kind: Kind, **more: Any) -> str:
     """The YAML that opens a card, as the Hub's own client writes it."""
     from huggingface_hub import ModelCardData
 
@@ -69,9 +69,9 @@ def short_card(repo: str, kind: Kind) -> str:
         repo: ``org/name``, which the caller has checked.
     """
     return (
-        f"{metadata(kind)}\n# {escape(repo.partition('/')[2])}\n\n"
+        f"{format_metadata(kind)}\n# {escape_markdown(repo.partition('/')[2])}\n\n"
         f"An image {kind} made with fewlabels {version('fewlabels')}. How it was trained and how "
         "well it does is not recorded here: `fewlabels push RUN_FOLDER` writes a full card.\n\n"
-        f"{usage(repo, kind)}\n\n"
+        f"{describe_usage(repo, kind)}\n\n"
         "The weights are safetensors; loading them runs no code of this repository.\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewlabels.errors import HubError, ModelError
-from fewlabels.hub.errors import WAITS, ask_hub, is_away
+from fewlabels.hub.errors import WAITS, ask_hub, is_unreachable
 from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
 
 CARD = "README.md"
@@ -23,7 +23,7 @@ class Fetched(NamedTuple):
     what: str
 
 
-def fetch(place: str | Path, revision: str | None = None) -> Fetched:
+def download_model(place: str | Path, revision: str | None = None) -> Fetched:
     """The folder ``place``, or a download of the repository ``org/name`` in the Hub's cache.
 
     A folder that exists is taken as such. A model that was loaded before is found in the cache
@@ -48,14 +48,14 @@ def fetch(place: str | Path, revision: str | None = None) -> Fetched:
         )
     what = place if revision is None else f"{place}@{revision}"
     also = f"; no folder {folder.absolute()} either"
-    return Fetched(_download(place, revision, what, also), what)
+    return Fetched(_download_files(place, revision, what, also), what)
 
 
-def _download(repo: str, revision: str | None, what: str, also: str) -> Path:
+def _download_files(repo: str, revision: str | None, what: str, also: str) -> Path:
     """The folder of the cache with a repository's model, renewed where the Hub can be asked."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
-    cached = _cached(repo, revision)
+    cached = _find_cached(repo, revision)
     if cached is not None and cached.name == revision:  # a commit: it cannot have changed
         return cached
     try:
@@ -70,7 +70,7 @@ def _download(repo: str, revision: str | None, what: str, also: str) -> Path:
             waits=WAITS if cached is None else (),
         )
     except HubError as error:
-        if cached is not None and is_away(error):
+        if cached is not None and is_unreachable(error):
             return cached
         raise
     names = sorted(file.rfilename for file in info.siblings or ())
@@ -86,7 +86,7 @@ def _download(repo: str, revision: str | None, what: str, also: str) -> Path:
     return commit
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
+def _find_cached(repo: str, revision: str | None) -> Path | None:
     """The folder of the cache with both files, if it has them."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -37,60 +37,68 @@ def ask_hub(
         except FewLabelsError:
             raise
         except Exception as error:  # the client has dozens of kinds, those of its transport too
-            if wait is None or not _passes(error):
-                raise HubError(sentence(error, repo, revision, also)) from error
+            if wait is None or not _is_transient(error):
+                raise HubError(describe_hub_error(error, repo, revision, also)) from error
             time.sleep(wait)
     raise AssertionError("not reached")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
 
 
-def _status(error: BaseException) -> int | None:
+def _http_status(error: BaseException) -> int | None:
     """The status that the server answered, if it did."""
-    for each in _chain(error):
+    for each in _walk_causes(error):
         code = getattr(getattr(each, "response", None), "status_code", None)
         if code is not None:
             return int(code)
     return None
 
 
-def _offline(error: BaseException) -> bool:
+def _is_offline(error: BaseException) -> bool:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    chain = list(_chain(error))
+    chain = list(_walk_causes(error))
     forced = any(isinstance(each, OfflineModeIsEnabled) for each in chain)
-    return forced or (isinstance(chain[-1], LocalEntryNotFoundError) and _status(error) is None)
+    return forced or (
+        isinstance(chain[-1], LocalEntryNotFoundError) and _http_status(error) is None
+    )
 
 
-def _of_the_line(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     """Whether the transport failed; the client's is httpx, before its version 1 requests."""
-    modules = {type(each).__module__.partition(".")[0].rstrip("2") for each in _chain(error)}
+    modules = {type(each).__module__.partition(".")[0].rstrip("2") for each in _walk_causes(error)}
     return bool(modules & {"httpx", "httpcore", "requests", "urllib3"})
 
 
-def _passes(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment."""
-    status = _status(error)
+    status = _http_status(error)
     if status is not None:
         return status >= 500
-    return _of_the_line(error) and not _offline(error)
+    return _is_connection_error(error) and not _is_offline(error)
 
 
-def is_away(error: HubError) -> bool:
+def is_unreachable(error: HubError) -> bool:
     """Whether the Hub could not be asked, or could not answer: what is in the cache will do."""
-    status = _status(error)
+    status = _http_status(error)
     return status is None or status == 429 or status >= 500
 
 
-def sentence(error: BaseException, repo: str, revision: str | None = None, also: str = "") -> str:
+def describe_hub_error(
+    error: BaseException, repo: str, revision: str | None = None, also: str = ""
+) -> str:
     """What went wrong, and what to do about it."""
     from huggingface_hub import constants, errors
 
-    chain, status, place = list(_chain(error)), _status(error), f"{constants.ENDPOINT}/{repo}"
+    chain, status, place = (
+        list(_walk_causes(error)),
+        _http_status(error),
+        f"{constants.ENDPOINT}/{repo}",
+    )
 
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(each, kinds) for each in chain)
@@ -105,7 +113,7 @@ def sentence(error: BaseException, repo: str, revision: str | None = None, also:
             f"check the name, or {LOGIN}"
         )
     if has(errors.HFValidationError):
-        return f"{repo!r} cannot be a name on the Hub: {_short(chain[-1])}; write org/name"
+        return f"{repo!r} cannot be a name on the Hub: {_shorten_error(chain[-1])}; write org/name"
     if status == 401:
         return f"{repo}: the Hub wants a token, and one that it knows; {LOGIN}"
     if status == 403:
@@ -118,8 +126,8 @@ def sentence(error: BaseException, repo: str, revision: str | None = None, also:
     if status is not None and status >= 500:
         return f"{repo}: the Hub has an error of its own ({status}); try again later"
     if status is not None:
-        return f"{repo}: the Hub refuses ({status}): {_short(error)}; see {place}"
-    if _offline(error):
+        return f"{repo}: the Hub refuses ({status}): {_shorten_error(error)}; see {place}"
+    if _is_offline(error):
         switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE")
         why = "HF_HUB_OFFLINE is set" if switch else "the Hub cannot be asked"
         return (
@@ -131,15 +139,17 @@ def sentence(error: BaseException, repo: str, revision: str | None = None, also:
             f"{repo}: {constants.ENDPOINT} does not answer in time; try again, or give it longer "
             "by HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT, in seconds"
         )
-    if _of_the_line(error):
+    if _is_connection_error(error):
         return (
             f"{repo}: {constants.ENDPOINT} cannot be reached, or the line was cut, and it is not "
-            f"whole in the cache{also}; check the network and try again ({_short(chain[-1])})"
+            f"whole in the cache{also}; check the network and try again "
+            f"({_shorten_error(chain[-1])})"
         )
-    return f"{repo}: the Hub's client failed: {type(error).__name__}: {_short(error)}; try again"
+    said = f"{type(error).__name__}: {_shorten_error(error)}"
+    return f"{repo}: the Hub's client failed: {said}; try again"
 
 
-def _short(error: BaseException) -> str:
+def _shorten_error(error: BaseException) -> str:
     """An error's text in one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + "…"

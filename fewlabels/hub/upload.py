@@ -14,7 +14,7 @@ PATIENCE = 60.0
 """Seconds that the Hub may keep silent, or as many as HF_HUB_DOWNLOAD_TIMEOUT says if more."""
 
 
-def send(files: Mapping[str, Path | bytes], repo: str, private: bool, message: str) -> str:
+def upload_files(files: Mapping[str, Path | bytes], repo: str, private: bool, message: str) -> str:
     """Make the repository if need be, and commit the files; gives the address of the commit.
 
     It may be repeated after a failure: large files that have arrived are not sent again, and
@@ -40,7 +40,7 @@ def send(files: Mapping[str, Path | bytes], repo: str, private: bool, message: s
         ]
         return str(api.create_commit(repo, added, commit_message=message).commit_url)
 
-    with _answered():
+    with _limit_waiting():
         ask_hub(lambda: api.create_repo(repo, private=private, exist_ok=True), repo)
         # What exists keeps its visibility, so that a private model would become public.
         if private and not ask_hub(lambda: api.model_info(repo).private, repo):
@@ -52,7 +52,7 @@ def send(files: Mapping[str, Path | bytes], repo: str, private: bool, message: s
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def _limit_waiting() -> Iterator[None]:
     """The client gives up on a silent server, for which it would wait for ever by itself.
 
     Before its version 1 the client has no such setting.

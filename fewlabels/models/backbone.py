@@ -13,9 +13,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.contracts import keeps_mean, missing_members, rename_published
-from fewlabels.errors import FewLabelsError, ModelError, failed, first_few, nearest
+from fewlabels.errors import (
+    FewLabelsError,
+    ModelError,
+    component_failed,
+    first_few,
+    suggest_nearest,
+)
 from fewlabels.files import find_path, looked_for
-from fewlabels.models.insert import Layout, insert
+from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.registry import backbones, blocks
 
@@ -64,8 +70,8 @@ def make_backbone(
     if ":" not in name and not timm.is_model(arch):
         known = {*timm.list_models(), *backbones.names()}
         raise ModelError(
-            f"neither timm nor a plugin has a backbone called {name!r}{nearest(arch, known)}  "
-            "(fewlabels list backbones)"
+            f"neither timm nor a plugin has a backbone called {name!r}"
+            f"{suggest_nearest(arch, known)}  (fewlabels list backbones)"
         )
     if reserved := sorted(RESERVED & set(options)):
         raise ModelError(
@@ -128,11 +134,11 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
         return result
 
     try:
-        insert(backbone, after, made, image_size, name)
+        insert_module(backbone, after, made, image_size, name)
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
-        raise failed(f"block {name!r} after {after!r}", error) from error
+        raise component_failed(f"block {name!r} after {after!r}", error) from error
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:

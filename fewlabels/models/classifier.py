@@ -81,14 +81,14 @@ class Classifier(ImageModel):
             pooled = self.backbone.forward_head(maps, pre_logits=True)
             last = self.backbone.get_classifier()
             fits = whole.shape == (1, len(self.classes)) and isinstance(last, nn.Module)
-            fits = fits and torch.allclose(whole, self._classify(pooled)[0], atol=1e-5)
+            fits = fits and torch.allclose(whole, self._compute_logits(pooled)[0], atol=1e-5)
         if not fits:
             raise ModelError(
                 f"backbone {self.name!r} does not classify by a last layer on its pooled features; "
                 "choose another"
             )
 
-    def _classify(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _compute_logits(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C) of features (B, F), and those of a second head."""
         if has_heads(self.backbone):
             both: tuple[Tensor, Tensor | None] = self.backbone.forward_heads(features)
@@ -98,8 +98,8 @@ class Classifier(ImageModel):
     def forward(self, images: Tensor) -> Output:
         """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""
         with collect_side() as side:
-            features = self._features(images)
-            logits, logits2 = self._classify(features)
+            features = self._extract_features(images)
+            logits, logits2 = self._compute_logits(features)
         return Output(features=features, logits=logits, logits2=logits2, side=side)
 
     def predict(
@@ -119,9 +119,9 @@ class Classifier(ImageModel):
         """
 
         def probabilities(batch: Tensor) -> Tensor:
-            return self._classify(self._features(batch))[0].float().softmax(1)
+            return self._compute_logits(self._extract_features(batch))[0].float().softmax(1)
 
-        return self._map(images, probabilities, len(self.classes), batch_size, device)
+        return self._map_batches(images, probabilities, len(self.classes), batch_size, device)
 
     def _own_config(self) -> dict[str, Any]:
         return {"classes": list(self.classes)}

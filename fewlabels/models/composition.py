@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, linear
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.contracts import Output
-from fewlabels.errors import ModelError, first_few, nearest
+from fewlabels.errors import ModelError, first_few, suggest_nearest
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.modes import evaluating, keeping_modes
 
@@ -53,7 +53,7 @@ class Composition(nn.Module):
         if self.layer not in known:
             raise ModelError(
                 f"composition layer: backbone {model.name!r} has no module {self.layer!r}"
-                f"{nearest(self.layer, known)}  (all: {first_few(known, 12)})"
+                f"{suggest_nearest(self.layer, known)}  (all: {first_few(known, 12)})"
             )
         # Its layers before the cut are those of the average: the third extractor.
         self.decision = copy.deepcopy(model)
@@ -62,14 +62,14 @@ class Composition(nn.Module):
         self.average, self.current, self.previous = (
             copy.deepcopy(model).requires_grad_(False).eval() for _ in range(3)
         )
-        for norm in self._norms(self):
+        for norm in self._batch_norms(self):
             norm.momentum = None  # the mean of all batches since the last reset
         self.converters = nn.ModuleList(Converter(*channels, 1 / 3) for _ in range(3))
         self.register_buffer("composed", torch.tensor(False))
         self.register_buffer("centres", torch.zeros(clusters, model.feature_size))
 
     @torch.no_grad()
-    def renew(self, student: nn.Module, average: nn.Module) -> None:
+    def begin_composition(self, student: nn.Module, average: nn.Module) -> None:
         """Begin a composition: student k and its average as they are now; student k-1 is the
         student of the composition before, in the first one student k."""
         before = self.current if self.composed else student
@@ -78,8 +78,8 @@ class Composition(nn.Module):
         self.decision.load_state_dict(average.state_dict())
         self.average.load_state_dict(average.state_dict())
         for converter in self.converters:
-            converter.reset()  # type: ignore[operator]
-        for norm in self._norms(self):
+            converter.reset_to_identity()  # type: ignore[operator]
+        for norm in self._batch_norms(self):
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.zero_()  # the next batch replaces what was copied
         self.composed.fill_(True)
@@ -90,12 +90,12 @@ class Composition(nn.Module):
         self.average.eval()
         for extractor in (self.current, self.previous):
             extractor.eval()
-            for norm in self._norms(extractor):
+            for norm in self._batch_norms(extractor):
                 norm.train(mode)
         return self
 
     @staticmethod
-    def _norms(module: nn.Module) -> list[_BatchNorm]:
+    def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
         return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
 
     def forward(self, images: Tensor) -> Output:
@@ -108,7 +108,7 @@ class Composition(nn.Module):
             return torch.stack([converter(each) for converter, each in parts]).sum(0)
 
         network = self.decision if self.training else self.average
-        with replaced(network, self.layer, fuse):
+        with replace_output(network, self.layer, fuse):
             output: Output = network(images)
         return output
 
@@ -133,7 +133,7 @@ class Composition(nn.Module):
 
         logits = []
         try:
-            with replaced(network, layer, put):
+            with replace_output(network, layer, put):
                 logits = [network(images).logits for images in (one, two)]
         except (RuntimeError, ValueError):
             pass  # the map does not fit where it passes the layer again
@@ -165,10 +165,10 @@ class Converter(nn.Module):
         self.first, self.scale = axis == 1, scale
         self.weight = nn.Parameter(torch.empty(channels, channels))
         self.bias = nn.Parameter(torch.empty(channels))
-        self.reset()
+        self.reset_to_identity()
 
     @torch.no_grad()
-    def reset(self) -> None:
+    def reset_to_identity(self) -> None:
         """The identity, scaled."""
         nn.init.eye_(self.weight).mul_(self.scale)
         nn.init.zeros_(self.bias)
@@ -209,7 +209,7 @@ def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
         raise _ReachedError
 
     try:
-        with replaced(model, layer, stop):
+        with replace_output(model, layer, stop):
             model(images)
     except _ReachedError:
         pass
@@ -221,7 +221,7 @@ def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
 
 
 @contextmanager
-def replaced(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
+def replace_output(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
     """While open, ``make(output)`` stands in for the layer's output.
 
     Modules of a model that trains run in evaluation mode until the layer has answered, all but

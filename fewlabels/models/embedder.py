@@ -82,7 +82,7 @@ class Embedder(ImageModel):
             nn.init.zeros_(linear.bias)
             self.head = linear
 
-    def _project(self, features: Tensor) -> Tensor:
+    def _project_features(self, features: Tensor) -> Tensor:
         # In half precision neighbours of an embedding would fall together.
         with torch.autocast(features.device.type, enabled=False):
             vectors: Tensor = self.head(features.float())
@@ -91,8 +91,8 @@ class Embedder(ImageModel):
     def forward(self, images: Tensor) -> Output:
         """Features and embeddings of images (B, 3, H, W), floats in [0, 1]."""
         with collect_side() as side:
-            features = self._features(images)  # (B, feature_size)
-        embedding = self._project(features)  # (B, embedding_size) float32
+            features = self._extract_features(images)  # (B, feature_size)
+        embedding = self._project_features(features)  # (B, embedding_size) float32
         if self.normalize:
             embedding = unit_length(embedding)
         return Output(features=features, embedding=embedding, side=side)
@@ -122,10 +122,10 @@ class Embedder(ImageModel):
         """
 
         def embed(batch: Tensor) -> Tensor:
-            vectors = self._project(self._features(batch))
+            vectors = self._project_features(self._extract_features(batch))
             return unit_length(vectors) if normalize else vectors
 
-        return self._map(images, embed, self.embedding_size, batch_size, device)
+        return self._map_batches(images, embed, self.embedding_size, batch_size, device)
 
     def _own_config(self) -> dict[str, Any]:
         headed = isinstance(self.head, nn.Linear)

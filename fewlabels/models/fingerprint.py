@@ -10,7 +10,7 @@ import torch
 from fewlabels.models.image_model import ImageModel
 
 
-def fingerprint(model: ImageModel) -> str:
+def fingerprint_model(model: ImageModel) -> str:
     """SHA-256 of a model's weights, and of the settings beside them that change its output.
 
     The name of the backbone is left out: a saved model may bear a shorter one. About a second for

@@ -19,12 +19,12 @@ from typing_extensions import Self
 
 from fewlabels.contracts.outputs import LARGEST_IMAGE, SMALLEST_CROP
 from fewlabels.data import decode as pixels
-from fewlabels.data.pixels import centre
+from fewlabels.data.pixels import crop_centre
 from fewlabels.errors import FewLabelsError, ModelError
 from fewlabels.hub.card_text import short_card
-from fewlabels.hub.download import CARD, fetch
+from fewlabels.hub.download import CARD, download_model
 from fewlabels.hub.model_files import CONFIG, WEIGHTS
-from fewlabels.hub.upload import check_name, send
+from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
 from fewlabels.models.modes import evaluating
@@ -101,14 +101,16 @@ class ImageModel(nn.Module):
         for name, values in self.statistics.items():
             buffer = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
-        self.feature_size = self._measure()
+        self.feature_size = self._measure_width()
 
     @torch.no_grad()
-    def _measure(self) -> int:
+    def _measure_width(self) -> int:
         """The width of the features; what a backbone says of itself leaves its pooling out."""
         try:
             with evaluating(self.backbone):
-                features = self._features(torch.zeros(1, 3, self.image_size, self.image_size))
+                features = self._extract_features(
+                    torch.zeros(1, 3, self.image_size, self.image_size)
+                )
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ModelError(
                 f"backbone {self.name!r} cannot see images of {self.image_size} pixels: {error}"
@@ -120,7 +122,7 @@ class ImageModel(nn.Module):
             )
         return features.shape[1]
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _extract_features(self, images: Tensor) -> Tensor:
         maps = self.backbone.forward_features((images - self.mean) / self.std)
         pooled: Tensor = self.backbone.forward_head(maps, pre_logits=True)
         return pooled
@@ -132,29 +134,31 @@ class ImageModel(nn.Module):
         """The shorter side of an image before the centre is cut out."""
         return math.floor(self.image_size / self.crop_pct)
 
-    def canvas(self, image: Image.Image) -> Tensor:
+    def resize_to_square(self, image: Image.Image) -> Tensor:
         """The middle square of an image at ``resize_size``: (3, R, R) uint8, to cut views from."""
-        return pixels.canvas(image, self.resize_size, self.image_size, self.interpolation)
+        return pixels.resize_to_square(image, self.resize_size, self.image_size, self.interpolation)
 
-    def preprocess(self, image: Image.Image) -> Tensor:
+    def preprocess_image(self, image: Image.Image) -> Tensor:
         """timm's evaluation transform before normalisation: (3, S, S) uint8.
 
         An image is turned as its EXIF tag says. The crop is timm's "center" for every backbone, so
         that what is trained on, evaluated and encoded are the same pixels.
         """
-        return centre(self.canvas(image), self.image_size)
+        return crop_centre(self.resize_to_square(image), self.image_size)
 
-    def prepare(self, image: Image.Image | Tensor) -> Tensor:
+    def prepare_image(self, image: Image.Image | Tensor) -> Tensor:
         """(3, S, S) floats in [0, 1]; a tensor of that size already is taken as it is."""
         if isinstance(image, Tensor) and image.shape[1:] != (self.image_size,) * 2:
             if image.is_floating_point():
-                square = pixels.canvas(image, self.resize_size, self.image_size, self.interpolation)
-                return centre(square, self.image_size).clamp(0, 1).cpu()
+                square = pixels.resize_to_square(
+                    image, self.resize_size, self.image_size, self.interpolation
+                )
+                return crop_centre(square, self.image_size).clamp(0, 1).cpu()
             image = to_pil_image(image.cpu())
-        ready = image.cpu() if isinstance(image, Tensor) else self.preprocess(image)
+        ready = image.cpu() if isinstance(image, Tensor) else self.preprocess_image(image)
         return ready if ready.is_floating_point() else ready.float() / 255
 
-    def _map(
+    def _map_batches(
         self,
         images: pixels.Images,
         function: Callable[[Tensor], Tensor],
@@ -167,7 +171,7 @@ class ImageModel(nn.Module):
             self.to(device)
         rows = [np.empty((0, width), np.float32)]
         with evaluating(self):
-            prepared = pixels.each(images, self.prepare)
+            prepared = pixels.decode_images(images, self.prepare_image)
             while batch := list(itertools.islice(prepared, batch_size)):
                 # Not inference_mode: what a backbone caches in it could never be trained with.
                 with torch.no_grad():
@@ -196,7 +200,7 @@ class ImageModel(nn.Module):
             plugins=plugins_of(self.name, self.blocks),
             **self._own_config(),
         )
-        folders.write(Path(folder), config, self.state_dict())
+        folders.write_model(Path(folder), config, self.state_dict())
 
     def push_to_hub(self, repo: str, *, private: bool = False) -> str:
         """Commit weights, config and a short card to ``org/name``; gives the commit's address.
@@ -214,7 +218,7 @@ class ImageModel(nn.Module):
             self.save_pretrained(made)
             files: dict[str, Path | bytes] = {name: Path(made) / name for name in (CONFIG, WEIGHTS)}
             files[CARD] = short_card(repo, self.config.model_fields["kind"].default).encode()
-            return send(files, repo, private, "Model saved by fewlabels")
+            return upload_files(files, repo, private, "Model saved by fewlabels")
 
     @classmethod
     def from_pretrained(cls, place: str | Path, *, revision: str | None = None) -> Self:
@@ -231,7 +235,7 @@ class ImageModel(nn.Module):
             ModelError: no such folder, or what is not a model of this kind.
             HubError: a repository that the Hub does not give out, or that cannot be reached.
         """
-        return cls.from_folder(*fetch(place, revision))
+        return cls.from_folder(*download_model(place, revision))
 
     @classmethod
     def from_folder(cls, folder: Path, what: str) -> Self:
@@ -240,7 +244,7 @@ class ImageModel(nn.Module):
         Raises:
             ModelError: a folder that does not hold a model of this kind.
         """
-        config, state = folders.read(folder, cls.config, what)
+        config, state = folders.read_model(folder, cls.config, what)
         check_plugins(config.plugins, what)
         try:
             check_size(config, state)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fewlabels.errors import ModelError, first_few, nearest
+from fewlabels.errors import ModelError, first_few, suggest_nearest
 from fewlabels.models.modes import evaluating
 
 
@@ -49,7 +49,7 @@ class Followed(nn.Module):
         return torch.cat([output[:, :prefix], maps.flatten(2).transpose(1, 2)], 1)
 
 
-def insert(
+def insert_module(
     backbone: nn.Module,
     after: str,
     make: Callable[[Layout], nn.Module],
@@ -74,7 +74,7 @@ def insert(
     known = [name for name, _ in backbone.named_modules() if name]
     if after not in known:
         raise ModelError(
-            f"block {what!r}: the backbone has no module {after!r}{nearest(after, known)}  "
+            f"block {what!r}: the backbone has no module {after!r}{suggest_nearest(after, known)}  "
             f"(it has {first_few(known, 12)})"
         )
     layout = layout_after(backbone, after, image_size, what)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fewlabels.errors import ModelError
-from fewlabels.hub.download import fetch
+from fewlabels.hub.download import download_model
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
@@ -20,8 +20,8 @@ def load_model(place: str | Path, *, revision: str | None = None) -> Embedder | 
     Raises:
         ModelError, HubError: as ``from_pretrained``.
     """
-    fetched = fetch(place, revision)
-    kind = folders.kind(fetched.folder)
+    fetched = download_model(place, revision)
+    kind = folders.read_kind(fetched.folder)
     return (Classifier if kind == "classifier" else Embedder).from_folder(*fetched)
 
 

@@ -44,7 +44,7 @@ class CrossBatchMemory(nn.Module):
         self.register_buffer("written", torch.tensor(0))
 
     @torch.no_grad()
-    def enqueue(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Memory:
+    def enqueue_batch(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Memory:
         """Take in a batch (B, D), (B,), (B,), and give what the memory then holds.
 
         Returns:
@@ -73,7 +73,7 @@ class CrossBatchMemory(nn.Module):
         )
 
     @torch.no_grad()
-    def relabel(self, labels: Tensor) -> None:
+    def relabel_entries(self, labels: Tensor) -> None:
         """Give each entry the new label of its image; ``labels`` (rows,), -1 takes no part."""
         labels = labels.to(self.labels.device)
         self.labels.copy_(torch.where(self.indices >= 0, labels[self.indices.clamp(min=0)], -1))

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from fewlabels.errors import FewLabelsError, ModelError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 
 OLDEST = "2.9"
 """Release of torch whose exporter follows SAN; that of 2.6 crashes."""
@@ -25,7 +25,7 @@ LARGEST = 2**31
 """Bytes that protobuf, of which an ONNX file is made, can hold."""
 
 
-class Answer(nn.Module):
+class InferenceModel(nn.Module):
     """What ``encode`` and ``predict`` give, and nothing else."""
 
     def __init__(self, model: Embedder | Classifier) -> None:
@@ -64,11 +64,11 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
         raise ModelError(
             f"one ONNX file holds less than 2 GiB, and the weights have {size:,} bytes"
         )
-    answer = Answer(model).eval()
-    program = _translate(answer, model)
-    program.model.metadata_props.update(metadata(model))
+    answer = InferenceModel(model).eval()
+    program = _export_program(answer, model)
+    program.model.metadata_props.update(describe_model(model))
     program.save(file, external_data=False)
-    difference = _compare(answer, file, model.image_size)
+    difference = _measure_difference(answer, file, model.image_size)
     if not difference <= TOLERANCE:  # written so that a NaN is refused too
         raise ModelError(
             f"in onnxruntime the export is {difference:.1e} away from the model, more than "
@@ -94,7 +94,7 @@ def _check_exporter() -> None:
         )
 
 
-def _translate(answer: Answer, model: Embedder | Classifier) -> Any:
+def _export_program(answer: InferenceModel, model: Embedder | Classifier) -> Any:
     """The program that torch's exporter makes of a model."""
     try:
         return torch.onnx.export(
@@ -111,7 +111,7 @@ def _translate(answer: Answer, model: Embedder | Classifier) -> Any:
         raise ModelError(f"backbone {model.name!r} cannot be exported: {reason}") from error
 
 
-def _compare(answer: Answer, file: Path, side: int) -> float:
+def _measure_difference(answer: InferenceModel, file: Path, side: int) -> float:
     """The largest difference between a model and its file in onnxruntime; NaN where one is."""
     import onnxruntime
 
@@ -126,13 +126,13 @@ def _compare(answer: Answer, file: Path, side: int) -> float:
     return float(max(differences))
 
 
-def metadata(model: Embedder | Classifier) -> dict[str, str]:
+def describe_model(model: Embedder | Classifier) -> dict[str, str]:
     """What a program must know to use the file, as text."""
     found = {
         "fewlabels": version("fewlabels"),
         "kind": model.config.model_fields["kind"].default,
         "backbone": model.name,
-        "fingerprint": fingerprint(model),
+        "fingerprint": fingerprint_model(model),
         "pixels": "RGB in [0, 1]; mean and standard deviation are inside",
         "resize": str(model.resize_size),
         "interpolation": model.interpolation,

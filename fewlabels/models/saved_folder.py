@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewlabels.errors import ModelError, nearest
+from fewlabels.errors import ModelError, suggest_nearest
 from fewlabels.files import replace_when_whole
 from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
 
@@ -89,7 +89,7 @@ Config = TypeVar("Config", bound=ImageConfig)
 AnyConfig = TypeVar("AnyConfig", bound=SavedConfig)
 
 
-def write(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
+def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
     """Write both files, each whole or not at all.
 
     Raises:
@@ -108,7 +108,7 @@ def write(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> Non
         replace_when_whole(folder / f"{name}.part", folder / name)
 
 
-def read(
+def read_model(
     folder: Path, kind: type[Config], what: str | None = None
 ) -> tuple[Config, dict[str, Tensor]]:
     """The checked config and the weights.
@@ -131,7 +131,7 @@ def read(
         raise ModelError(f"{what}/{WEIGHTS}: damaged: {error}; copy it again") from error
 
 
-def kind(folder: Path) -> str:
+def read_kind(folder: Path) -> str:
     """What a model folder says it holds; nothing if it cannot be read, which ``read`` explains."""
     try:
         data = json.loads((folder / CONFIG).read_text("utf-8"))
@@ -176,14 +176,14 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
         return wanted.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(
-            "\n".join(_sentence(file, item, wanted) for item in error.errors())
+            "\n".join(_describe_mistake(file, item, wanted) for item in error.errors())
         ) from error
 
 
-def _sentence(file: str, item: Any, wanted: type[SavedConfig]) -> str:
+def _describe_mistake(file: str, item: Any, wanted: type[SavedConfig]) -> str:
     key = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
-        return f"{file}: {key}: unknown key{nearest(key, wanted.model_fields)}"
+        return f"{file}: {key}: unknown key{suggest_nearest(key, wanted.model_fields)}"
     if item["type"] == "missing":
         return f"{file}: {key}: missing"
     names = ("backbone", "name", "distribution")

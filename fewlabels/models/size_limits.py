@@ -38,7 +38,7 @@ def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]
     placed = list(placed)
     if len(placed) > MOST_BLOCKS:
         raise ModelError(f"blocks: {len(placed)} of them: expected at most {MOST_BLOCKS}")
-    for key, value in _numbers({"backbone_options": options, "blocks": placed}):
+    for key, value in _iterate_numbers({"backbone_options": options, "blocks": placed}):
         if abs(value) > LARGEST_OPTION:
             raise ModelError(f"{key}: {value}: expected at most {LARGEST_OPTION}")
 
@@ -142,13 +142,13 @@ class _Weighed(TorchDispatchMode):
         return result
 
 
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
+def _iterate_numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
     """Whole numbers at any depth, each with the key that it is under."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _numbers(each, f"{key}.{name}".strip("."))
+            yield from _iterate_numbers(each, f"{key}.{name}".strip("."))
     elif isinstance(value, (list, tuple)):
         for each in value:
-            yield from _numbers(each, key)
+            yield from _iterate_numbers(each, key)
     elif isinstance(value, int):
         yield key, value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def unit(features: np.ndarray) -> np.ndarray:
+def l2_normalize(features: np.ndarray) -> np.ndarray:
     """Rows of length 1; zeros stay."""
     features = features.astype(np.float32)  # a copy; squares of float16 overflow
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
@@ -21,7 +21,9 @@ def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return known, (sums / np.bincount(where)[:, None]).astype(np.float32)
 
 
-def distances(features: np.ndarray, centres: np.ndarray, block_bytes: int = 2**27) -> np.ndarray:
+def measure_distances(
+    features: np.ndarray, centres: np.ndarray, block_bytes: int = 2**27
+) -> np.ndarray:
     """Euclidean distances (N, C) float64; of a block of rows at a time, to one centre at a time.
 
     Differences are squared as they are: a sample on a centre is at distance 0, which a product of

@@ -20,46 +20,46 @@ from torch.nn.functional import grid_sample
 Padding = Literal["zeros", "border", "reflection"]
 
 
-def identity(count: int) -> Tensor:
+def identity_matrix(count: int) -> Tensor:
     """The map that moves nothing."""
     return torch.eye(3).repeat(count, 1, 1)
 
 
-def scaling(x: Tensor, y: Tensor | None = None) -> Tensor:
+def scaling_matrix(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Stretch about the centre by factors (B,); a negative one mirrors."""
-    matrix = identity(len(x))
+    matrix = identity_matrix(len(x))
     matrix[:, 0, 0] = x
     matrix[:, 1, 1] = x if y is None else y
     return matrix
 
 
-def shift(x: Tensor, y: Tensor) -> Tensor:
+def shift_matrix(x: Tensor, y: Tensor) -> Tensor:
     """Move by (B,) each, in units of half a side."""
-    matrix = identity(len(x))
+    matrix = identity_matrix(len(x))
     matrix[:, 0, 2], matrix[:, 1, 2] = x, y
     return matrix
 
 
-def rotation(angle: Tensor) -> Tensor:
+def rotation_matrix(angle: Tensor) -> Tensor:
     """Turn about the centre by (B,) radians, clockwise as seen (y points down)."""
-    matrix = identity(len(angle))
+    matrix = identity_matrix(len(angle))
     matrix[:, 0, 0] = matrix[:, 1, 1] = angle.cos()
     matrix[:, 1, 0] = angle.sin()
     matrix[:, 0, 1] = -matrix[:, 1, 0]
     return matrix
 
 
-def crop(box: Tensor) -> Tensor:
+def crop_matrix(box: Tensor) -> Tensor:
     """Let boxes (B, 4), xyxy in [-1, 1], fill the destination."""
     low, high = box[:, :2], box[:, 2:]
-    matrix = identity(len(box))
+    matrix = identity_matrix(len(box))
     factor = 2.0 / (high - low)
     matrix[:, [0, 1], [0, 1]] = factor
     matrix[:, :2, 2] = -(low + high) / 2.0 * factor
     return matrix
 
 
-def perspective(corners: Tensor) -> Tensor:
+def perspective_matrix(corners: Tensor) -> Tensor:
     """Send the corners of the square, clockwise from the upper left, to ``corners`` (B, 4, 2)."""
     source = corners.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]]).expand(len(corners), 4, 2)
     x, y = source.unbind(2)
@@ -74,14 +74,14 @@ def perspective(corners: Tensor) -> Tensor:
     return matrix.to(corners.dtype)
 
 
-def compose(first: Tensor, *more: Tensor) -> Tensor:
+def compose_maps(first: Tensor, *more: Tensor) -> Tensor:
     """One map that applies ``first``, then each of ``more`` in order."""
     for matrix in more:
         first = (matrix[:, :, :, None] * first[:, None]).sum(2)
     return first
 
 
-def invert(matrix: Tensor) -> Tensor:
+def invert_map(matrix: Tensor) -> Tensor:
     """Destination to source; a point that one map sees ahead, the other does too."""
     a, b, c = matrix.unbind(1)
     cross = torch.linalg.cross
@@ -89,7 +89,7 @@ def invert(matrix: Tensor) -> Tensor:
     return adjugate / (a * adjugate[:, :, 0]).sum(1)[:, None, None]
 
 
-def apply(matrix: Tensor, points: Tensor) -> Tensor:
+def map_points(matrix: Tensor, points: Tensor) -> Tensor:
     """Where points (B, n, 2) go; a point on or behind the horizon goes to infinity."""
     x, y = points[..., :1], points[..., 1:]
     m = matrix[:, None]
@@ -98,25 +98,25 @@ def apply(matrix: Tensor, points: Tensor) -> Tensor:
     return torch.where(depth > 1e-6, ahead[..., :2] / depth.clamp(min=1e-6), torch.inf)
 
 
-def centres(height: int, width: int) -> Tensor:
+def cell_centres(height: int, width: int) -> Tensor:
     """The centres of a grid's cells, row by row: (H * W, 2) as x, y in [-1, 1]."""
     y = (torch.arange(height) * 2 + 1) / height - 1
     x = (torch.arange(width) * 2 + 1) / width - 1
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], 1)
 
 
-def sources(matrix: Tensor, height: int, width: int) -> Tensor:
+def source_points(matrix: Tensor, height: int, width: int) -> Tensor:
     """Where each cell of the destination comes from: (B, H, W, 2)."""
-    grid = centres(height, width).to(matrix).expand(len(matrix), -1, -1)
-    return apply(invert(matrix), grid).view(-1, height, width, 2)
+    grid = cell_centres(height, width).to(matrix).expand(len(matrix), -1, -1)
+    return map_points(invert_map(matrix), grid).view(-1, height, width, 2)
 
 
-def valid(matrix: Tensor, height: int, width: int) -> Tensor:
+def valid_mask(matrix: Tensor, height: int, width: int) -> Tensor:
     """(B, H, W) bool: cells of the destination whose source lies inside the image."""
-    return (sources(matrix, height, width).abs() <= 1).all(-1)
+    return (source_points(matrix, height, width).abs() <= 1).all(-1)
 
 
-def warp(
+def warp_images(
     images: Tensor,
     matrix: Tensor,
     size: tuple[int, int] | None = None,
@@ -134,7 +134,7 @@ def warp(
         (B, C, *size) in the floating type of ``images``.
     """
     height, width = size or images.shape[-2:]
-    grid = sources(matrix, height, width).to(images)
+    grid = source_points(matrix, height, width).to(images)
     # Far outside is outside; an infinite coordinate would make NaN.
     grid = grid.nan_to_num(posinf=1e4, neginf=-1e4).clamp(-1e4, 1e4)
     return grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)
@@ -154,7 +154,7 @@ def keypoint_mask(
     Returns:
         (B, 1, *size).
     """
-    cells = centres(*size).to(points)  # (H * W, 2)
+    cells = cell_centres(*size).to(points)  # (H * W, 2)
     squares = (points[:, :, None] - cells).square().sum(3)  # (B, P, H * W)
     bells = torch.exp(-squares / (2 * sigma**2)) * there[:, :, None]
     return bells.sum(1).clamp(max=1).view(-1, 1, *size)

@@ -8,7 +8,7 @@ import numpy as np
 from fewlabels.errors import DataError
 
 
-def kmeans(
+def cluster_kmeans(
     features: np.ndarray,
     clusters: int,
     *,
@@ -57,10 +57,10 @@ def kmeans(
     )
     engine.train(rows, init_centroids=start)
     centres = np.asarray(engine.centroids).reshape(clusters, -1).copy()
-    return centres, nearest(rows, centres, 1, spherical)[1][:, 0]
+    return centres, find_nearest_centres(rows, centres, 1, spherical)[1][:, 0]
 
 
-def nearest(
+def find_nearest_centres(
     features: np.ndarray, centres: np.ndarray, k: int = 2, spherical: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` nearest centres of each row.

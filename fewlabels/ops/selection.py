@@ -9,7 +9,7 @@ import numpy as np
 Select = Literal["min", "max", "random"]
 
 
-def pick(
+def select_samples(
     scores: np.ndarray,
     labels: np.ndarray,
     budget: int,
@@ -35,7 +35,9 @@ def pick(
         parts = []
         for label, share in zip(present, shares, strict=True):
             own = np.flatnonzero(labels == label)
-            taken = pick(scores[own], labels[own], int(share), select, pool_factor, False, rng)
+            taken = select_samples(
+                scores[own], labels[own], int(share), select, pool_factor, False, rng
+            )
             parts.append(own[taken])
         return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
     order = np.argsort(-scores, kind="stable")

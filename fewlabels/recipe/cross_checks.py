@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewlabels.errors import ComponentError, first_few, nearest
+from fewlabels.errors import ComponentError, first_few, suggest_nearest
 from fewlabels.files import find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
@@ -44,7 +44,7 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
         check.add(
             ("model", "backbone"),
             f"neither timm nor a plugin has a backbone called {name!r}"
-            f"{nearest(name, known)}  (fewlabels list backbones)",
+            f"{suggest_nearest(name, known)}  (fewlabels list backbones)",
         )
     options = _section(data, "model").get("backbone_options") or {}
     if name in backbones.names() and isinstance(options, dict):
@@ -122,7 +122,8 @@ def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
     name, known = _section(data, "optimizer").get("name"), timm_optimizers()
     if isinstance(name, str) and name.lower().removeprefix("lookahead_") not in known:
         check.add(
-            ("optimizer", "name"), f"timm has no optimiser called {name!r}{nearest(name, known)}"
+            ("optimizer", "name"),
+            f"timm has no optimiser called {name!r}{suggest_nearest(name, known)}",
         )
     schedule = _section(data, "schedule")
     kind, decay = schedule.get("name"), schedule.get("decay_epochs", 30)
@@ -173,6 +174,6 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
         if name not in known:
             check.add(
                 ("weights", name),
-                f"no loss of this recipe is called so{nearest(name, known)} "
+                f"no loss of this recipe is called so{suggest_nearest(name, known)} "
                 f"(all: {', '.join(known)})",
             )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from fewlabels.errors import ComponentError, nearest
+from fewlabels.errors import ComponentError, suggest_nearest
 from fewlabels.recipe.component_schema import Schema, Section, describe, options_model, schema_of
 from fewlabels.recipe.sections import Data, Fixed, Place
 from fewlabels.recipe.yaml_file import KeyPath, Origins, key_path
@@ -118,7 +118,7 @@ class Mistakes:
                 if owner
                 else f"known: {', '.join(known)}"
             )
-            return f"unknown key{nearest(str(path[-1]), known)}  ({more})"
+            return f"unknown key{suggest_nearest(str(path[-1]), known)}  ({more})"
         if first["type"] == "missing":
             return "missing; this key has no default"
         value = first["input"]
@@ -134,7 +134,7 @@ class Mistakes:
         wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
         hint = ""
         if isinstance(value, str) and schema and "enum" in json.dumps(schema):
-            hint = nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
+            hint = suggest_nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
         return f"expected {wanted}, got {shown}{hint}"
 
     def _known(self, path: KeyPath) -> list[str]:

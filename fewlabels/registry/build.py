@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewlabels.contracts import missing_members
-from fewlabels.errors import ComponentError, FewLabelsError, failed
+from fewlabels.errors import ComponentError, FewLabelsError, component_failed
 from fewlabels.registry.registry import REGISTRIES
 
 
@@ -35,7 +35,7 @@ def build_component(plural: str, name: str, options: Mapping[str, Any], **progra
     except FewLabelsError:
         raise
     except Exception as error:  # a plugin may fail in any way; say which, and where
-        raise failed(what, error) from error
+        raise component_failed(what, error) from error
     if missing:
         raise ComponentError(f"{what} breaks its contract: {missing}")
     return made

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fewlabels.contracts import API_VERSION
-from fewlabels.errors import ComponentError, nearest
+from fewlabels.errors import ComponentError, suggest_nearest
 from fewlabels.registry.known_plugins import OUR_PLUGINS
 from fewlabels.registry.signature import check_signature
 
@@ -192,14 +192,14 @@ class Registry:
                     f"{self.kind} {name!r} is of {distribution}, which is not installed; "
                     f"pip install plugins/{distribution}, in a clone of fewlabels"
                 )
-            close = nearest(distribution, [*self.bridges, *ours.values()])
+            close = suggest_nearest(distribution, [*self.bridges, *ours.values()])
             return (
                 f"no {self.kind} is called {name!r}: no distribution {distribution!r} is installed"
                 f"{close}; install it, if you know and trust it"
             )
         names = self.names()
         return (
-            f"no {self.kind} is called {name!r}{nearest(name, [*names, *ours])} "
+            f"no {self.kind} is called {name!r}{suggest_nearest(name, [*names, *ours])} "
             f"(all: {', '.join(names) or 'none'}; fewlabels list {self.plural})"
         )
 
@@ -267,5 +267,6 @@ def find_registry(kind: str) -> Registry:
             return registry
     known = sorted(REGISTRIES)
     raise ComponentError(
-        f"no kind of component is called {kind!r}{nearest(kind, known)} (all: {', '.join(known)})"
+        f"no kind of component is called {kind!r}{suggest_nearest(kind, known)} "
+        f"(all: {', '.join(known)})"
     )

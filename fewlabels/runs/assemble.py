@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 
 from fewlabels.evaluation.scoring import Evaluator
 from fewlabels.recipe.recipe import Recipe
-from fewlabels.runs.deploy import deploy
+from fewlabels.runs.deploy import deploy_models
 from fewlabels.runs.make_loop import make_loop, make_pretraining, start_from_backbone
 from fewlabels.runs.parts import (
     decode_images,
@@ -22,7 +22,7 @@ from fewlabels.training.optimizers import check_factors
 from fewlabels.training.run_folder import Row
 
 
-def assemble(
+def assemble_run(
     recipe: Recipe, out: Path, resume: Path | None, say: Callable[[str], None] | None = None
 ) -> tuple[Path, list[Row]]:
     """Build everything that a recipe names, run it, and save what it deploys.
@@ -47,7 +47,7 @@ def assemble(
     if pretraining is not None:
         start_from_backbone(parts, pretraining.train_backbone())
     loop.run()
-    scores = deploy(parts, loop, extract)
+    scores = deploy_models(parts, loop, extract)
     return parts.folder.path, scores
 
 

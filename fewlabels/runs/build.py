@@ -15,7 +15,7 @@ from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
-from fewlabels.ops.seeds import derive
+from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe, Spec
 from fewlabels.registry.build import build_component
 from fewlabels.runs.task import Task
@@ -37,7 +37,7 @@ class Builder:
         self, recipe: Recipe, task: Task, size: int, classes: int | None, names: tuple[str, ...]
     ) -> None:
         self.recipe, self.size, self.classes = recipe, size, classes
-        torch.manual_seed(derive(recipe.seed, "weights"))
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
         same, width = _model_options(recipe), recipe.model.embedding_size
         self.model = task.make_model(same, width, names)
         self.image_size = self.model.image_size
@@ -61,7 +61,7 @@ class Builder:
 
     def losses(self) -> dict[str, nn.Module]:
         """The recipe's losses by name."""
-        torch.manual_seed(derive(self.recipe.seed, "losses"))
+        torch.manual_seed(derive_seed(self.recipe.seed, "losses"))
         sizes = {"embedding_size": self.embedding_size, "classes": self.classes}
         return {spec.name: build_spec("losses", spec, **sizes) for spec in self.recipe.losses}
 

@@ -10,12 +10,19 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from fewlabels.hub.card_text import PIPELINE, Kind, escape, fenced, metadata, usage
+from fewlabels.hub.card_text import (
+    PIPELINE,
+    Kind,
+    describe_usage,
+    escape_markdown,
+    fence_code,
+    format_metadata,
+)
 from fewlabels.hub.download import NAME
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.runs import card_sections as paragraphs
-from fewlabels.runs.finished_run import Run, scores
+from fewlabels.runs.finished_run import FinishedRun, last_scores
 
 PICTURES = "Where they show images of the data, the licence of these holds for the pictures too."
 
@@ -33,7 +40,7 @@ class Picture:
 
 
 def make_card(
-    runs: Sequence[Run],
+    runs: Sequence[FinishedRun],
     model: Embedder | Classifier,
     repo: str,
     *,
@@ -51,27 +58,31 @@ def make_card(
     """
     run = runs[0]
     kind: Kind = "classifier" if isinstance(model, Classifier) else "embedder"
-    shown = [f"![{escape(p.alt)}]({quote(p.path)})\n\n{p.caption}".rstrip() for p in pictures]
+    shown = [
+        f"![{escape_markdown(p.alt)}]({quote(p.path)})\n\n{p.caption}".rstrip() for p in pictures
+    ]
     said = {
-        "metadata": _metadata(runs, kind, repo, license),
-        "title": escape(repo.partition("/")[2]),
-        "summary": paragraphs.summary(run, model, kind),
-        "usage": usage(repo, kind),
+        "metadata": _describe_metadata(runs, kind, repo, license),
+        "title": escape_markdown(repo.partition("/")[2]),
+        "summary": paragraphs.describe_model(run, model, kind),
+        "usage": describe_usage(repo, kind),
         "pictures": "\n\n".join(["", "## Pictures", PICTURES, *shown, ""]) if shown else "",
-        "data": paragraphs.data(run, data_license),
-        "protocol": paragraphs.protocol(run, kind),
-        "scores": paragraphs.scores(runs),
-        "labels": paragraphs.labels(run),
-        "cost": paragraphs.cost(runs),
-        "limits": paragraphs.limits(runs, model),
-        "recipe": fenced(run.recipe.to_yaml(), "yaml"),
-        "versions": paragraphs.versions(run, model),
+        "data": paragraphs.describe_data(run, data_license),
+        "protocol": paragraphs.describe_protocol(run, kind),
+        "scores": paragraphs.format_scores(runs),
+        "labels": paragraphs.describe_labels(run),
+        "cost": paragraphs.describe_cost(runs),
+        "limits": paragraphs.describe_limits(runs, model),
+        "recipe": fence_code(run.recipe.to_yaml(), "yaml"),
+        "versions": paragraphs.describe_versions(run, model),
     }
     template = files("fewlabels.runs").joinpath("card_template.md").read_text("utf-8")
     return Template(template.replace("$metadata\n", "$metadata")).substitute(said)
 
 
-def _metadata(runs: Sequence[Run], kind: Kind, repo: str, license: str | None) -> str:
+def _describe_metadata(
+    runs: Sequence[FinishedRun], kind: Kind, repo: str, license: str | None
+) -> str:
     from huggingface_hub import EvalResult
 
     run, source = runs[0], runs[0].recipe.source
@@ -93,15 +104,15 @@ def _metadata(runs: Sequence[Run], kind: Kind, repo: str, license: str | None) -
                 metric_name=f"{measure}, %, {seeds}",
                 metric_value=round(statistics.mean(values), 2),
             )
-            for measure, values in _headline(runs).items()
+            for measure, values in _headline_scores(runs).items()
         ]
-    return metadata(kind, **more)
+    return format_metadata(kind, **more)
 
 
-def _headline(runs: Sequence[Run]) -> dict[str, list[float]]:
+def _headline_scores(runs: Sequence[FinishedRun]) -> dict[str, list[float]]:
     """The deployed model's measures in percent, a number a run."""
     if runs[0].end["measure"] == "test error":
         return {"accuracy": [100 - 100 * run.end["score"] for run in runs]}
-    found = [scores(run) for run in runs]
+    found = [last_scores(run) for run in runs]
     place = next(place for place in found[0] if place[1] == "trained")
     return {measure: [one[place][measure] for one in found] for measure in found[0][place]}

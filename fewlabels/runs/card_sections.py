@@ -9,14 +9,14 @@ from typing import Any
 
 from fewlabels.errors import first_few
 from fewlabels.evaluation.scoring import RetrievalScoring
-from fewlabels.hub.card_text import Kind, escape
+from fewlabels.hub.card_text import Kind, escape_markdown
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.required_plugins import plugins_of
 from fewlabels.recipe.sections import Subset
 from fewlabels.registry import sources
 from fewlabels.runs import finished_run
-from fewlabels.runs.finished_run import Run
+from fewlabels.runs.finished_run import FinishedRun
 from fewlabels.runs.provenance import list_plugins
 
 LICENCES = {
@@ -32,11 +32,11 @@ RULES = {
 CLASSES_SHOWN = 100
 
 
-def _list(lines: Sequence[str]) -> str:
+def _format_list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def summary(run: Run, model: Embedder | Classifier, kind: Kind) -> str:
+def describe_model(run: FinishedRun, model: Embedder | Classifier, kind: Kind) -> str:
     """What the model is."""
     recipe = run.recipe
     gives = (
@@ -44,29 +44,33 @@ def summary(run: Run, model: Embedder | Classifier, kind: Kind) -> str:
         if isinstance(model, Classifier)
         else f"a vector of {model.embedding_size} numbers, to be compared by cosine"
     )
-    blocks = [f"{escape(b['name'])} after {escape(b['after'])}" for b in model.blocks]
+    blocks = [
+        f"{escape_markdown(b['name'])} after {escape_markdown(b['after'])}" for b in model.blocks
+    ]
     with_blocks = f" with {', '.join(blocks)}" if blocks else ""
-    found = [escape(spec.name) for spec in recipe.discovery]
+    found = [escape_markdown(spec.name) for spec in recipe.discovery]
     by = f" and discovery by {', then '.join(found)}" if found else ""
-    losses = [escape(spec.name) for spec in recipe.losses]
+    losses = [escape_markdown(spec.name) for spec in recipe.losses]
     under = f" under {' and '.join(losses)}" if losses else ""
     return (
         f"An image {kind}: from an image of {model.image_size} pixels a side it makes {gives}. "
-        f"Backbone {escape(model.name)}{with_blocks}, trained with fewlabels by the strategy "
-        f"{escape(recipe.strategy.name)}{by}{under}."
+        f"Backbone {escape_markdown(model.name)}{with_blocks}, trained with fewlabels by the "
+        f"strategy {escape_markdown(recipe.strategy.name)}{by}{under}."
     )
 
 
-def data(run: Run, data_license: str | None) -> str:
+def describe_data(run: FinishedRun, data_license: str | None) -> str:
     """Where images and first weights came from, and under which licence."""
     recipe, source = run.recipe, run.recipe.source
     told = [
-        f"{escape(k)} {_option(v)}" for k, v in source.options.items() if v not in (None, "", [])
+        f"{escape_markdown(k)} {_format_option(v)}"
+        for k, v in source.options.items()
+        if v not in (None, "", [])
     ]
     licence = data_license or LICENCES.get(source.name)
     lines = [
-        f"Source: {escape(source.name)}" + (f" ({', '.join(told)})" if told else ""),
-        f"Licence of the images: {escape(licence)}"
+        f"Source: {escape_markdown(source.name)}" + (f" ({', '.join(told)})" if told else ""),
+        f"Licence of the images: {escape_markdown(licence)}"
         if licence
         else "Licence of the images: not stated by who pushed this model; ask them first",
     ]
@@ -75,19 +79,19 @@ def data(run: Run, data_license: str | None) -> str:
             f"The backbone began from timm's weights, {_licence_of(recipe.model.backbone)}"
         )
     elif recipe.model.weights is not None:
-        lines.append(f"The backbone began from the file {_option(recipe.model.weights)}")
+        lines.append(f"The backbone began from the file {_format_option(recipe.model.weights)}")
     else:
         lines.append("The backbone began from random weights")
-    return _list(lines)
+    return _format_list(lines)
 
 
-def _option(value: Any) -> str:
+def _format_option(value: Any) -> str:
     """An option of the data; of a path from the root only its end is told."""
     if isinstance(value, list):
-        return ", ".join(_option(each) for each in value)
+        return ", ".join(_format_option(each) for each in value)
     if isinstance(value, str) and value.startswith(("/", "~")):
-        return f"…/{escape(PurePath(value).name)}"
-    return escape(value)
+        return f"…/{escape_markdown(PurePath(value).name)}"
+    return escape_markdown(value)
 
 
 def _licence_of(backbone: str) -> str:
@@ -96,27 +100,31 @@ def _licence_of(backbone: str) -> str:
     config = timm.get_pretrained_cfg(backbone)
     licence = getattr(config, "license", None)
     return (
-        f"whose licence is {escape(licence)}" if licence else "whose licence timm does not record"
+        f"whose licence is {escape_markdown(licence)}"
+        if licence
+        else "whose licence timm does not record"
     )
 
 
-def _subset(subset: Subset) -> str:
+def _format_subset(subset: Subset) -> str:
     told = [f"classes {subset.classes}"] if subset.classes else []
-    return escape(" and ".join([*told, *(f"{k} = {v}" for k, v in subset.where.items())]) or "all")
+    return escape_markdown(
+        " and ".join([*told, *(f"{k} = {v}" for k, v in subset.where.items())]) or "all"
+    )
 
 
-def protocol(run: Run, kind: Kind) -> str:
+def describe_protocol(run: FinishedRun, kind: Kind) -> str:
     """Which images were tested, how, and which checkpoint counts."""
     data, ask = run.recipe.data, run.recipe.evaluation
     split = data.split or getattr(sources.get(run.recipe.source.name), "default_split", "all")
-    lines = [f"Split: {escape(split)}"]
+    lines = [f"Split: {escape_markdown(split)}"]
     for part in ("train", "test", "query", "gallery"):
         subset = getattr(data, part)
         if subset is not None:
-            lines.append(f"{part.capitalize()} images: {_subset(subset)}")
+            lines.append(f"{part.capitalize()} images: {_format_subset(subset)}")
     if kind == "classifier":
         lines += [
-            f"Labels: {data.labels}, {escape(data.share)}, drawn by seed "
+            f"Labels: {data.labels}, {escape_markdown(data.share)}, drawn by seed "
             f"{run.recipe.seed if data.split_seed is None else data.split_seed}",
             f"Held out for validation: {data.validation}",
             f"Checkpoint: {RULES[ask.report]}; test errors are never looked at to choose",
@@ -125,18 +133,18 @@ def protocol(run: Run, kind: Kind) -> str:
         found = [row for row in run.rows if row["kind"] == "evaluation" and "queries" in row]
         for search, row in {row["search"]: row for row in found}.items():
             lines.append(
-                f"Search: {escape(search)}, by cosine; {row['queries']:.0f} queries, "
+                f"Search: {escape_markdown(search)}, by cosine; {row['queries']:.0f} queries, "
                 f"{row['lone']:.0f} more have nothing to find; K: {', '.join(map(str, ask.ks))}"
             )
         lines.append("Checkpoint: that of the last round; nothing is chosen by a score")
-    return _list(lines)
+    return _format_list(lines)
 
 
-def scores(runs: Sequence[Run]) -> str:
+def format_scores(runs: Sequence[FinishedRun]) -> str:
     """A table of every model that was scored."""
     if not runs[0].measured:
         return "Nothing was scored: the test images' classes are not known."
-    found = [finished_run.scores(run) for run in runs]
+    found = [finished_run.last_scores(run) for run in runs]
     measures = list(dict.fromkeys(m for values in found[0].values() for m in values))
     seeds = ", ".join(str(run.recipe.seed) for run in runs)
     told = (
@@ -148,24 +156,30 @@ def scores(runs: Sequence[Run]) -> str:
     for place, values in found[0].items():
         search, name = place
         cells = [
-            _mean([one[place][m] for one in found if m in one.get(place, {})])
+            _format_mean([one[place][m] for one in found if m in one.get(place, {})])
             if m in values
             else ""
             for m in measures
         ]
-        lines.append([escape(RetrievalScoring.NAMES.get(name, name)), escape(search), *cells])
+        lines.append(
+            [
+                escape_markdown(RetrievalScoring.NAMES.get(name, name)),
+                escape_markdown(search),
+                *cells,
+            ]
+        )
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{told}\n\n{table}"
 
 
-def _mean(values: Sequence[float]) -> str:
+def _format_mean(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
 
 
-def labels(run: Run) -> str:
+def describe_labels(run: FinishedRun) -> str:
     """How many labels people gave, how many were discovered, and how many of these are wrong."""
-    found = finished_run.labels(run)
+    found = finished_run.summarize_labels(run)
     given = "all that the data set has" if found.given is None else f"{found.given}"
     lines = [
         f"Given by people: {given}"
@@ -184,15 +198,15 @@ def labels(run: Run) -> str:
         )
     if not found.discovered and not found.clustered:
         lines.append("Discovered: none")
-    return _list(lines)
+    return _format_list(lines)
 
 
-def cost(runs: Sequence[Run]) -> str:
+def describe_cost(runs: Sequence[FinishedRun]) -> str:
     """Device, minutes and steps."""
     start, minutes = runs[0].start, [run.end["minutes"] for run in runs]
-    return _list(
+    return _format_list(
         [
-            f"Device: {escape(start['device'])}, {start['processes']} process(es), "
+            f"Device: {escape_markdown(start['device'])}, {start['processes']} process(es), "
             f"{start['threads']} thread(s)",
             f"Training and evaluation: {statistics.mean(minutes):.1f} minutes"
             + (" a run" if len(runs) > 1 else ""),
@@ -201,7 +215,7 @@ def cost(runs: Sequence[Run]) -> str:
     )
 
 
-def limits(runs: Sequence[Run], model: Embedder | Classifier) -> str:
+def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -> str:
     """What a reader must not take the model for."""
     lines = [
         "The scores are of the test images above; on images of another kind they say nothing",
@@ -211,19 +225,21 @@ def limits(runs: Sequence[Run], model: Embedder | Classifier) -> str:
     if runs[0].recipe.discovery:
         lines.append("It was trained on labels that it discovered by itself, wrong ones among them")
     if isinstance(model, Classifier):
-        names = first_few([escape(name) for name in model.classes], CLASSES_SHOWN)
+        names = first_few([escape_markdown(name) for name in model.classes], CLASSES_SHOWN)
         lines.append(f"Every image gets one of its {len(model.classes)} classes: {names}")
     else:
         lines.append("A cosine says how alike two images are among others, not whether they match")
-    return _list(lines)
+    return _format_list(lines)
 
 
-def versions(run: Run, model: Embedder | Classifier) -> str:
+def describe_versions(run: FinishedRun, model: Embedder | Classifier) -> str:
     """Of the packages and plugins that trained it, and which of these the model itself needs."""
     about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
-    lines = [f"{escape(k)} {escape(v)}" for k, v in run.start.items() if k not in about]
+    lines = [
+        f"{escape_markdown(k)} {escape_markdown(v)}" for k, v in run.start.items() if k not in about
+    ]
     needed = {f"{plugin.kind} {plugin.name}" for plugin in plugins_of(model.name, model.blocks)}
     for component, by in run.start.get("plugins", list_plugins(run.recipe)).items():
         here = ", to be installed" if component in needed else ""
-        lines.append(f"{escape(component)} of {escape(by)}{here}")
-    return _list([*lines, f"recipe {run.recipe.hash}"])
+        lines.append(f"{escape_markdown(component)} of {escape_markdown(by)}{here}")
+    return _format_list([*lines, f"recipe {run.recipe.hash}"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from fewlabels.data.pixels import centre
+from fewlabels.data.pixels import crop_centre
 from fewlabels.evaluation import neighbours_picture
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
@@ -19,7 +19,7 @@ from fewlabels.training.run_folder import Row
 ORACLE = "ORACLE: discovered samples got their true labels: no result, an analysis"
 
 
-def deploy(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
+def deploy_models(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
     """Save what a run deploys, and say how it ended; the scores in the order of their making."""
     examples = parts.scoring.find_examples(extract)
     scores: list[Any] = [[row for row in parts.metrics.read_rows() if row["kind"] == "evaluation"]]
@@ -51,7 +51,7 @@ def save_picture(parts: RunParts, examples: Examples) -> None:
     picture = neighbours_picture.draw_neighbours(
         examples,
         parts.data.records.truth[parts.scoring.rows],
-        lambda rows: centre(parts.searched.take(rows), parts.image_size),
+        lambda rows: crop_centre(parts.searched.take_rows(rows), parts.image_size),
     )
     parts.folder.pictures.mkdir(exist_ok=True)
     picture.save(parts.folder.pictures / neighbours_picture.FILE)

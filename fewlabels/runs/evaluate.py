@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError, ModelError, first_few, nearest
+from fewlabels.errors import DataError, ModelError, first_few, suggest_nearest
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import (
     ClassificationScoring,
@@ -22,7 +22,7 @@ from fewlabels.evaluation.scoring import (
 from fewlabels.files import find_path, looked_for
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.registry import sources
@@ -62,12 +62,12 @@ def evaluate_model(
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
     modules = place_modules({SAVED: model}, accelerator, recipe.train.channels_last)
-    pixels = Pixels(data_read.records.images, scoring.rows, model.canvas)
+    pixels = Pixels(data_read.records.images, scoring.rows, model.resize_to_square)
     batch, workers = recipe.evaluation.batch, recipe.data.workers
     extractor = Extractor(accelerator, modules.plain, pixels, model.image_size, batch, workers)
 
     def extract(model: str, fields: Sequence[str]) -> list[np.ndarray]:
-        pixels.keep(recipe.data.memory * 2**30)  # only now: perhaps nothing can be scored
+        pixels.decode_all(recipe.data.memory * 2**30)  # only now: perhaps nothing can be scored
         return extractor(model, fields)
 
     rows = Evaluator(scoring, extract, pixels, main=True).score_models("trained", 0)
@@ -81,7 +81,7 @@ def evaluate_model(
     return {
         "model": str(place),
         "kind": model.config.model_fields["kind"].default,
-        "fingerprint": fingerprint(model),
+        "fingerprint": fingerprint_model(model),
         "image_size": model.image_size,
         "data": recipe.resolved["data"],
         "split": recipe.data.split or data_read.default_split,
@@ -99,7 +99,7 @@ def make_scoring(
     ask, truth = recipe.evaluation, data.records.truth
     if isinstance(model, Classifier):
         looked_at = np.concatenate([data.split.test, data.validation])
-        truth = renumbered(truth, looked_at, data.records.classes, model.classes)
+        truth = renumber_classes(truth, looked_at, data.records.classes, model.classes)
         given = data.train[data.labels >= 0]
         test, held = data.split.test, data.validation
         return truth, ClassificationScoring(
@@ -152,7 +152,8 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
         if folder is None or not folder.is_dir():
             raise DataError(
                 f"--data {data}: no folder at {looked_for(data)}, and no source is called so"
-                f"{nearest(data, known)} (all: {', '.join(known)}); a recipe's file will do too"
+                f"{suggest_nearest(data, known)} (all: {', '.join(known)}); "
+                "a recipe's file will do too"
             )
         named = {"source": "folder", "path": data}
     elif not any(word.startswith("data.source=") for word in overrides):
@@ -164,7 +165,7 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
     return recipe_from({"data": named, "strategy": "supervised"}, overrides)
 
 
-def renumbered(
+def renumber_classes(
     truth: np.ndarray, looked_at: np.ndarray, classes: Sequence[str], known: Sequence[str]
 ) -> np.ndarray:
     """The class of each image as a classifier numbers it, found by its name: (N,), -1 = unknown.
@@ -192,7 +193,7 @@ def renumbered(
     return np.array([numbers.get(classes[n], -1) if n >= 0 else -1 for n in truth], np.int64)
 
 
-def table(found: dict[str, Any]) -> str:
+def format_scores(found: dict[str, Any]) -> str:
     """Scores in percent, a line a search, below what they were taken on."""
     rows, size = found["scores"], found["image_size"]
     measures = [name for name in rows[0] if name.startswith(MEASURES)]

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fewlabels.errors import HubError
-from fewlabels.evaluation.classification import reported
+from fewlabels.evaluation.classification import summarize_error
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.run_folder import RunFolder, is_oracle
@@ -23,7 +23,7 @@ MEASURES = ("recall", "map", "r_prec", "nmi")
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A recipe and the rows of its metrics."""
 
     folder: Path
@@ -62,7 +62,7 @@ class Labels:
     clustered: int
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """The run in a folder.
 
     Raises:
@@ -86,17 +86,17 @@ def read_run(folder: Path) -> Run:
         raise HubError(
             f"{folder} has not come to its end; fewlabels run --resume {folder} goes on with it"
         )
-    return Run(folder, recipe, rows)
+    return FinishedRun(folder, recipe, rows)
 
 
-def check_same(runs: Sequence[Run]) -> None:
+def check_same(runs: Sequence[FinishedRun]) -> None:
     """Refuse runs that are not one recipe under different seeds.
 
     Raises:
         HubError: naming the first that differs.
     """
 
-    def apart_from_seed(run: Run) -> dict[str, Any]:
+    def apart_from_seed(run: FinishedRun) -> dict[str, Any]:
         return {k: v for k, v in run.recipe.resolved.items() if k not in ("name", "seed")}
 
     first = runs[0]
@@ -118,14 +118,14 @@ def check_same(runs: Sequence[Run]) -> None:
         seeds.add(run.recipe.seed)
 
 
-def scores(run: Run) -> Scores:
+def last_scores(run: FinishedRun) -> Scores:
     """The last scores of each model in each search; errors by the rule of the recipe."""
     rows = [row for row in run.rows if row["kind"] == "evaluation"]
     found: Scores = {}
     for row in rows:
         place = (row["search"], row["model"])
         if "error" in row or "validation_error" in row:
-            told = reported(rows, row["model"], run.recipe.evaluation.report)
+            told = summarize_error(rows, row["model"], run.recipe.evaluation.report)
             names = {"error": "test error", "validation": "validation error"}
             found[place] = {names[k]: 100 * told[k] for k in names if k in told}
         else:
@@ -133,7 +133,7 @@ def scores(run: Run) -> Scores:
     return found
 
 
-def labels(run: Run) -> Labels:
+def summarize_labels(run: FinishedRun) -> Labels:
     """A summary of the ledger: of the last generation, each image by its last label."""
     asked = run.recipe.data.labels
     given: int | None = {"none": 0, "all": None}.get(str(asked))

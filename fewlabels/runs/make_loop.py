@@ -9,7 +9,7 @@ from pathlib import Path
 from fewlabels.contracts import Strategy, weights_of
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.evaluation.scoring import Evaluator
-from fewlabels.ops.seeds import derive
+from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry import REGISTRIES
 from fewlabels.runs.build import Builder, build_spec, place_modules
@@ -127,7 +127,7 @@ def make_pretraining(parts: RunParts) -> Pretraining | None:
     metrics = MetricLog(folder.metrics if parts.accelerator.is_main_process else None)
 
     def make_pretraining_loop() -> Loop:
-        seed = derive(recipe.seed, "pretrain")
+        seed = derive_seed(recipe.seed, "pretrain")
         trainer = make_trainer(parts, strategy, modules, schedule, seed, metrics)
         return Loop(
             trainer,

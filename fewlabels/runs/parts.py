@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from fewlabels.contracts import Strategy
-from fewlabels.data.decode import canvas
+from fewlabels.data.decode import resize_to_square
 from fewlabels.data.label_split import write_labelled
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError
@@ -34,7 +34,7 @@ Discoveries = list[tuple[str, Any]]  # the components of a recipe's list, by the
 
 @dataclass
 class RunParts:
-    """What the steps of :func:`assemble` hand to each other."""
+    """What the steps of :func:`assemble_run` hand to each other."""
 
     recipe: Recipe
     accelerator: Accelerator
@@ -76,7 +76,7 @@ def make_parts(
     scoring = task.make_scoring(recipe, strategy, modules, data, builder.image_size)
     model = builder.model
     prepare = partial(
-        canvas,
+        resize_to_square,
         resize_size=model.resize_size,
         image_size=model.image_size,
         interpolation=model.interpolation,
@@ -154,6 +154,6 @@ def decode_images(parts: RunParts) -> None:
     """Decode the images once where they fit the recipe's memory."""
     budget = parts.recipe.data.memory * 2**30
     quiet = not parts.accelerator.is_main_process
-    parts.pixels.keep(budget, quiet)
+    parts.pixels.decode_all(budget, quiet)
     if parts.searched is not parts.pixels:
-        parts.searched.keep(budget - parts.pixels.nbytes, quiet)
+        parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)

@@ -10,7 +10,7 @@ from typing import Any
 from fewlabels.evaluation import neighbours_picture as neighbours
 from fewlabels.files import new_file, refuse_existing, refuse_unwritable
 from fewlabels.hub.download import CARD, WANTED
-from fewlabels.hub.upload import check_name, send
+from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models.load import load_model
 from fewlabels.runs.card import Picture, make_card
 from fewlabels.runs.finished_run import check_same, read_run
@@ -19,7 +19,7 @@ from fewlabels.training.run_folder import RunFolder
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
-def push(
+def push_run(
     folder: str | Path,
     repo: str,
     *,
@@ -64,7 +64,7 @@ def push(
         runs,
         model,
         repo,
-        pictures=[_picture(path.name) for path in drawn],
+        pictures=[_check_picture(path.name) for path in drawn],
         license=license,
         data_license=data_license,
     )
@@ -72,16 +72,16 @@ def push(
         _write_card(Path(card), text)
     for note in _name_what_shows(drawn, runs[0].recipe.resolved, repo):
         say(note)
-    files = _collect(folder, text, drawn)
+    files = _collect_files(folder, text, drawn)
     if dry_run:
         _tell_sizes(files, f"private {repo}" if private else repo, say)
         return None
-    address = send(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
+    address = upload_files(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
     say(address)
     return address
 
 
-def _collect(folder: Path, card: str, pictures: Sequence[Path]) -> dict[str, Path | bytes]:
+def _collect_files(folder: Path, card: str, pictures: Sequence[Path]) -> dict[str, Path | bytes]:
     """What is sent, by its name there."""
     files: dict[str, Path | bytes] = {CARD: card.encode()}
     run = RunFolder(folder)
@@ -97,15 +97,15 @@ def _name_what_shows(pictures: Sequence[Path], recipe: Any, repo: str) -> Iterat
         yield (
             f"note: {names}: images of the data are in it; --no-pictures if that may not be shared"
         )
-    for key, path in _places(recipe):
+    for key, path in _local_paths(recipe):
         yield f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see"
 
 
 def _tell_sizes(files: Mapping[str, Path | bytes], repo: str, say: Callable[[str], None]) -> None:
     sizes = {k: len(v) if isinstance(v, bytes) else v.stat().st_size for k, v in files.items()}
     for name, size in sizes.items():
-        say(f"{_told(size):>10}  {name}")
-    say(f"{_told(sum(sizes.values())):>10}  in one commit to {repo}; nothing was sent")
+        say(f"{_format_size(size):>10}  {name}")
+    say(f"{_format_size(sum(sizes.values())):>10}  in one commit to {repo}; nothing was sent")
 
 
 def _write_card(file: Path, text: str) -> None:
@@ -117,26 +117,26 @@ def _write_card(file: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _picture(name: str) -> Picture:
+def _check_picture(name: str) -> Picture:
     path = f"pictures/{name}"
     if name == neighbours.FILE:
         return Picture(path, neighbours.ALT, neighbours.CAPTION)
     return Picture(path, Path(name).stem)
 
 
-def _places(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _local_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Paths of this machine in a recipe, by key."""
     if isinstance(value, dict):
         for name, each in value.items():
-            yield from _places(each, f"{key}.{name}" if key else name)
+            yield from _local_paths(each, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
         for each in value:
-            yield from _places(each, key)
+            yield from _local_paths(each, key)
     elif isinstance(value, str) and value.startswith(("/", "~")):
         yield key, value
 
 
-def _told(size: float) -> str:
+def _format_size(size: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:

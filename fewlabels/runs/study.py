@@ -12,7 +12,7 @@ from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import changed
 from fewlabels.runs.provenance import refuse_other_plugins
-from fewlabels.runs.study_table import Row
+from fewlabels.runs.study_table import StudyRow
 from fewlabels.training.run_folder import RunFolder, is_oracle
 
 
@@ -31,7 +31,7 @@ def seeds_of(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def study(
+def run_study(
     recipes: Sequence[str | Path],
     seeds: Sequence[int],
     overrides: Sequence[str] = (),
@@ -39,7 +39,7 @@ def study(
     say: Callable[[str], None] = print,
     validation: bool = False,
     imports: Sequence[str] = (),
-) -> list[Row]:
+) -> list[StudyRow]:
     """Run every recipe with every seed, or take what is there already.
 
     A finished run of the same recipe is read, a stopped one goes on.
@@ -66,11 +66,11 @@ def study(
             raise FewLabelsError(
                 f"{own[0].name}: no image is held out; set data.validation to a number"
             )
-    rows: list[Row] = []
+    rows: list[StudyRow] = []
     for own in loaded:
-        row = Row(own[0].name, "")
+        row = StudyRow(own[0].name, "")
         for recipe in own:
-            lines = _run(recipe, Path(runs))
+            lines = _run_recipe(recipe, Path(runs))
             end = lines[-1]
             row.measure, score = end["measure"], end["score"]
             if validation:
@@ -87,7 +87,7 @@ def study(
     return rows
 
 
-def _count_wrong(row: Row, seed: int, lines: Sequence[dict[str, Any]]) -> None:
+def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> None:
     found = [line for line in lines if line["kind"] == "discovery" and "wrong" in line]
     for line in found:
         row.by_round.setdefault(line["round"], []).append(100 * line["wrong"])
@@ -96,7 +96,7 @@ def _count_wrong(row: Row, seed: int, lines: Sequence[dict[str, Any]]) -> None:
         row.wrong[seed] = 100 * sum(line["wrong"] * line["discovered"] for line in found) / total
 
 
-def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
+def _run_recipe(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics, after it has ended."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
     if RunFolder(folder).recipe.is_file():
@@ -114,13 +114,13 @@ def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
         refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
         if RunFolder(folder).read_end():
             return RunFolder(folder).read_metrics()
-    from fewlabels.runs.assemble import assemble  # imports torch: only once the recipes stand
+    from fewlabels.runs.assemble import assemble_run  # imports torch: only once the recipes stand
 
     named = {**recipe.resolved, "name": folder.name}
     recipe = replace(recipe, name=folder.name, resolved=named)
-    folder, _ = assemble(recipe, runs, folder if folder.is_dir() else None, say=_nothing)
+    folder, _ = assemble_run(recipe, runs, folder if folder.is_dir() else None, say=_say_nothing)
     return RunFolder(folder).read_metrics()
 
 
-def _nothing(text: str) -> None:
+def _say_nothing(text: str) -> None:
     """Of a study's runs only the results are told."""

@@ -14,7 +14,7 @@ CERTAIN = 0.95
 
 
 @dataclass
-class Row:
+class StudyRow:
     """One recipe's runs, by seed, in percent.
 
     ``wrong`` is the share of a run's discovered labels that are not the true class, where truth is
@@ -55,7 +55,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(spread)
 
 
-def compare(values: Mapping[int, float], first: Mapping[int, float]) -> Comparison:
+def compare_with_first(values: Mapping[int, float], first: Mapping[int, float]) -> Comparison:
     """Values by seed against those of the first row, in pairs (95 % by Student's t)."""
     from scipy.stats import t
 
@@ -82,14 +82,14 @@ def _format_table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in (head, rule, *lines))
 
 
-def format_markdown(rows: Sequence[Row]) -> str:
+def format_markdown(rows: Sequence[StudyRow]) -> str:
     """The table for people; a second one of the wrong labels where samples were discovered."""
     against = ["seeds", "mean +- sd", "to the first row [95 %]"]
     costs = ["student steps", "unlabelled images", "other steps", "minutes"]
     head = [f"{rows[0].measure}, %", *against, *costs]
     lines = []
     for row in rows:
-        told = _format_cells(compare(row.scores, rows[0].scores))
+        told = _format_cells(compare_with_first(row.scores, rows[0].scores))
         cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
     tables = [_format_table(head, lines)]
@@ -99,7 +99,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
     if found := [row for row in rows if row.wrong]:
         head, lines = ["wrong among the discovered labels, %", *against, "each discovery"], []
         for row in found:
-            told = _format_cells(compare(row.wrong, found[0].wrong))
+            told = _format_cells(compare_with_first(row.wrong, found[0].wrong))
             means = [mean_and_spread(row.by_round[r])[0] for r in sorted(row.by_round)]
             each = " / ".join(f"{mean:.1f}" for mean in means)
             lines.append([row.title, len(row.wrong), *told, each])
@@ -107,7 +107,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(tables)
 
 
-def write_tables(rows: Sequence[Row], out: Path) -> None:
+def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_name(f"{out.name}.md").write_text(format_markdown(rows), encoding="utf-8")
@@ -123,7 +123,7 @@ def write_tables(rows: Sequence[Row], out: Path) -> None:
         *((row, "wrong labels", row.wrong, found[0].wrong) for row in found),
     ]:
         line = {"row": row.title, "measure": measure, "seeds": len(values)}
-        line |= compare(values, first)._asdict()
+        line |= compare_with_first(values, first)._asdict()
         values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
         line |= dict(zip(cost, values_of_cost, strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})

@@ -87,9 +87,9 @@ def train(
         loaded = load_recipe(recipe, overrides, imports)
     else:
         raise FewLabelsError("no recipe given; name a YAML file, or a run folder to resume")
-    from fewlabels.runs.assemble import assemble  # imports torch: only once the recipe stands
+    from fewlabels.runs.assemble import assemble_run  # imports torch: only once the recipe stands
 
     atexit.unregister(leave_processes)  # after a mistake nobody waits for the others
-    result = Result(*assemble(loaded, Path(out), None if resume is None else Path(resume)))
+    result = Result(*assemble_run(loaded, Path(out), None if resume is None else Path(resume)))
     atexit.register(leave_processes)
     return result

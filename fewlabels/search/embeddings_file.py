@@ -36,7 +36,7 @@ class Stamp(BaseModel):
     unreadable: list[str] = []
 
 
-def listing(folder: Path) -> tuple[list[str], str]:
+def list_images(folder: Path) -> tuple[list[str], str]:
     """The images below a folder in sorted order, relative to it, and a fingerprint of them.
 
     The fingerprint is of names, sizes and times of change; no image is read.
@@ -59,7 +59,9 @@ def listing(folder: Path) -> tuple[list[str], str]:
     return names, digest.hexdigest()
 
 
-def write(file: Path, draft: Path, names: Sequence[str], vectors: np.ndarray, stamp: Stamp) -> None:
+def write_embeddings(
+    file: Path, draft: Path, names: Sequence[str], vectors: np.ndarray, stamp: Stamp
+) -> None:
     """Write names and their embeddings (N, D) float32, whole or not at all.
 
     Raises:
@@ -67,7 +69,7 @@ def write(file: Path, draft: Path, names: Sequence[str], vectors: np.ndarray, st
     """
     values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     table = pa.table({"file": pa.array(names, pa.string()), "embedding": values})
-    pq.write_table(stamped(table, stamp), draft, use_dictionary=False)
+    pq.write_table(add_stamp(table, stamp), draft, use_dictionary=False)
     replace_when_whole(draft, file)
 
 
@@ -118,6 +120,6 @@ def read_table(file: Path) -> pa.Table:
     return table
 
 
-def stamped(table: pa.Table, stamp: Stamp) -> pa.Table:
+def add_stamp(table: pa.Table, stamp: Stamp) -> pa.Table:
     """A table that bears a stamp."""
     return table.replace_schema_metadata({STAMP: stamp.model_dump_json().encode()})

@@ -13,7 +13,13 @@ import pyarrow.parquet as pq
 
 from fewlabels.errors import DataError
 from fewlabels.files import replace_when_whole
-from fewlabels.search.embeddings_file import Stamp, read_stamp, read_table, stamped, write
+from fewlabels.search.embeddings_file import (
+    Stamp,
+    add_stamp,
+    read_stamp,
+    read_table,
+    write_embeddings,
+)
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,14 @@ class Parts:
     def __len__(self) -> int:
         return math.ceil(len(self.names) / self.stamp.shard)
 
-    def file(self, number: int) -> Path:
+    def path_of(self, number: int) -> Path:
         return self.folder / f"{number:05}.parquet"
 
-    def shard(self, number: int) -> list[str]:
+    def names_of(self, number: int) -> list[str]:
         """The names of a part's images."""
         return self.names[number * self.stamp.shard : (number + 1) * self.stamp.shard]
 
-    def joined(self) -> Stamp | None:
+    def read_joined_stamp(self) -> Stamp | None:
         """The stamp of ``out`` if it holds the embeddings of this model and these files.
 
         Raises:
@@ -58,7 +64,7 @@ class Parts:
         same = stamp and (stamp.model, stamp.files) == (self.stamp.model, self.stamp.files)
         return stamp if same else None
 
-    def finished(self) -> dict[int, Stamp]:
+    def read_finished_stamps(self) -> dict[int, Stamp]:
         """The parts that are there, by number; a damaged one is not.
 
         Raises:
@@ -68,11 +74,11 @@ class Parts:
         for file in sorted(self.folder.glob("*.parquet")):
             stamp = read_stamp(file) if re.fullmatch("[0-9]+", file.stem) else None
             if stamp:
-                self._check(stamp)
+                self._check_stamp(stamp)
                 found[int(file.stem)] = stamp
         return found
 
-    def write(
+    def write_part(
         self, number: int, names: Sequence[str], vectors: np.ndarray, unreadable: list[str]
     ) -> None:
         """Write one part: names and vectors (N, D) float32 of the images that could be read.
@@ -80,39 +86,39 @@ class Parts:
         Raises:
             DataError: it cannot be written.
         """
-        stamp, file = self.stamp.model_copy(update={"unreadable": unreadable}), self.file(number)
+        stamp, file = self.stamp.model_copy(update={"unreadable": unreadable}), self.path_of(number)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write(file, file.with_suffix(".part"), names, vectors, stamp)
+            write_embeddings(file, file.with_suffix(".part"), names, vectors, stamp)
         except OSError as error:
             raise DataError(f"{file} cannot be written: {error}") from error
 
-    def join(self) -> None:
+    def join_parts(self) -> None:
         """Write ``out`` from all parts, one at a time in memory.
 
         Raises:
             DataError: a part is missing, damaged or of another model.
         """
-        found = self.finished()
+        found = self.read_finished_stamps()
         lost = next((n for n in range(len(self)) if n not in found), None)
         if lost is not None:
             raise DataError(
-                f"{self.file(lost)} is missing; every process must write to the same folder, and "
-                "nothing may remove it: run the same command again"
+                f"{self.path_of(lost)} is missing; every process must write to the same folder, "
+                "and nothing may remove it: run the same command again"
             )
         unreadable = [name for n in range(len(self)) for name in found[n].unreadable]
         stamp = self.stamp.model_copy(update={"unreadable": unreadable})
         draft = self.folder / "joined.part"
-        schema = stamped(pq.read_schema(self.file(0)).empty_table(), stamp).schema
+        schema = add_stamp(pq.read_schema(self.path_of(0)).empty_table(), stamp).schema
         try:
             with pq.ParquetWriter(draft, schema, use_dictionary=False) as writer:
                 for number in range(len(self)):
-                    writer.write_table(stamped(read_table(self.file(number)), stamp))
+                    writer.write_table(add_stamp(read_table(self.path_of(number)), stamp))
             replace_when_whole(draft, self.out)
         except (OSError, ValueError) as error:  # the latter: parts of several widths
             raise DataError(f"{self.out} cannot be written: {error}") from error
 
-    def remove(self) -> None:
+    def remove_parts(self) -> None:
         """Remove the parts; the folder too, unless something else is in it."""
         if self.folder.is_dir():
             for file in [*self.folder.glob("*.parquet"), *self.folder.glob("*.part")]:
@@ -120,7 +126,7 @@ class Parts:
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def _check(self, stamp: Stamp) -> None:
+    def _check_stamp(self, stamp: Stamp) -> None:
         """Refuse a part that is not one of these."""
         if stamp.model != self.stamp.model:
             strange = "are of another model (its weights or preprocessing changed since)"

@@ -11,7 +11,7 @@ ERROR = 2**-16
 """More than float32 can be wrong by in a cosine."""
 
 
-def cosines(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+def cosine_similarities(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Cosines of unit vectors (N, D) to a query (D,), in steps of 2^-24: (N,) float64.
 
     A product sums in another order at its edges, so copies of an image would differ in the last
@@ -21,7 +21,7 @@ def cosines(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     return np.clip(np.round(product * 2**24) / 2**24, -1, 1)
 
 
-def rank(
+def rank_rows(
     vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` best of some rows, best first, ties by row: rows (k,) and cosines (k,).
@@ -32,12 +32,12 @@ def rank(
     found = vectors[rows]
     if rows.min(initial=0) < 0 or not np.isfinite(found).all():  # -1: faiss found no more
         raise ModelError("the index holds vectors that are not finite; build it again, or copy it")
-    scores = cosines(found, query)
+    scores = cosine_similarities(found, query)
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
 
 
-def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search_exact(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` nearest rows of each query, by faiss.
 
     Args:
@@ -57,5 +57,5 @@ def search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray
         among = near[i]
         if wide > k and rough[i, k] > rough[i, k - 1] - ERROR:
             among = np.flatnonzero(vectors @ query > rough[i, k - 1] - ERROR)
-        rows[i], scores[i] = rank(vectors, query, among, k)
+        rows[i], scores[i] = rank_rows(vectors, query, among, k)
     return rows, scores

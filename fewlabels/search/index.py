@@ -14,12 +14,18 @@ from typing_extensions import Self
 from fewlabels.data.decode import Images
 from fewlabels.errors import DataError, ModelError
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 from fewlabels.search import exact
 from fewlabels.search import index_folder as files
-from fewlabels.search.inputs import check_embedder, check_ids, check_kind, named, unit
+from fewlabels.search.inputs import (
+    check_embedder,
+    check_ids,
+    check_kind,
+    name_images,
+    normalize_embeddings,
+)
 from fewlabels.search.ivf_pq import IVFPQ
-from fewlabels.search.rerank import expanded, reranked
+from fewlabels.search.rerank import expand_query, rerank_neighbours
 
 LARGE = 100_000
 """Above as many images, an index of the kind ``auto`` is searched approximately.
@@ -30,7 +36,7 @@ training the time of some thousands (tests/benchmarks/index.py).
 """
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What each query found, best first: ids, and scores (Q, k) float32."""
 
     ids: list[list[str]]
@@ -72,7 +78,7 @@ class Index:
             ModelError: an image that cannot be read.
         """
         check_kind(kind)
-        items, names = named(images, ids, ())
+        items, names = name_images(images, ids, ())
         vectors = embedder.encode(items, batch_size)
         return cls.from_embeddings(vectors, names, embedder=embedder, kind=kind)
 
@@ -95,10 +101,10 @@ class Index:
         """
         check_kind(kind)
         width = embedder.embedding_size if embedder else None
-        made_by = fingerprint(embedder) if embedder else None
-        vectors = unit(embeddings, width)
+        made_by = fingerprint_model(embedder) if embedder else None
+        vectors = normalize_embeddings(embeddings, width)
         index = cls(files.Contents(vectors[:0], [], kind, made_by, None), embedder)
-        index._append(vectors, ids)
+        index._append_rows(vectors, ids)
         return index
 
     def __len__(self) -> int:
@@ -124,8 +130,8 @@ class Index:
             DataError: as :meth:`build`, or an id that is in the index; nothing is added then.
             ModelError: as :meth:`search`.
         """
-        items, names = named(images, ids, self.ids)
-        self._append(self._embed(items, batch_size), names)
+        items, names = name_images(images, ids, self.ids)
+        self._append_rows(self._embed_images(items, batch_size), names)
 
     def search(
         self,
@@ -140,7 +146,7 @@ class Index:
         k2: Annotated[int, Ge(1)] = 6,
         blend: Annotated[float, Ge(0), Le(1)] = 0.3,
         batch_size: Annotated[int, Ge(1)] = 32,
-    ) -> Found:
+    ) -> SearchResult:
         """The ``k`` nearest images of each query; all of them in a smaller index.
 
         Scores are cosines. Equal ones are in the order of the index.
@@ -168,23 +174,23 @@ class Index:
             raise DataError(f"blend={blend}: give at most 1")
         if rerank and shortlist < min(k, len(self)):
             raise DataError(f"shortlist={shortlist} cannot be re-ranked to k={k}; give at least k")
-        queries = self._embed(images, batch_size)
+        queries = self._embed_images(images, batch_size)
         if len(queries) == 0:
             raise DataError("no image to search with; give at least one")
         if expand:
-            near, cosines = self._nearest(queries, expand)
+            near, cosines = self._find_nearest(queries, expand)
             moved = [
-                expanded(query, self.vectors[rows], weights, alpha)
+                expand_query(query, self.vectors[rows], weights, alpha)
                 for query, rows, weights in zip(queries, near, cosines)
             ]
             queries = np.stack(moved)
-        rows, scores = self._nearest(queries, shortlist if rerank else k)
+        rows, scores = self._find_nearest(queries, shortlist if rerank else k)
         if rerank:
             for i, query in enumerate(queries):
-                order, scores[i] = reranked(query, self.vectors[rows[i]], k1, k2, blend)
+                order, scores[i] = rerank_neighbours(query, self.vectors[rows[i]], k1, k2, blend)
                 rows[i] = rows[i][order]
         ids = [[self.ids[row] for row in one[:k]] for one in rows]
-        return Found(ids, scores[:, :k].astype(np.float32))
+        return SearchResult(ids, scores[:, :k].astype(np.float32))
 
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder; when that fails, the index that was there stays.
@@ -193,7 +199,7 @@ class Index:
             ModelError: the folder holds a model.
         """
         contents = files.Contents(self.vectors, self.ids, self.kind, self.made_by, self._ivf_pq)
-        files.write(Path(folder), contents)
+        files.write_index(Path(folder), contents)
 
     @classmethod
     def load(cls, folder: str | Path, embedder: Embedder | None = None) -> Self:
@@ -207,29 +213,29 @@ class Index:
         Raises:
             ModelError: no index, a newer or damaged one, or an embedder that did not build it.
         """
-        contents = files.read(Path(folder))
+        contents = files.read_index(Path(folder))
         if embedder is not None:
             check_embedder(contents.embedder, embedder)
         return cls(contents, embedder)
 
     # ------------------------------------------------------------------------ inside
 
-    def _embed(self, images: Any, batch_size: int) -> np.ndarray:
+    def _embed_images(self, images: Any, batch_size: int) -> np.ndarray:
         """Unit vectors (Q, D) of images, or of embeddings."""
         if isinstance(images, Tensor) and images.ndim < 3:
             images = images.detach().float().cpu().numpy()
         width = self.vectors.shape[1]
         if isinstance(images, np.ndarray) and images.ndim < 3:
-            return unit(np.atleast_2d(images), width)
+            return normalize_embeddings(np.atleast_2d(images), width)
         if self.embedder is None:
             raise ModelError(
                 "this index has no embedder for images; give one to Index.load(folder, embedder), "
                 "or search with embeddings (Q, D)"
             )
         check_embedder(self.made_by, self.embedder)  # it may have been trained since
-        return unit(self.embedder.encode(images, batch_size), width)
+        return normalize_embeddings(self.embedder.encode(images, batch_size), width)
 
-    def _append(self, vectors: np.ndarray, ids: Sequence[str] | None) -> None:
+    def _append_rows(self, vectors: np.ndarray, ids: Sequence[str] | None) -> None:
         if ids is None:
             ids = [str(len(self) + i) for i in range(len(vectors))]
         ids = ids if isinstance(ids, str) else list(ids)
@@ -245,8 +251,8 @@ class Index:
             self._ivf_pq.add(vectors)
         self.vectors, self.ids = everything, [*self.ids, *ids]
 
-    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _find_nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self))
         if self._ivf_pq:
             return self._ivf_pq.search(self.vectors, queries, k)
-        return exact.search(self.vectors, queries, k)
+        return exact.search_exact(self.vectors, queries, k)

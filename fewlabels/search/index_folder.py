@@ -20,7 +20,7 @@ from fewlabels.errors import ModelError
 from fewlabels.files import refuse_unwritable, replace_when_whole
 from fewlabels.hub.model_files import CONFIG
 from fewlabels.models.saved_folder import SavedConfig, read_config
-from fewlabels.models.saved_folder import kind as kind_of
+from fewlabels.models.saved_folder import read_kind as kind_of
 from fewlabels.search.ivf_pq import IVFPQ
 
 Kind = Literal["auto", "flat", "ivf_pq"]
@@ -63,7 +63,7 @@ def check_place(folder: Path) -> None:
         raise ModelError(f"{folder}: its {CONFIG} is not of an index; save to a folder of its own")
 
 
-def write(folder: Path, contents: Contents) -> None:
+def write_index(folder: Path, contents: Contents) -> None:
     """Write an index, or leave the one that was there.
 
     Raises:
@@ -71,12 +71,12 @@ def write(folder: Path, contents: Contents) -> None:
     """
     check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save = 1 + max((_number(path) for path in folder.iterdir()), default=0)
-    vectors, ids, ivf_pq = _paths(folder, save)
+    save = 1 + max((_number_of_save(path) for path in folder.iterdir()), default=0)
+    vectors, ids, ivf_pq = _name_files(folder, save)
     np.save(vectors, contents.vectors)
     ids.write_text(json.dumps(contents.ids, indent=0), encoding="utf-8")
     if contents.ivf_pq:
-        contents.ivf_pq.write(ivf_pq)
+        contents.ivf_pq.write_file(ivf_pq)
     config = IndexConfig(
         save=save,
         images=len(contents.ids),
@@ -89,13 +89,13 @@ def write(folder: Path, contents: Contents) -> None:
     draft.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     replace_when_whole(draft, folder / CONFIG)
     for path in folder.iterdir():
-        if 0 < _number(path) < save:
+        if 0 < _number_of_save(path) < save:
             # Windows keeps a file that is open; the next save tries again.
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def read(folder: Path) -> Contents:
+def read_index(folder: Path) -> Contents:
     """The index in a folder; its vectors stay on disk until they are looked at.
 
     Raises:
@@ -104,37 +104,39 @@ def read(folder: Path) -> Contents:
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: no index here; give a folder that Index.save wrote")
     config = read_config(folder / CONFIG, IndexConfig)
-    vectors_file, ids_file, ivf_pq_file = _paths(folder, config.save)
+    vectors_file, ids_file, ivf_pq_file = _name_files(folder, config.save)
     shape = (config.images, config.embedding_size)
     try:
         # asarray keeps the map, and drops memmap's ways: it would warn, copy and print otherwise.
         vectors = np.asarray(np.load(vectors_file, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        raise _damaged(vectors_file, error) from error
+        raise _describe_damage(vectors_file, error) from error
     if vectors.dtype != np.float32 or vectors.shape != shape or not vectors.flags.c_contiguous:
-        raise _damaged(vectors_file, f"{vectors.dtype} {vectors.shape}, not float32 {shape}")
+        raise _describe_damage(
+            vectors_file, f"{vectors.dtype} {vectors.shape}, not float32 {shape}"
+        )
     try:
         ids = json.loads(ids_file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(ids_file, error) from error
+        raise _describe_damage(ids_file, error) from error
     texts = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
     if not texts or len(set(ids)) != len(ids) or len(ids) != config.images:
-        raise _damaged(ids_file, f"not {config.images} different ids")
-    ivf_pq = config.trained and IVFPQ.read(ivf_pq_file, *shape, trained=config.trained)
+        raise _describe_damage(ids_file, f"not {config.images} different ids")
+    ivf_pq = config.trained and IVFPQ.read_file(ivf_pq_file, *shape, trained=config.trained)
     return Contents(vectors, ids, config.search, config.embedder, ivf_pq or None)
 
 
-def _paths(folder: Path, save: int) -> tuple[Path, Path, Path]:
+def _name_files(folder: Path, save: int) -> tuple[Path, Path, Path]:
     names = (f"vectors-{save}.npy", f"ids-{save}.json", f"ivf_pq-{save}.npz")
     vectors, ids, ivf_pq = (folder / name for name in names)
     return vectors, ids, ivf_pq
 
 
-def _number(path: Path) -> int:
+def _number_of_save(path: Path) -> int:
     """Of which save a file is; 0 for a file that is not of an index."""
     ours = _OURS.fullmatch(path.name)
     return int(next(filter(None, ours.groups()[1:4]))) if ours else 0
 
 
-def _damaged(file: Path, reason: object) -> ModelError:
+def _describe_damage(file: Path, reason: object) -> ModelError:
     return ModelError(f"{file}: damaged: {reason}; copy the folder again")

@@ -11,11 +11,11 @@ import numpy as np
 from fewlabels.data.decode import Images, files_of
 from fewlabels.errors import DataError, ModelError, first_few
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 from fewlabels.search.index_folder import Kind
 
 
-def named(
+def name_images(
     images: Any, ids: Sequence[str] | None, known: Collection[str]
 ) -> tuple[Images, Sequence[str] | None]:
     """Images, and their ids or those that their files give them.
@@ -76,7 +76,7 @@ def check_ids(ids: Sequence[str], count: int, known: Collection[str]) -> None:
         )
 
 
-def unit(embeddings: Any, width: int | None) -> np.ndarray:
+def normalize_embeddings(embeddings: Any, width: int | None) -> np.ndarray:
     """Embeddings (N, D) at unit length, float32; a row of zeros stays, and is like nothing.
 
     Args:
@@ -121,7 +121,7 @@ def check_embedder(made_by: str | None, embedder: Embedder) -> None:
             "this index was made of embeddings, and does not know which embedder made them; search "
             "with embeddings, or make it with Index.from_embeddings(..., embedder=...)"
         )
-    if fingerprint(embedder) != made_by:
+    if fingerprint_model(embedder) != made_by:
         raise ModelError(
             "this embedder is not the one that made the index (its weights or preprocessing "
             "differ), so their embeddings cannot be compared; load that one, or build the index "

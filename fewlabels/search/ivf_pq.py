@@ -50,41 +50,41 @@ class IVFPQ:
             )
         lists = min(math.ceil(4 * math.sqrt(count)), count // 39)
         span = math.ceil(width / min(64, math.ceil(width / 4)))  # dimensions to a byte
-        engine = _engine(lists, math.ceil(width / span), span)
+        engine = _make_engine(lists, math.ceil(width / span), span)
         engine.cp.spherical = True  # the long centres would take in too much
         engine.cp.niter = engine.pq.cp.niter = 10
         engine.pq.cp.min_points_per_centroid = LEAST // 256  # where faiss would warn
         engine.pq.cp.max_points_per_centroid = 64
         sample = np.random.default_rng(0).permutation(count)[: max(64 * lists, 64 * 256)]
-        engine.train(_padded(vectors[np.sort(sample)], engine.d))
+        engine.train(_pad_width(vectors[np.sort(sample)], engine.d))
         return cls(engine, count)
 
     def add(self, vectors: np.ndarray) -> None:
         """Append unit vectors (N, D)."""
         for start in range(0, len(vectors), 65_536):  # may lie on disk and exceed memory
-            self.engine.add(_padded(vectors[start : start + 65_536], self.engine.d))
+            self.engine.add(_pad_width(vectors[start : start + 65_536], self.engine.d))
 
     def search(
         self, vectors: np.ndarray, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As :func:`exact.search`, among ``10 * k`` proposed rows, at least 100.
+        """As :func:`exact.search_exact`, among ``10 * k`` proposed rows, at least 100.
 
         A query with fewer than ``k`` proposals is searched exactly.
         """
         wide = max(10 * k, 100)
         if 2 * wide > len(vectors):
-            return exact.search(vectors, queries, k)
-        proposed = self.engine.search(_padded(queries, self.engine.d), wide)[1]  # -1: none
+            return exact.search_exact(vectors, queries, k)
+        proposed = self.engine.search(_pad_width(queries, self.engine.d), wide)[1]  # -1: none
         found = []
         for query, rows in zip(queries, proposed):
             rows = rows[rows >= 0]
             if len(rows) >= k:
-                found.append(exact.rank(vectors, query, rows, k))
+                found.append(exact.rank_rows(vectors, query, rows, k))
             else:
-                found.append(tuple(part[0] for part in exact.search(vectors, query[None], k)))
+                found.append(tuple(part[0] for part in exact.search_exact(vectors, query[None], k)))
         return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
 
-    def write(self, file: Path) -> None:
+    def write_file(self, file: Path) -> None:
         """As plain arrays; faiss's own format can name files elsewhere, which it opens to write."""
         engine = self.engine
         lists = np.empty(engine.ntotal, np.int64)
@@ -97,7 +97,7 @@ class IVFPQ:
         np.savez(file, centres=centres, books=books, lists=lists, codes=codes)
 
     @classmethod
-    def read(cls, file: Path, count: int, width: int, trained: int) -> Self:
+    def read_file(cls, file: Path, count: int, width: int, trained: int) -> Self:
         """The index in a file, of ``count`` vectors of ``width``.
 
         Raises:
@@ -122,7 +122,7 @@ class IVFPQ:
             or not (np.isfinite(centres).all() and np.isfinite(books).all())
         ):
             raise ModelError(f"{file}: does not fit the vectors beside it; copy the folder again")
-        engine = _engine(number, pieces, span)
+        engine = _make_engine(number, pieces, span)
         engine.quantizer.add(centres)
         faiss.copy_array_to_vector(books.ravel(), engine.pq.centroids)
         order = np.argsort(lists, kind="stable")
@@ -136,14 +136,14 @@ class IVFPQ:
         return cls(engine, trained)
 
 
-def _engine(lists: int, pieces: int, span: int) -> Any:
+def _make_engine(lists: int, pieces: int, span: int) -> Any:
     """faiss's index that knows nothing yet: codes have ``pieces`` bytes of ``span`` dimensions."""
     width = pieces * span
     coarse = faiss.IndexFlatIP(width)
     return faiss.IndexIVFPQ(coarse, width, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
 
 
-def _padded(vectors: np.ndarray, width: int) -> np.ndarray:
+def _pad_width(vectors: np.ndarray, width: int) -> np.ndarray:
     """Zeros on the right, for a width that codes divide; inner products stay the same."""
     rows = np.zeros((len(vectors), width), np.float32)
     rows[:, : vectors.shape[1]] = vectors

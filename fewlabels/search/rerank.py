@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def expanded(query: np.ndarray, found: np.ndarray, cosines: np.ndarray, alpha: float) -> np.ndarray:
+def expand_query(
+    query: np.ndarray, found: np.ndarray, cosines: np.ndarray, alpha: float
+) -> np.ndarray:
     """Alpha-weighted query expansion (Radenovic et al., TPAMI 2018): where the found pull a query.
 
     A query counts 1 and an image its cosine to the power of ``alpha`` (3 in the paper), or nothing
@@ -24,7 +26,7 @@ def expanded(query: np.ndarray, found: np.ndarray, cosines: np.ndarray, alpha: f
     return (moved / max(np.linalg.norm(moved), 1e-12)).astype(np.float32)
 
 
-def reranked(
+def rerank_neighbours(
     query: np.ndarray, found: np.ndarray, k1: int = 20, k2: int = 6, blend: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-reciprocal re-ranking (Zhong et al., CVPR 2017): near is who shares the neighbourhood.
@@ -48,7 +50,7 @@ def reranked(
     np.fill_diagonal(ranked, -1)  # an image is its own nearest, copies or not
     place = ranked.argsort(1, kind="stable").argsort(1)
 
-    near, half = (_reciprocal(place <= k) for k in (k1, round(k1 / 2)))
+    near, half = (_find_reciprocal(place <= k) for k in (k1, round(k1 / 2)))
     # Eq. 5: half a neighbour's neighbourhood joins when two thirds of it are mine already.
     shared = near.astype(float) @ half.T
     joins = near & (3 * shared >= 2 * half.sum(1))
@@ -65,5 +67,5 @@ def reranked(
     return order, scores[order]
 
 
-def _reciprocal(near: np.ndarray) -> np.ndarray:
+def _find_reciprocal(near: np.ndarray) -> np.ndarray:
     return near & near.T

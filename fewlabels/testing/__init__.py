@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fewlabels.errors import ComponentError, nearest
+from fewlabels.errors import ComponentError, suggest_nearest
 from fewlabels.registry import find_registry
 from fewlabels.testing.subject import Checks, Subject
 
@@ -85,7 +85,7 @@ def _check_exempt(exempt: Mapping[str, str], checks: Checks, said: str) -> None:
     for check, reason in exempt.items():
         if check not in checks:
             raise ComponentError(
-                f"{said}no check is called {check!r}{nearest(check, checks)} "
+                f"{said}no check is called {check!r}{suggest_nearest(check, checks)} "
                 f"(all: {', '.join(checks)})"
             )
         if not isinstance(reason, str) or not reason.strip():

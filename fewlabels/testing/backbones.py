@@ -41,12 +41,12 @@ def a_misspelt_option_is_refused(subject: Subject) -> None:
 @CHECKS.add
 def its_feature_is_what_it_says(subject: Subject) -> None:
     """``forward_features`` gives a map, ``forward_head`` the pooled (B, num_features)."""
-    model = _make(subject).eval()
+    model = _make_backbone(subject).eval()
     with torch.no_grad():
-        maps = model.forward_features(_images())
+        maps = model.forward_features(_make_images())
         features = model.forward_head(maps, pre_logits=True)
         assert features.shape == (2, model.num_features), f"features are {tuple(features.shape)}"
-        torch.testing.assert_close(model(_images()), features)
+        torch.testing.assert_close(model(_make_images()), features)
     assert isinstance(model.get_classifier(), nn.Identity), "without classes it has a classifier"
 
 
@@ -55,7 +55,7 @@ def it_can_become_an_embedder_and_a_classifier(subject: Subject) -> None:
     """A recipe makes one of them; a backbone for embedders alone is exempted, with this reason."""
     same: Any = {"image_size": SIZE, "backbone_options": subject.options}
     with torch.no_grad():
-        output = Embedder(subject.name, embedding_size=8, **same).eval()(_images())
+        output = Embedder(subject.name, embedding_size=8, **same).eval()(_make_images())
         assert output.embedding.shape == (2, 8), "the embedder gives no vector an image"
         try:
             classifier = Classifier(subject.name, classes=["a", "b", "c"], **same).eval()
@@ -64,14 +64,14 @@ def it_can_become_an_embedder_and_a_classifier(subject: Subject) -> None:
                 f"no classifier can be made of it: {error}; give it timm's "
                 "reset_classifier(num_classes, global_pool), or exempt={...} with the reason"
             ) from error
-        assert classifier(_images()).logits.shape == (2, 3), "there is no score for each class"
+        assert classifier(_make_images()).logits.shape == (2, 3), "there is no score for each class"
 
 
 @CHECKS.add
 def every_weight_learns(subject: Subject) -> None:
     """A gradient for each parameter; in many processes an idle one ends the run."""
     model: Any = timm.create_model(subject.name, num_classes=3, **subject.options).train()
-    model(_images()).square().sum().backward()
+    model(_make_images()).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name} gets no gradient"
         assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
@@ -80,30 +80,30 @@ def every_weight_learns(subject: Subject) -> None:
 @CHECKS.add
 def an_image_is_seen_the_same_in_any_batch(subject: Subject) -> None:
     """In evaluation; and of two passes the second equals the first."""
-    model = _make(subject).eval()
+    model = _make_backbone(subject).eval()
     with torch.no_grad():
-        both = model(_images())
-        torch.testing.assert_close(model(_images()), both, rtol=0, atol=0)
-        torch.testing.assert_close(model(_images()[:1]), both[:1], rtol=1e-4, atol=1e-5)
+        both = model(_make_images())
+        torch.testing.assert_close(model(_make_images()), both, rtol=0, atol=0)
+        torch.testing.assert_close(model(_make_images()[:1]), both[:1], rtol=1e-4, atol=1e-5)
 
 
 @CHECKS.add
 def a_saved_model_computes_the_same(subject: Subject) -> None:
     """A copy, as a teacher is, and a new one with its state."""
-    model = _make(subject).train()
-    model(_images())
-    twin, other = copy.deepcopy(model), _make(subject, seed=1)
+    model = _make_backbone(subject).train()
+    model(_make_images())
+    twin, other = copy.deepcopy(model), _make_backbone(subject, seed=1)
     other.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
-        wanted = model.eval()(_images())
+        wanted = model.eval()(_make_images())
         for same in (twin, other):
-            torch.testing.assert_close(same.eval()(_images()), wanted, rtol=0, atol=0)
+            torch.testing.assert_close(same.eval()(_make_images()), wanted, rtol=0, atol=0)
 
 
 @CHECKS.add
 def blocks_find_the_stages_that_it_names(subject: Subject) -> None:
     """``feature_info`` is true: each module gives a map of its channels and its reduction."""
-    model = _make(subject).eval()
+    model = _make_backbone(subject).eval()
     found: dict[str, Tensor] = {}
     for stage in model.feature_info:
         module = model.get_submodule(stage["module"])
@@ -111,7 +111,7 @@ def blocks_find_the_stages_that_it_names(subject: Subject) -> None:
             lambda module, inputs, output, name=stage["module"]: found.update({name: output})
         )
     with torch.no_grad():
-        model(_images())
+        model(_make_images())
     for stage in model.feature_info:
         channels, *sides = found[stage["module"]].shape[1:]
         lost = max(abs(SIZE // stage["reduction"] - side) for side in sides)
@@ -119,10 +119,10 @@ def blocks_find_the_stages_that_it_names(subject: Subject) -> None:
         assert lost <= 2, f"{dict(stage)}: its map is {sides}"  # without padding some are lost
 
 
-def _make(subject: Subject, seed: int = 0) -> Any:
+def _make_backbone(subject: Subject, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return make_backbone(subject.name, options=subject.options)
 
 
-def _images() -> Tensor:
+def _make_images() -> Tensor:
     return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

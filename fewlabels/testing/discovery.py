@@ -15,7 +15,7 @@ import numpy as np
 
 from fewlabels.contracts import Discovered, Needs, Pool, check_discovered
 from fewlabels.errors import FewLabelsError
-from fewlabels.testing.pools import BUDGET, arrays_of, ask, make_pool, reorder
+from fewlabels.testing.pools import BUDGET, arrays_of, ask_discovery, make_pool, reorder_pool
 from fewlabels.testing.subject import Checks, Subject
 
 CHECKS = Checks()
@@ -24,7 +24,7 @@ CHECKS = Checks()
 @CHECKS.add
 def it_says_what_it_looks_at_and_who_numbers_its_labels(subject: Subject) -> None:
     """The loop computes what ``needs()`` asks for; ``classes`` is None or a number of labels."""
-    component = subject.make()
+    component = subject.make_component()
     needs = component.needs()
     assert isinstance(needs, Needs), f"needs() gave {type(needs).__name__}, not Needs"
     count = getattr(component, "classes", "nothing")
@@ -39,8 +39,8 @@ def the_same_seed_gives_the_same_labels(subject: Subject) -> None:
     answers = []
     for global_seed in (1, 2):
         with _global_seed(global_seed):
-            answers.append(ask(subject.make(), make_pool(subject)))
-    _same(answers[0], answers[1], "two runs of one seed differ; draw from rng alone")
+            answers.append(ask_discovery(subject.make_component(), make_pool(subject)))
+    _check_same(answers[0], answers[1], "two runs of one seed differ; draw from rng alone")
 
 
 @CHECKS.add
@@ -48,7 +48,7 @@ def features_and_labels_are_left_as_they_were(subject: Subject) -> None:
     """The pool's arrays belong to the loop, and to the discovery that comes next."""
     pool = make_pool(subject)
     before = copy.deepcopy(arrays_of(pool))
-    ask(subject.make(), pool)
+    ask_discovery(subject.make_component(), pool)
     for (name, now), (_, then) in zip(arrays_of(pool), before, strict=True):
         np.testing.assert_array_equal(now, then, f"pool.{name} was changed; work on a copy")
 
@@ -56,14 +56,14 @@ def features_and_labels_are_left_as_they_were(subject: Subject) -> None:
 @CHECKS.add
 def labels_of_people_are_kept_and_no_sample_is_named_twice(subject: Subject) -> None:
     """Indices are of unlabelled samples, unique and in range."""
-    _valid(subject, make_pool(subject), BUDGET)
+    _check_valid(subject, make_pool(subject), BUDGET)
 
 
 @CHECKS.add
 def no_more_is_labelled_than_the_budget_allows(subject: Subject) -> None:
     """At most ``budget``: none, one, and more than there are samples."""
     for budget in (0, 1, 10**6):
-        _valid(subject, make_pool(subject), budget)
+        _check_valid(subject, make_pool(subject), budget)
 
 
 @CHECKS.add
@@ -73,7 +73,7 @@ def every_label_is_a_class_that_exists(subject: Subject) -> None:
         pool = make_pool(subject)
         kept = pool.labels != missing
         pool = replace(pool, labels=np.where(kept, pool.labels, -1), given=pool.given & kept)
-        _valid(subject, pool, BUDGET)
+        _check_valid(subject, pool, BUDGET)
 
 
 @CHECKS.add
@@ -82,16 +82,16 @@ def the_order_of_the_images_means_nothing(subject: Subject) -> None:
     import pytest
 
     pool = make_pool(subject)
-    start = subject.make()
-    ask(start, pool)
-    first, other = (ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
-    if _labels(pool, first) != _labels(pool, other):
+    start = subject.make_component()
+    ask_discovery(start, pool)
+    first, other = (_ask_copy(subject, start, pool, seed) for seed in (0, 1))
+    if _labels_by_row(pool, first) != _labels_by_row(pool, other):
         pytest.skip("it draws by chance, so its answer may depend on the order")
     order = np.random.default_rng(5).permutation(len(pool.rows))
-    turned = reorder(pool, order)
-    second = ask(_like(subject, start), turned)
+    turned = reorder_pool(pool, order)
+    second = _ask_copy(subject, start, turned)
     said = "another order of the images gave other labels"
-    assert _labels(pool, first) == _labels(turned, second), said
+    assert _labels_by_row(pool, first) == _labels_by_row(turned, second), said
     scores = [dict(zip(p.rows[f.indices], f.scores)) for p, f in ((pool, first), (turned, second))]
     for row, score in scores[0].items():
         np.testing.assert_allclose(scores[1][row], score, rtol=1e-3, atol=1e-5, err_msg=said)
@@ -103,13 +103,13 @@ def equal_images_are_as_sure_in_any_order(subject: Subject) -> None:
     import pytest
 
     pool = make_pool(subject, ties=True)
-    start = subject.make()
-    ask(start, pool)
-    first, other = (ask(_like(subject, start), pool, seed=seed) for seed in (0, 1))
+    start = subject.make_component()
+    ask_discovery(start, pool)
+    first, other = (_ask_copy(subject, start, pool, seed) for seed in (0, 1))
     if not np.allclose(np.sort(first.scores), np.sort(other.scores), rtol=1e-3, atol=1e-5):
         pytest.skip("it draws by chance, so its answer may depend on the order")
-    turned = reorder(pool, np.random.default_rng(5).permutation(len(pool.rows)))
-    second = ask(_like(subject, start), turned)
+    turned = reorder_pool(pool, np.random.default_rng(5).permutation(len(pool.rows)))
+    second = _ask_copy(subject, start, turned)
     np.testing.assert_allclose(
         np.sort(second.scores),
         np.sort(first.scores),
@@ -164,7 +164,7 @@ def features_that_are_not_finite_are_refused_in_words(subject: Subject) -> None:
                 if name in ("features", "probabilities", "history"):
                     array[row, 0] = value
             try:
-                ask(subject.make(), pool)
+                ask_discovery(subject.make_component(), pool)
             except FewLabelsError:
                 continue
             raise AssertionError(
@@ -181,38 +181,44 @@ def half_precision_features_give_the_same_labels(subject: Subject) -> None:
     half = (100 * whole.features).astype(np.float16)
     past = tuple((100 * features).astype(np.float16) for features in whole.history)
     single = tuple(features.astype(np.float32) for features in past)
-    first = ask(subject.make(), replace(whole, features=half, history=past))
-    broken = check_discovered(first, whole, BUDGET, subject.make().classes)
+    first = ask_discovery(subject.make_component(), replace(whole, features=half, history=past))
+    broken = check_discovered(first, whole, BUDGET, subject.make_component().classes)
     assert not broken, f"of float16 features: {broken}"
-    second = ask(subject.make(), replace(whole, features=half.astype(np.float32), history=single))
+    second = ask_discovery(
+        subject.make_component(), replace(whole, features=half.astype(np.float32), history=single)
+    )
     said = "float16 features got other labels than the same numbers as float32"
-    assert _labels(whole, first) == _labels(whole, second), said
+    assert _labels_by_row(whole, first) == _labels_by_row(whole, second), said
 
 
 @CHECKS.add
 def it_can_be_sent_to_another_process(subject: Subject) -> None:
     """It can be pickled, and gives the same labels afterwards."""
-    component = subject.make()
+    component = subject.make_component()
     try:
         again = pickle.loads(pickle.dumps(component))
     except Exception as error:
         raise AssertionError(f"it cannot be pickled: {error}") from error
     pool = make_pool(subject)
-    _same(ask(component, pool), ask(again, pool), "a pickled copy gives other labels")
+    _check_same(
+        ask_discovery(component, pool),
+        ask_discovery(again, pool),
+        "a pickled copy gives other labels",
+    )
 
 
 @CHECKS.add
 def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
     """What a discovery keeps between rounds is in ``state_dict()``, as arrays, and comes back."""
-    component = subject.make()
+    component = subject.make_component()
     for begun in (False, True):  # a run can be stopped before the first discovery too
         if begun:
-            ask(component, make_pool(subject))
-        again, same = _like(subject, component), copy.deepcopy(component)
+            ask_discovery(component, make_pool(subject))
+        again, same = _copy_with_state(subject, component), copy.deepcopy(component)
         pool = make_pool(subject, seed=1)
-        _same(
-            ask(same, pool, seed=1),
-            ask(again, pool, seed=1),
+        _check_same(
+            ask_discovery(same, pool, seed=1),
+            ask_discovery(again, pool, seed=1),
             "after a stop it gives other labels; put all that it keeps into state_dict()",
         )
 
@@ -221,23 +227,23 @@ def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
 def ten_thousand_images_take_less_than_five_seconds(subject: Subject) -> None:
     """Of 64 features each, in ten classes with ten labels each."""
     pool = make_pool(subject, count=10_000, classes=10, width=64, given=10)
-    component = subject.make()
+    component = subject.make_component()
     begin = time.process_time()
-    ask(component, pool, budget=1000)
+    ask_discovery(component, pool, budget=1000)
     seconds = time.process_time() - begin
     assert seconds < 5, f"it took {seconds:.1f} s of the processor"
 
 
-def _valid(subject: Subject, pool: Pool, budget: int) -> None:
-    component = subject.make()
-    found = ask(component, pool, budget)
+def _check_valid(subject: Subject, pool: Pool, budget: int) -> None:
+    component = subject.make_component()
+    found = ask_discovery(component, pool, budget)
     broken = check_discovered(found, pool, budget, component.classes)
     assert not broken, broken
 
 
 def _valid_or_refused(subject: Subject, pool: Pool) -> None:
     try:
-        _valid(subject, pool, BUDGET)
+        _check_valid(subject, pool, BUDGET)
     except FewLabelsError:
         pass
     except AssertionError:
@@ -249,9 +255,14 @@ def _valid_or_refused(subject: Subject, pool: Pool) -> None:
         ) from error
 
 
-def _like(subject: Subject, component: Any) -> Any:
+def _ask_copy(subject: Subject, component: Any, pool: Pool, seed: int = 0) -> Discovered:
+    """What a copy of a component, with its state, finds; the component itself stays as it is."""
+    return ask_discovery(_copy_with_state(subject, component), pool, seed=seed)
+
+
+def _copy_with_state(subject: Subject, component: Any) -> Any:
     """A new component with the state of another, which has been a checkpoint on its way."""
-    fresh = subject.make()
+    fresh = subject.make_component()
     if hasattr(component, "state_dict"):
         given = component.state_dict()
         state: dict[str, Any] = {name: np.asarray(value) for name, value in given.items()}
@@ -269,12 +280,12 @@ def _like(subject: Subject, component: Any) -> Any:
     return fresh
 
 
-def _labels(pool: Pool, found: Discovered) -> dict[int, int]:
+def _labels_by_row(pool: Pool, found: Discovered) -> dict[int, int]:
     """Labels by the row of the data set."""
     return dict(zip(pool.rows[found.indices].tolist(), found.labels.tolist(), strict=True))
 
 
-def _same(one: Discovered, two: Discovered, said: str) -> None:
+def _check_same(one: Discovered, two: Discovered, said: str) -> None:
     for name in ("indices", "labels", "scores"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), f"{said} ({name})")
     assert (one.pairs is None) == (two.pairs is None), said

@@ -32,7 +32,7 @@ def make_pool(
         given: labelled samples of a class; none where the component numbers its labels by itself.
         ties: each sample three times.
     """
-    made = [each.make() for each in (subject, subject.after) if each is not None]
+    made = [each.make_component() for each in (subject, subject.after) if each is not None]
     needs, rng = [each.needs() for each in made], np.random.default_rng(seed)
     truth = np.arange(count) % classes
     source = np.arange(count) % (count // 3 // classes * classes) if ties else np.arange(count)
@@ -59,7 +59,7 @@ def make_pool(
     )
     with suppress(FewLabelsError):  # where the one before refuses the pool it has found nothing
         for before in made[1:]:
-            found = ask(before, pool)
+            found = ask_discovery(before, pool)
             labels = np.where(known, truth, -1)
             labels[found.indices] = found.labels
             pool = replace(pool, labels=labels, found=found)
@@ -83,7 +83,7 @@ class Photos:
         return whole.crop((left, top, left + 96, top + 96))
 
 
-def reorder(pool: Pool, order: np.ndarray) -> Pool:
+def reorder_pool(pool: Pool, order: np.ndarray) -> Pool:
     given, photos, found = pool.probabilities, pool.images, pool.found
     if found is not None:
         places = np.argsort(order)
@@ -115,7 +115,7 @@ def arrays_of(pool: Pool) -> list[tuple[str, np.ndarray]]:
     return arrays + [("history", past) for past in pool.history]
 
 
-def ask(component: Any, pool: Pool, budget: int = BUDGET, seed: int = 0) -> Discovered:
+def ask_discovery(component: Any, pool: Pool, budget: int = BUDGET, seed: int = 0) -> Discovered:
     found = component.discover(pool, budget, np.random.default_rng(seed))
     assert isinstance(found, Discovered), f"it gave {type(found).__name__}, not Discovered"
     return found

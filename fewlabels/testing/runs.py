@@ -28,13 +28,13 @@ from fewlabels.testing.subject import Subject
 from fewlabels.training.run_folder import RunFolder
 
 _PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
-_RUNS: dict[tuple[str, bool], Run] = {}
-_PAIRS: dict[str, Run | str] = {}
+_RUNS: dict[tuple[str, bool], ShortRun] = {}
+_PAIRS: dict[str, ShortRun | str] = {}
 SECONDS = 300  # for each recipe in two processes
 
 
 @dataclass
-class Seen:
+class StepRecord:
     """What a run's steps have shown: parameters by their paths."""
 
     terms: list[tuple[str, Tensor]] = field(default_factory=list)
@@ -44,19 +44,19 @@ class Seen:
 
 
 @dataclass
-class Run:
+class ShortRun:
     """A run that has come to its end."""
 
     folder: Path
     recipe: Recipe
-    seen: Seen
+    seen: StepRecord
 
     @property
     def data(self) -> Path:
         """The folder of images."""
         return Path(self.recipe.source.options["path"])
 
-    def rows(self, kind: str, part: str = "") -> list[dict[str, Any]]:
+    def read_rows(self, kind: str, part: str = "") -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; none where there is no such part of the run, as ``pretrain``."""
         rows = RunFolder(self.folder / part).read_metrics()
         return [row for row in rows if row["kind"] == kind]
@@ -71,8 +71,8 @@ def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
     component: Any = subject.component
     strategy = {"name": name or subject.name, **subject.options}
     recipe: dict[str, Any] = {
-        "name": _key(subject),
-        "data": {"source": "folder", "path": str(_images()), "split": "official", "labels": 4},
+        "name": _name_subject(subject),
+        "data": {"source": "folder", "path": str(_make_images()), "split": "official", "labels": 4},
         "model": {
             "backbone": "convnet3",
             "image_size": 16,
@@ -98,28 +98,28 @@ def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
     return {**recipe, **subject.recipe}
 
 
-def run_of(subject: Subject, hide: bool = False) -> Run:
+def run_of(subject: Subject, hide: bool = False) -> ShortRun:
     """A run in this process, watched; made once.
 
     Args:
         hide: give other labels in the streams that say nothing of labels.
     """
-    key = _key(subject), hide
+    key = _name_subject(subject), hide
     if key not in _RUNS:
-        with _watched(subject, hide) as (name, seen):
+        with _watch_strategy(subject, hide) as (name, seen):
             recipe = recipe_from(recipe_of(subject, name))
             out = Path(_PLACE.name) / ("hidden" if hide else "plain")
             folder = fewlabels.train(recipe, out=out).folder
         own = recipe_from(recipe_of(subject))  # to be resumed without being watched
         RunFolder(folder).recipe.write_text(own.to_yaml(), "utf-8")
-        _RUNS[key] = Run(folder, own, seen)
+        _RUNS[key] = ShortRun(folder, own, seen)
     return _RUNS[key]
 
 
 @contextmanager
-def _watched(subject: Subject, hide: bool) -> Iterator[tuple[str, Seen]]:
+def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRecord]]:
     """A strategy that is the same, but tells what its steps do; under a name for the while."""
-    component, seen = subject.component, Seen()
+    component, seen = subject.component, StepRecord()
     assert inspect.isclass(component), f"strategy {subject.name!r} is no class"
 
     class Watched(component):  # type: ignore[misc, valid-type]
@@ -157,7 +157,7 @@ def _watched(subject: Subject, hide: bool) -> Iterator[tuple[str, Seen]]:
         del subject.registry._registered[name]
 
 
-def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
+def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> ShortRun:
     """The run in two processes.
 
     Starting torch takes seconds, so all that are expected are run in one start.
@@ -165,7 +165,11 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
     Raises:
         AssertionError: the run failed, with what it printed.
     """
-    pending = {_key(each): each for each in [subject, *expected] if _key(each) not in _PAIRS}
+    pending = {
+        _name_subject(each): each
+        for each in [subject, *expected]
+        if _name_subject(each) not in _PAIRS
+    }
     while pending:
         out = Path(tempfile.mkdtemp(dir=_PLACE.name))
         modules = {  # what is registered by a decorator is known where its module is imported
@@ -181,16 +185,16 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> Run:
         told = _start_two([str(out), *sorted(modules)], SECONDS * len(order))
         before = len(pending)
         for key, recipe in order.items():
-            run = Run(out / recipe.name, recipe, Seen())
-            if run.rows("end"):
+            run = ShortRun(out / recipe.name, recipe, StepRecord())
+            if run.read_rows("end"):
                 _PAIRS[key] = run
                 del pending[key]
         if len(pending) == before or told:  # the first that has not ended is the one that failed
             for key in list(pending)[:1]:
                 _PAIRS[key] = told
                 del pending[key]
-    found = _PAIRS[_key(subject)]
-    assert isinstance(found, Run), f"in two processes it failed:\n{found}"
+    found = _PAIRS[_name_subject(subject)]
+    assert isinstance(found, ShortRun), f"in two processes it failed:\n{found}"
     return found
 
 
@@ -238,7 +242,7 @@ def _start_two(words: list[str], seconds: int) -> str:
     return late + "\n".join(sorted(told, key=lambda text: "closed by peer" in text))
 
 
-def _images() -> Path:
+def _make_images() -> Path:
     """A folder of 40 images of 4 classes, in parts to train and to test; made once."""
     folder = Path(_PLACE.name) / "images"
     if not folder.exists():
@@ -252,7 +256,7 @@ def _images() -> Path:
     return folder
 
 
-def _key(subject: Subject) -> str:
+def _name_subject(subject: Subject) -> str:
     """A name for a strategy with its options."""
     more = json.dumps([subject.options, subject.recipe], sort_keys=True, default=str)
     return f"{subject.name.replace(':', '.')}-{zlib.crc32(more.encode())}"

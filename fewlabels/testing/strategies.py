@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 import fewlabels
 from fewlabels.runs.train import Result
-from fewlabels.testing.runs import Run, in_two_processes, run_of
+from fewlabels.testing.runs import ShortRun, in_two_processes, run_of
 from fewlabels.testing.subject import Checks, Subject
 from fewlabels.training.run_folder import RunFolder
 
@@ -48,7 +48,11 @@ def no_gradient_flows_into_an_average(subject: Subject) -> None:
 def labels_that_are_hidden_are_never_looked_at(subject: Subject) -> None:
     """Streams of unlabelled images, and of all, hide labels: other ones there change nothing."""
     plain, blind = run_of(subject), run_of(subject, hide=True)
-    _same(_weights(plain), _weights(blind), "labels of an unlabelled stream change the weights")
+    _check_same(
+        _read_weights(plain),
+        _read_weights(blind),
+        "labels of an unlabelled stream change the weights",
+    )
 
 
 @CHECKS.add
@@ -65,8 +69,12 @@ def a_stopped_run_goes_on_bit_for_bit(subject: Subject) -> None:
     for place in places[len(places) // 2 :]:
         shutil.rmtree(place)
     fewlabels.train(resume=stopped)
-    again = Run(stopped, whole.recipe, whole.seen)
-    _same(_weights(whole), _weights(again), "the run that was stopped ends with other weights")
+    again = ShortRun(stopped, whole.recipe, whole.seen)
+    _check_same(
+        _read_weights(whole),
+        _read_weights(again),
+        "the run that was stopped ends with other weights",
+    )
 
 
 @CHECKS.add
@@ -90,24 +98,24 @@ def two_processes_train_as_one(subject: Subject) -> None:
     """The same loss at every step, with the same global batch; batch norms are fixed."""
     two = in_two_processes(subject, CHECKS.expected["two_processes_train_as_one"])
     one = run_of(subject)
-    assert two.rows("run")[0]["processes"] == 2, "there was one process"
+    assert two.read_rows("run")[0]["processes"] == 2, "there was one process"
     for part in ("pretrain", ""):
-        losses = [[row["loss"] for row in run.rows("train", part)] for run in (one, two)]
+        losses = [[row["loss"] for row in run.read_rows("train", part)] for run in (one, two)]
         np.testing.assert_allclose(
             losses[1], losses[0], rtol=1e-3, atol=1e-4, err_msg="the loss is another one"
         )
-    scores = [run.rows("end")[0]["score"] for run in (one, two)]
+    scores = [run.read_rows("end")[0]["score"] for run in (one, two)]
     assert abs(scores[0] - scores[1]) <= 1 / 8, f"the score is another one: {scores}"  # one image
 
 
-def _weights(run: Run) -> dict[str, np.ndarray]:
+def _read_weights(run: ShortRun) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = load_file(
         RunFolder(run.folder).list_checkpoints()[-1] / "modules.safetensors"
     )
     return found
 
 
-def _same(one: dict[str, np.ndarray], two: dict[str, np.ndarray], said: str) -> None:
+def _check_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray], said: str) -> None:
     assert set(one) == set(two), said
     for name in one:
         assert np.array_equal(one[name], two[name], equal_nan=True), f"{said} ({name})"

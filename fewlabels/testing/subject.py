@@ -31,7 +31,7 @@ class Subject:
         """What the registry knows under the name."""
         return self.registry.get(self.name)
 
-    def make(self, **program: Any) -> Any:
+    def make_component(self, **program: Any) -> Any:
         """A new one; it gets what its positional parameters name, as from the program."""
         parameters = inspect.signature(self.component).parameters.values()
         wanted = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -81,4 +81,4 @@ def it_has_what_the_program_reads(subject: Subject) -> None:
     """Its attributes and methods are there before a run asks for them."""
     sizes = {"embedding_size": 8, "classes": 4, "channels": 16, "height": 6, "width": 6}
     if subject.registry.kind != "backbone":  # a model of timm, of which nothing more is asked
-        subject.make(**sizes, kind="BCHW", prefix=0)
+        subject.make_component(**sizes, kind="BCHW", prefix=0)

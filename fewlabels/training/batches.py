@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fewlabels.contracts import LabelState, Pairs, Part, Partners, Phase, Stream, View
 from fewlabels.contracts.strategy import Of
-from fewlabels.data.order import class_balanced, shuffled
+from fewlabels.data.order import class_balanced, draw_shuffled
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import ComponentError, FewLabelsError, nearest
+from fewlabels.errors import ComponentError, FewLabelsError, suggest_nearest
 from fewlabels.ops import geometry
 from fewlabels.training.round_schedule import RoundSchedule
 
@@ -52,7 +52,8 @@ class Batches:
             if stream.of not in get_args(Of):
                 raise ComponentError(
                     f"stream {name!r} of phase {phase.name!r} is of {stream.of!r}"
-                    f"{nearest(str(stream.of), get_args(Of))} (all: {', '.join(get_args(Of))})"
+                    f"{suggest_nearest(str(stream.of), get_args(Of))} "
+                    f"(all: {', '.join(get_args(Of))})"
                 )
             if stream.lag not in (0, 1):
                 raise ComponentError(
@@ -105,11 +106,11 @@ class Batches:
                         "has a label by now; set rounds.limit or fewer rounds.rounds, or "
                         "strategy.unlabelled: all"
                     )
-                order = shuffled(members, stream.batch, batches, rng)
+                order = draw_shuffled(members, stream.batch, batches, rng)
             orders[name] = mine = order[start:, self._slice_own_rows(stream)]
             if stream.of == "pairs" and found.pairs is not None:
                 mine = np.concatenate([found.pairs.left[mine], found.pairs.right[mine]], 1)
-            loaders.append(self.pixels.batches(mine.tolist(), self.workers))
+            loaders.append(self.pixels.iterate_batches(mine.tolist(), self.workers))
         for number, drawn in enumerate(zip(*loaders, strict=True), start):
             batch = {}
             for (name, stream), (indices, images) in zip(streams.items(), drawn, strict=True):
@@ -163,12 +164,12 @@ class Batches:
             torch.from_numpy(2 * b[own] - 1).float() for b in (pairs.left_box, pairs.right_box)
         ]
         left, right = (
-            self._draw_views(stream, seed, image, geometry.crop(box))
+            self._draw_views(stream, seed, image, geometry.crop_matrix(box))
             for seed, image, box in zip(
                 (seeds[:count], seeds[count:]), (images[:half], images[half:]), boxes, strict=True
             )
         )
-        affine = geometry.identity(half)
+        affine = geometry.identity_matrix(half)
         affine[:, :2] = torch.from_numpy(pairs.affine[own])
         points, there = torch.zeros(half, POINTS, 4), torch.zeros(half, POINTS, dtype=torch.bool)
         for row, number in enumerate(own):

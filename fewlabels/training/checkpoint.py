@@ -46,10 +46,10 @@ def save_checkpoint(
     torch.save(dict(optimizers), draft / "optimizers.pt")
     np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
     (draft / "state.json").write_text(json.dumps(state, indent=1))
-    _retire(place)  # a step at a round's end may be saved twice
+    _retire_checkpoint(place)  # a step at a round's end may be saved twice
     replace_when_whole(draft, place)
     for old in list_checkpoints(folder)[:-keep]:
-        _retire(old)
+        _retire_checkpoint(old)
     for retired in folder.glob(".old-*"):
         shutil.rmtree(retired)
     return place
@@ -66,7 +66,7 @@ def save_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
     save_file(tensors, place / "modules.safetensors")
 
 
-def _retire(place: Path) -> None:
+def _retire_checkpoint(place: Path) -> None:
     """Rename a checkpoint out of sight, so that a kill never leaves half of one to resume from."""
     if place.exists():
         retired = place.with_name(f".old-{place.name}")

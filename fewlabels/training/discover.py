@@ -21,16 +21,16 @@ from fewlabels.contracts import (
     state_of,
 )
 from fewlabels.data.pixels import Selected
-from fewlabels.errors import ComponentError, FewLabelsError, failed
+from fewlabels.errors import ComponentError, FewLabelsError, component_failed
 from fewlabels.evaluation.discovery_quality import of_classes, of_clusters, of_pairs
-from fewlabels.ops.seeds import generator
+from fewlabels.ops.seeds import make_generator
 from fewlabels.training.ledger import write_ledger
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.run_folder import RunFolder
 
 
-class Seen(NamedTuple):
+class Extracted(NamedTuple):
     """What a model makes of the training images."""
 
     features: np.ndarray  # (N, D)
@@ -88,8 +88,8 @@ class Discoverer:
                     f"have; set by: to one of {', '.join(models)}"
                 )
 
-    def discover(
-        self, round: int, before: np.ndarray, seen: Mapping[str, Seen]
+    def discover_labels(
+        self, round: int, before: np.ndarray, seen: Mapping[str, Extracted]
     ) -> tuple[LabelState, int]:
         """What is labelled now, and how many labels were found.
 
@@ -106,13 +106,13 @@ class Discoverer:
         for name, component in self.components:
             pool = self._make_pool(component, labels, seen[component.needs().model], found)
             budget = self.schedule.label_budget(labels, self.given)
-            rng = generator(self.seed, "discovery", name, round)
+            rng = make_generator(self.seed, "discovery", name, round)
             try:
                 found = component.discover(pool, budget, rng)
             except FewLabelsError:
                 raise
             except Exception as error:
-                raise failed(f"discovery {name!r}", error) from error
+                raise component_failed(f"discovery {name!r}", error) from error
             if broken := check_discovered(found, pool, budget, component.classes):
                 raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
             if found.merge == "replace":
@@ -137,7 +137,7 @@ class Discoverer:
         return LabelState(labels, before, self.given, centres, pairs, changed=count > 0), count
 
     def _make_pool(
-        self, component: Discovery, labels: np.ndarray, seen: Seen, found: Discovered | None
+        self, component: Discovery, labels: np.ndarray, seen: Extracted, found: Discovered | None
     ) -> Pool:
         need = component.needs()
         return Pool(

@@ -23,7 +23,7 @@ from fewlabels.training.checkpoint import (
     save_checkpoint,
     save_modules,
 )
-from fewlabels.training.discover import Discoverer, Seen
+from fewlabels.training.discover import Discoverer, Extracted
 from fewlabels.training.phase import PhaseTrainer, check_strategy
 from fewlabels.training.run_folder import Row, RunFolder
 from fewlabels.training.state import Progress
@@ -33,7 +33,7 @@ ExtractFields = Callable[..., list[np.ndarray]]
 """``extract(model, fields, rows=None)``: fields (N, D) of its Output for the training images."""
 
 
-class Evaluator(Protocol):
+class Scorer(Protocol):
     """Scores the models of a run; called in every process.
 
     ``score_models`` gives rows for the metrics, ``when`` being "before" or "trained";
@@ -58,7 +58,7 @@ class Loop:
         self,
         trainer: PhaseTrainer,
         discoverer: Discoverer,
-        evaluator: Evaluator,
+        evaluator: Scorer,
         extract: ExtractFields,
         discovery_field: str,
         folder: RunFolder,
@@ -123,7 +123,7 @@ class Loop:
         for number in range(at.phase, len(phases)):
             self._train_phase(phases[number])
             at.phase, at.epoch, at.batch = number + 1, 0, 0
-        told = self._evaluate() if self.schedule.ends_with_evaluation(index) else ""
+        told = self._evaluate_models() if self.schedule.ends_with_evaluation(index) else ""
         seconds = round(time.monotonic() - begin, 1)
         self.metrics.write_rows([{"kind": "round", "seconds": seconds}], round=index)
         self.say(f"round {index + 1}/{self.schedule.total}; {told}{seconds:.0f} s")
@@ -134,7 +134,7 @@ class Loop:
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
         if self.discoverer.components and self.schedule.begins_with_discovery(index):
-            self._discover(index)
+            self._discover_labels(index)
         if self.schedule.resets_weights(index):
             load_modules(self.folder.initial, self.modules.modules)
             self.trainer.forget_optimizers()
@@ -151,7 +151,7 @@ class Loop:
             load_modules(self.folder.list_checkpoints()[-1], self.modules.modules)
         for step in self.trainer.steps(phase):
             if self.schedule.evaluate_steps and step % self.schedule.evaluate_steps == 0:
-                self._evaluate()
+                self._evaluate_models()
             if self.schedule.checkpoint_every and step % self.schedule.checkpoint_every == 0:
                 self._save_checkpoint()
         self.state.label_state = self.state.label_state._replace(changed=False)
@@ -182,13 +182,15 @@ class Loop:
 
     # ------------------------------------------------------------------ discovery
 
-    def _discover(self, index: int) -> None:
+    def _discover_labels(self, index: int) -> None:
         """Ask each discovery in turn, in the main process, and tell all processes."""
-        seen = {name: self._see(need) for name, need in self.discoverer.collect_needs().items()}
+        seen = {
+            name: self._extract_for(need) for name, need in self.discoverer.collect_needs().items()
+        }
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                result = [self.discoverer.discover(index, self.state.labels, seen)]
+                result = [self.discoverer.discover_labels(index, self.state.labels, seen)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:
@@ -202,7 +204,7 @@ class Loop:
         self.state.label_state = state._replace(changed=changed)
         self.progress.discoveries += int(count > 0)
 
-    def _see(self, need: Needs) -> Seen:
+    def _extract_for(self, need: Needs) -> Extracted:
         """The training images as a discovery asks to see them."""
         model = self.strategy.seen_through(need.model, self.progress.discoveries)
         fields = (self.discovery_field, *(("logits",) if need.probabilities else ()))
@@ -213,7 +215,7 @@ class Loop:
         history = self.state.history.get(need.model, ())
         if need.history:
             self.state.history[need.model] = (features, *history)[: need.history]
-        return Seen(features, probabilities, history)
+        return Extracted(features, probabilities, history)
 
     def _extract_field(
         self, model: str, what: str = "embedding", rows: np.ndarray | None = None
@@ -223,7 +225,7 @@ class Loop:
 
     # ------------------------------------------------------------------ evaluation
 
-    def _evaluate(self) -> str:
+    def _evaluate_models(self) -> str:
         """Score the models, write it down, and give it in words."""
         self.modules.average_buffers()
         scores = self.evaluator.score_models("trained", self.progress.discoveries)

@@ -11,7 +11,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from fewlabels.errors import FewLabelsError, nearest
+from fewlabels.errors import FewLabelsError, suggest_nearest
 
 
 def make_optimizer(
@@ -76,7 +76,7 @@ def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
             known = sorted({".".join(p.split(".")[:2]) for p in paths})
             raise FewLabelsError(
                 f"optimizer.factors: no trained parameter's path starts with {start!r}"
-                f"{nearest(start, known)} (they start with {', '.join(known[:20])})"
+                f"{suggest_nearest(start, known)} (they start with {', '.join(known[:20])})"
             )
 
 

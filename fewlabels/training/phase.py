@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from fewlabels.contracts import Clock, Phase, Round, Strategy, collect_terms
 from fewlabels.contracts.ramp import Ramp
-from fewlabels.errors import ComponentError, FewLabelsError, nearest
+from fewlabels.errors import ComponentError, FewLabelsError, suggest_nearest
 from fewlabels.models.modes import set_training
-from fewlabels.ops.seeds import derive
+from fewlabels.ops.seeds import derive_seed
 from fewlabels.training.averages import update_average
 from fewlabels.training.batches import Batches
 from fewlabels.training.metric_log import MetricLog
@@ -147,14 +147,14 @@ class PhaseTrainer:
             for number, batch in bar:
                 rank = self.accelerator.process_index
                 torch.manual_seed(self._derive_seed("step", epoch, number, rank))
-                losses, total = self._backward(phase, batch)
+                losses, total = self._backward_batch(phase, batch)
                 at.batch = number + 1
                 if self.accelerator.sync_gradients:
                     self._finish_step(phase, losses, total)
                     yield at.step
             at.epoch, at.batch = epoch + 1, 0
 
-    def _backward(self, phase: Phase, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+    def _backward_batch(self, phase: Phase, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The losses of one batch and their weighed sum; the optimiser moves where it is due."""
         trained = [self.modules[name] for name in phase.trains]
         optimizer, at = self.optimizers[phase.name], self.progress
@@ -216,7 +216,7 @@ class PhaseTrainer:
 
     def _derive_seed(self, purpose: str, epoch: int, *more: int) -> int:
         at = self.progress
-        return derive(self.seed, purpose, at.round, at.phase, epoch, *more)
+        return derive_seed(self.seed, purpose, at.round, at.phase, epoch, *more)
 
     def _set_training(self, phase: Phase) -> None:
         for name, module in self.modules.modules.items():
@@ -245,7 +245,7 @@ def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> 
         if name not in modules and name.partition(".")[0] not in modules:
             raise ComponentError(
                 f"strategy: {says} {name!r}, and modules() has no such one"
-                f"{nearest(str(name), modules)} (all: {', '.join(modules)})"
+                f"{suggest_nearest(str(name), modules)} (all: {', '.join(modules)})"
             )
 
 

@@ -13,8 +13,8 @@ from scipy.sparse.linalg import cg
 from fewlabels import discovery
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import unit
-from fewlabels.ops.selection import pick
+from fewlabels.ops.centres import l2_normalize
+from fewlabels.ops.selection import select_samples
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 
@@ -71,12 +71,12 @@ class LabelPropagation:
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'label_propagation' got features that are not finite")
         known = np.unique(pool.labels[pool.labels >= 0])
-        graph = affinity(unit(pool.features), self.neighbours, self.gamma, self.mutual)
+        graph = affinity(l2_normalize(pool.features), self.neighbours, self.gamma, self.mutual)
         spread = diffuse(graph, (pool.labels[:, None] == known).astype(float), self.alpha)
         # Certainties can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero((pool.labels < 0) & (spread.sum(1) > 0)))
         labels, score = known[spread[free].argmax(1)], certainty(spread[free])
-        chosen = pick(score, labels, budget, "min", None, self.balance, rng)
+        chosen = select_samples(score, labels, budget, "min", None, self.balance, rng)
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))
 

@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from fewlabels import Index
-from fewlabels.search.index import Found
+from fewlabels.search.index import SearchResult
 
 IMAGES, QUERIES, WIDTH, CENTRES = 100_000, 1_000, 128, 5_000
 
@@ -33,7 +33,7 @@ def report(what: str, begin: float) -> None:
     print(f"  {what}: {time.perf_counter() - begin:.2f} s, peak {peak:.0f} MB", flush=True)
 
 
-def search(index: Index, queries: np.ndarray, what: str, **options: bool | int) -> Found:
+def search(index: Index, queries: np.ndarray, what: str, **options: bool | int) -> SearchResult:
     begin = time.perf_counter()
     found = index.search(queries, 10, **options)  # type: ignore[arg-type]
     report(f"{what}, {len(queries)} queries", begin)

@@ -30,7 +30,7 @@ def features(records, rows: np.ndarray, size: int) -> np.ndarray:
     """Of a frozen backbone, pooled."""
     weights = "weights/tf_efficientnet_lite0.safetensors"
     model = Embedder("tf_efficientnet_lite0", weights=weights, embedding_size=None, image_size=size)
-    pixels = Pixels(records.images, rows, model.canvas).keep(4e9)
+    pixels = Pixels(records.images, rows, model.resize_to_square).decode_all(4e9)
     (found,) = extract_fields(Accelerator(cpu=True), model, pixels, size)
     return found
 

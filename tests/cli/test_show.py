@@ -6,7 +6,7 @@ import pytest
 
 from fewlabels import Classifier, Embedder
 from fewlabels.cli.main import main
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 
 SMALL = {"image_size": 16, "crop_pct": 0.8, "backbone_options": {"width": 0.25}}
 
@@ -33,7 +33,7 @@ def test_an_embedder_is_shown_whole(tmp_path, capsys):
         "normalisation": f"mean {model.statistics['mean']}, standard deviation {model.statistics['std']}",
         "embedding size": "8",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "fingerprint": fingerprint(model),
+        "fingerprint": fingerprint_model(model),
     }
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from fewlabels.contracts import Output
-from fewlabels.data.pixels import Pixels, centre
+from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.errors import DataError
 from fewlabels.evaluation.extract import extract_fields
 
@@ -37,21 +37,21 @@ ROWS = np.array([7, 2, 9, 0, 5])
 
 
 def test_images_within_the_budget_are_decoded_once(images):
-    pixels = Pixels(images, ROWS, to_tensor).keep(5 * 108, quiet=True)
+    pixels = Pixels(images, ROWS, to_tensor).decode_all(5 * 108, quiet=True)
     first = images.asked
     assert first <= 6
     assert pixels.nbytes == 540
-    taken = pixels.take(np.array([4, 0]))
+    taken = pixels.take_rows(np.array([4, 0]))
     assert images.asked == first
     assert torch.equal(taken, torch.stack([to_tensor(list.__getitem__(images, i)) for i in (5, 7)]))
 
 
 def test_images_beyond_the_budget_are_read_when_asked_for_and_are_the_same(images):
-    kept = Pixels(images, ROWS, to_tensor).keep(1e9, quiet=True)
-    lazy = Pixels(images, ROWS, to_tensor).keep(100, quiet=True)
+    kept = Pixels(images, ROWS, to_tensor).decode_all(1e9, quiet=True)
+    lazy = Pixels(images, ROWS, to_tensor).decode_all(100, quiet=True)
     assert lazy.nbytes == 0
     order = np.array([3, 3, 1])
-    assert torch.equal(lazy.take(order), kept.take(order))
+    assert torch.equal(lazy.take_rows(order), kept.take_rows(order))
     assert all(torch.equal(lazy[i][1], kept[i][1]) for i in range(5))
 
 
@@ -68,11 +68,11 @@ class Damaged(list):
 def test_a_damaged_image_is_one_sentence_also_from_a_worker(images, workers):
     pixels = Pixels(Damaged(images), ROWS, to_tensor)
     with pytest.raises(DataError, match="^photos/9.jpg cannot be read; remove it$"):
-        list(pixels.batches([[0, 1], [2, 3]], workers))
+        list(pixels.iterate_batches([[0, 1], [2, 3]], workers))
 
 
 def test_the_centre_is_the_middle():
-    assert centre(torch.arange(49).view(1, 7, 7), 3).tolist() == [
+    assert crop_centre(torch.arange(49).view(1, 7, 7), 3).tolist() == [
         [[16, 17, 18], [23, 24, 25], [30, 31, 32]]
     ]
 
@@ -91,12 +91,12 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("budget", [1e9, 1])
 def test_extraction_keeps_order_mode_and_statistics(images, budget):
-    pixels = Pixels(images, ROWS, to_tensor).keep(budget, quiet=True)
+    pixels = Pixels(images, ROWS, to_tensor).decode_all(budget, quiet=True)
     model = Mean().train()
     features, embedding = extract_fields(
         Accelerator(cpu=True), model, pixels, 4, ("features", "embedding"), batch=2
     )
-    expected = centre(pixels.take(np.arange(5)), 4).float().div(255).mean((2, 3))
+    expected = crop_centre(pixels.take_rows(np.arange(5)), 4).float().div(255).mean((2, 3))
     np.testing.assert_allclose(features, expected, rtol=1e-6)
     assert embedding.shape == (5, 3)
     assert model.training

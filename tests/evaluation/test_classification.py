@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fewlabels.errors import DataError
-from fewlabels.evaluation.classification import error_rate, reported
+from fewlabels.evaluation.classification import error_rate, summarize_error
 
 
 def test_error_is_the_share_of_wrong_ones():
@@ -36,14 +36,14 @@ def rows(errors, validation=None):
 
 def test_each_rule_reports_its_own_number():
     errors = [0.9, 0.1, *[0.5, 0.3] * 10, 0.4]
-    assert reported(rows(errors), "teacher", "last")["error"] == 0.4
-    median = reported(rows(errors), "teacher", "median")
+    assert summarize_error(rows(errors), "teacher", "last")["error"] == 0.4
+    median = summarize_error(rows(errors), "teacher", "median")
     assert median["error"] == sorted(errors[-20:])[9:11][0] / 2 + sorted(errors[-20:])[10] / 2
     assert (median["checkpoints"], median["step"]) == (20, 22)
-    best = reported(rows([0.1, 0.5, 0.4], [0.3, 0.2, 0.2]), "teacher", "best")
+    best = summarize_error(rows([0.1, 0.5, 0.4], [0.3, 0.2, 0.2]), "teacher", "best")
     assert (best["error"], best["step"]) == (0.5, 1)  # not the smallest test error
-    assert reported(rows([0.2, 0.3]), "teacher", "median")["checkpoints"] == 2
+    assert summarize_error(rows([0.2, 0.3]), "teacher", "median")["checkpoints"] == 2
     with pytest.raises(DataError, match="set data.validation"):
-        reported(rows([0.1]), "teacher", "best")
+        summarize_error(rows([0.1]), "teacher", "best")
     with pytest.raises(DataError, match="never evaluated"):
-        reported(rows([0.1]), "master", "last")
+        summarize_error(rows([0.1]), "master", "last")

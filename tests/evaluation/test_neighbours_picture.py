@@ -99,7 +99,7 @@ def test_a_run_ends_with_the_picture_of_its_own_model(run):
     digits, model = Digits().load(), run.embedder()
     rows = np.arange(1200, 1797)
     test = RetrievalTest(Split(rows[:0], rows, rows, None), digits.truth, (1,))
-    pictures = [model.preprocess(digits.images[i]) for i in rows]
+    pictures = [model.preprocess_image(digits.images[i]) for i in rows]
     features = model.encode([digits.images[i] for i in rows])
     drawn = draw_neighbours(
         test.find_examples(features),

@@ -32,7 +32,7 @@ def test_logits_are_those_of_timm(name, images):
     ours = Classifier(name, classes=CLASSES).eval()
     theirs = timm.create_model(name, num_classes=3).eval()
     theirs.load_state_dict(ours.backbone.state_dict())
-    batch = torch.stack([ours.preprocess(image) for image in images[:2]]).float() / 255
+    batch = torch.stack([ours.preprocess_image(image) for image in images[:2]]).float() / 255
     with torch.no_grad():
         output = ours(batch)
         torch.testing.assert_close(output.logits, theirs((batch - ours.mean) / ours.std))
@@ -42,7 +42,7 @@ def test_logits_are_those_of_timm(name, images):
 
 def test_probabilities_are_the_softmax_of_the_logits(images):
     model = small()
-    batch = torch.stack([model.preprocess(image) for image in images]).float() / 255
+    batch = torch.stack([model.preprocess_image(image) for image in images]).float() / 255
     with torch.no_grad():
         expected = model.eval()(batch).logits.softmax(1).numpy()
     found = model.train().predict(images, batch_size=2)

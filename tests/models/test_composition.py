@@ -25,7 +25,7 @@ def classifier(name="convnet3", seed=0):
 
 def composed(model, layer=None):
     master = Composition(model, layer)
-    master.renew(model, model)
+    master.begin_composition(model, model)
     return master
 
 
@@ -62,8 +62,8 @@ def test_three_equal_extractors_give_what_each_of_them_gives(name, layer, expect
 def test_the_sum_of_converted_maps_is_what_the_decision_network_sees():
     current, previous, average = (classifier(seed=seed).eval() for seed in range(3))
     master = Composition(current, "conv2")
-    master.renew(previous, average)
-    master.renew(current, average)
+    master.begin_composition(previous, average)
+    master.begin_composition(current, average)
     master.eval()
     for converter in master.converters:
         nn.init.normal_(converter.weight)
@@ -95,7 +95,7 @@ def test_the_sum_of_converted_maps_is_what_the_decision_network_sees():
 def test_only_converters_and_decision_network_move(name, layer, after):
     student, average = classifier(name), classifier(name, seed=1)
     master = composed(student, layer).train()
-    master.renew(student, average)
+    master.begin_composition(student, average)
     before = copy.deepcopy(master.state_dict())
     learning = [p for p in master.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1)
@@ -137,7 +137,7 @@ def test_running_statistics_are_taken_anew_from_the_batches_of_a_composition():
     assert torch.equal(master.current.backbone.block1[1].running_mean,
                        student.backbone.block1[1].running_mean)  # fmt: skip
     for _ in range(2):  # of each composition, not of all
-        master.renew(student, student)
+        master.begin_composition(student, student)
         master.train()
         for batch in batches:
             master(batch)
@@ -169,13 +169,13 @@ def test_a_composition_begins_with_the_last_two_students():
     one, two, average = (classifier(seed=seed) for seed in range(3))
     master = Composition(one)
     assert not master.composed
-    master.renew(one, average)
+    master.begin_composition(one, average)
     assert master.composed
     assert same(master.previous, one)
     assert same(master.current, one)
     with torch.no_grad():
         master.converters[0].weight.fill_(7)
-    master.renew(two, average)
+    master.begin_composition(two, average)
     assert same(master.previous, one)
     assert same(master.current, two)
     assert same(master.decision, average)

@@ -50,10 +50,10 @@ def test_pixels_are_those_of_timms_evaluation_transform(photo, size, image_size,
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )
-    pixels = model.preprocess(image)
+    pixels = model.preprocess_image(image)
     assert pixels.dtype == torch.uint8
     assert torch.equal(pixels.float() / 255, transform(image))
-    assert model.canvas(image).shape == (3, model.resize_size, model.resize_size)
+    assert model.resize_to_square(image).shape == (3, model.resize_size, model.resize_size)
 
 
 @pytest.mark.parametrize("name", ["convnet3", "mobilenetv3_small_050"])
@@ -64,7 +64,7 @@ def test_features_and_embeddings_are_those_of_timm(photo, name):
     config = resolve_data_config({}, model=reference)
     with torch.no_grad():
         expected = reference(create_transform(**config)(photo)[None])
-        output = model(model.preprocess(photo)[None].float() / 255)
+        output = model(model.preprocess_image(photo)[None].float() / 255)
     torch.testing.assert_close(output.features, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(output.embedding, normalize(expected), atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(model.encode(photo), normalize(expected).numpy(), atol=1e-5)
@@ -159,7 +159,7 @@ def test_every_way_to_give_images_gives_the_same_rows(photo, tmp_path):
 
 def test_preprocessed_tensors_are_not_cropped_again(photo):
     model = small(crop_pct=0.9)
-    ready = model.preprocess(photo)
+    ready = model.preprocess_image(photo)
     expected = model.encode(photo)
     assert np.array_equal(model.encode(ready[None]), expected)
     assert np.array_equal(model.encode(ready[None].float() / 255), expected)

@@ -3,7 +3,7 @@
 import torch
 
 from fewlabels.models.embedder import Embedder
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 
 
 def small(**chosen):
@@ -24,12 +24,12 @@ def test_one_weight_or_setting_makes_another_model():
     with torch.no_grad():
         touched.head.weight[0, 0] += 1e-6
     models += [touched, small().bfloat16(), small().half()]
-    assert len({fingerprint(one) for one in models}) == len(models)
+    assert len({fingerprint_model(one) for one in models}) == len(models)
 
 
 def test_a_saved_model_or_its_mode_is_the_same_model(tmp_path):
     model = small(backbone_options={"width": 0.5}, mean=(0.1, 0.2, 0.3))
-    own = fingerprint(model)
+    own = fingerprint_model(model)
     model.save_pretrained(tmp_path)
-    assert fingerprint(Embedder.from_pretrained(tmp_path)) == own
-    assert fingerprint(model.train()) == own == fingerprint(model.eval())
+    assert fingerprint_model(Embedder.from_pretrained(tmp_path)) == own
+    assert fingerprint_model(model.train()) == own == fingerprint_model(model.eval())

@@ -10,7 +10,7 @@ from fewlabels import Classifier, Embedder
 from fewlabels.components.blocks.cbam import CBAM
 from fewlabels.errors import ComponentError, ModelError
 from fewlabels.models.backbone import make_backbone
-from fewlabels.models.insert import Followed, Layout, insert, layout_after
+from fewlabels.models.insert import Followed, Layout, insert_module, layout_after
 
 PLACES = [
     ("convnet5", "conv4", 32, Layout("BCHW", 64, 16, 16)),
@@ -56,7 +56,7 @@ def test_a_block_gets_the_map_and_what_it_gives_is_what_follows(name, after, siz
         before = plain.forward_features(images)
         handle.remove()
         model = copy.deepcopy(plain)
-        insert(model, after, Marks, size)
+        insert_module(model, after, Marks, size)
         after_it = model.forward_features(images)
     followed = model.get_submodule(after)
     assert isinstance(followed, Followed)
@@ -125,7 +125,7 @@ def test_it_can_be_exported(index):
     name, after, size, _ = PLACES[index]
     torch.manual_seed(0)
     model = make_backbone(name).eval()
-    insert(model, after, lambda layout: CBAM(layout.channels), size)
+    insert_module(model, after, lambda layout: CBAM(layout.channels), size)
     images = torch.rand(1, 3, size, size)
     program = torch.export.export(model, (images,))
     with torch.no_grad():
@@ -134,8 +134,8 @@ def test_it_can_be_exported(index):
 
 def test_two_blocks_after_one_module_follow_one_another():
     model = make_backbone("convnet3").eval()
-    insert(model, "conv2", Marks, 32)
-    insert(model, "conv2", Marks, 32)
+    insert_module(model, "conv2", Marks, 32)
+    insert_module(model, "conv2", Marks, 32)
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         model.forward_features(images)
@@ -147,7 +147,7 @@ def test_two_blocks_after_one_module_follow_one_another():
 
 def test_images_of_another_size_pass_too():
     model = make_backbone("resnet18").eval()
-    insert(model, "layer3", lambda layout: CBAM(layout.channels), 64)
+    insert_module(model, "layer3", lambda layout: CBAM(layout.channels), 64)
     assert model.forward_features(torch.rand(1, 3, 96, 128)).shape == (1, 512, 3, 4)
     tokens = Followed(nn.Identity(), nn.Identity(), Layout("BNC", 8, 4, 4, 1))
     some = torch.rand(2, 26, 8)
@@ -158,7 +158,7 @@ def test_the_shared_state_of_training_is_kept():
     model = make_backbone("resnet18")
     model.layer1.eval()
     means = {n: b.clone() for n, b in model.named_buffers()}
-    insert(model, "layer3", lambda layout: CBAM(layout.channels), 64)
+    insert_module(model, "layer3", lambda layout: CBAM(layout.channels), 64)
     assert model.training
     assert not model.layer1.training
     assert model.layer3.block.training
@@ -187,4 +187,4 @@ def test_an_unknown_block_and_a_module_that_is_passed_twice():
         Embedder("resnet18", image_size=64, blocks=[{"name": "cbma", "after": "layer2"}])
     model = make_backbone("convnet3")
     with pytest.raises(ModelError, match="passes 'halve' 2 times"):
-        insert(model, "halve", lambda layout: CBAM(layout.channels), 32)
+        insert_module(model, "halve", lambda layout: CBAM(layout.channels), 32)

@@ -22,14 +22,14 @@ def entries(memory):
 
 def test_one_slot_keeps_the_latest_embedding_of_each_image():
     memory = CrossBatchMemory(6, None, 2)
-    memory.enqueue(*batch([4, 1]))
-    held = memory.enqueue(*batch([1, 5], start=10))
+    memory.enqueue_batch(*batch([4, 1]))
+    held = memory.enqueue_batch(*batch([1, 5], start=10))
     assert entries(held) == {4: (0, 1, -1), 1: (10, 1, 0), 5: (11, 2, 1)}
     assert (held.labels[[0, 2, 3]] == -1).all()
 
 
 def test_of_an_image_twice_in_a_batch_the_last_row_stays():
-    held = CrossBatchMemory(4, None, 2).enqueue(*batch([2, 0, 2, 2, 0]))
+    held = CrossBatchMemory(4, None, 2).enqueue_batch(*batch([2, 0, 2, 2, 0]))
     assert entries(held) == {0: (4, 0, 4), 2: (3, 2, 3)}
 
 
@@ -39,7 +39,7 @@ def test_a_queue_holds_the_newest_rows_whatever_the_batches(size):
     seen = []
     for step, length in enumerate([2, 3, 4, 1, 8, 6]):
         indices = list(range(10 * step, 10 * step + length))
-        held = memory.enqueue(*batch(indices, start=100.0 * step))
+        held = memory.enqueue_batch(*batch(indices, start=100.0 * step))
         seen += [(i, 100.0 * step + row, row, step) for row, i in enumerate(indices)]
         expected = {
             i: (value, i % 3, row if when == step else -1) for i, value, row, when in seen[-size:]
@@ -52,12 +52,14 @@ def test_a_queue_holds_the_newest_rows_whatever_the_batches(size):
 def test_a_resumed_memory_goes_on_as_if_never_stopped(one_slot):
     size = None if one_slot else 5
     first = CrossBatchMemory(9, size, 2, one_slot_per_image=one_slot)
-    first.enqueue(*batch([3, 4, 5, 6]))
-    first.enqueue(*batch([7, 8], start=10))
+    first.enqueue_batch(*batch([3, 4, 5, 6]))
+    first.enqueue_batch(*batch([7, 8], start=10))
     second = CrossBatchMemory(9, size, 2, one_slot_per_image=one_slot)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for one, other in zip(
-        first.enqueue(*batch([0, 4], 20)), second.enqueue(*batch([0, 4], 20)), strict=True
+        first.enqueue_batch(*batch([0, 4], 20)),
+        second.enqueue_batch(*batch([0, 4], 20)),
+        strict=True,
     ):
         assert torch.equal(one, other)
 
@@ -65,9 +67,9 @@ def test_a_resumed_memory_goes_on_as_if_never_stopped(one_slot):
 @pytest.mark.parametrize("one_slot", [True, False])
 def test_new_clusters_relabel_what_is_held(one_slot):
     memory = CrossBatchMemory(6, 6, 2, one_slot_per_image=one_slot)
-    memory.enqueue(*batch([4, 1, 5]))
-    memory.relabel(torch.tensor([9, 10, 11, 12, 13, -1]))
-    held = memory.enqueue(*batch([0]))
+    memory.enqueue_batch(*batch([4, 1, 5]))
+    memory.relabel_entries(torch.tensor([9, 10, 11, 12, 13, -1]))
+    held = memory.enqueue_batch(*batch([0]))
     assert {i: label for i, (_, label, _) in entries(held).items()} == {4: 13, 1: 10, 5: -1, 0: 0}
     assert (memory.labels[memory.indices < 0] == -1).all()
 
@@ -75,7 +77,7 @@ def test_new_clusters_relabel_what_is_held(one_slot):
 def test_entries_are_detached_float32_and_not_copied():
     memory = CrossBatchMemory(4, None, 2)
     x = torch.randn(2, 2, dtype=torch.bfloat16, requires_grad=True)
-    held = memory.enqueue(x, torch.tensor([0, 1]), torch.tensor([0, 1]))
+    held = memory.enqueue_batch(x, torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert held.embeddings.dtype == torch.float32
     assert not held.embeddings.requires_grad
     assert held.embeddings.data_ptr() == memory.embeddings.data_ptr()

@@ -13,7 +13,7 @@ from torch.torch_version import TorchVersion
 
 from fewlabels import Classifier, Embedder
 from fewlabels.cli.main import main
-from fewlabels.models.fingerprint import fingerprint
+from fewlabels.models.fingerprint import fingerprint_model
 from fewlabels.registry import blocks
 
 SMALL = {"image_size": 16, "crop_pct": 0.8, "backbone_options": {"width": 0.25}}
@@ -75,7 +75,7 @@ def test_other_programs_get_the_answers_of_the_model(tmp_path, capsys, kind):
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
     told = session.get_modelmeta().custom_metadata_map
     assert told["fewlabels"]
-    assert told["fingerprint"] == fingerprint(model)
+    assert told["fingerprint"] == fingerprint_model(model)
     if kind == "classifier":
         assert json.loads(told["classes"]) == ["cat", "dog", "owl"]
     else:

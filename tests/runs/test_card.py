@@ -12,10 +12,10 @@ from huggingface_hub import ModelCard
 from run_folders import read_rows
 
 from fewlabels.errors import HubError
-from fewlabels.hub.card_text import escape, fenced
+from fewlabels.hub.card_text import escape_markdown, fence_code
 from fewlabels.models.load import load_model
 from fewlabels.runs.card import Picture, make_card
-from fewlabels.runs.finished_run import check_same, labels, read_run
+from fewlabels.runs.finished_run import check_same, read_run, summarize_labels
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ def test_labels_are_those_of_the_ledger(embedders, classifier):
     books = [pq.read_table(p).to_pylist() for p in sorted((classifier / "ledger").iterdir())]
     last = {line["row"]: line for book in books for line in book}
     wrong = sum(line["label"] != line["truth"] for line in last.values())
-    found = labels(read_run(classifier))
+    found = summarize_labels(read_run(classifier))
     assert (found.given, found.discovered, found.wrong) == (6, len(last), wrong)
     assert len(last) > 0
     text = card([classifier])
@@ -127,11 +127,12 @@ def test_no_name_of_a_class_or_file_becomes_html_a_link_or_a_heading(classifier)
 
 
 def test_nothing_ends_a_block_of_code_before_its_end():
-    assert fenced("a\n````\n<script>", "yaml") == "`````yaml\na\n````\n<script>\n`````"
-    assert escape("a\n\n# b\u202e <x>") == "a &#35; b &#60;x&#62;"
-    assert len(escape("x" * 999)) < 210
+    assert fence_code("a\n````\n<script>", "yaml") == "`````yaml\na\n````\n<script>\n`````"
+    assert escape_markdown("a\n\n# b\u202e <x>") == "a &#35; b &#60;x&#62;"
+    assert len(escape_markdown("x" * 999)) < 210
     links = [
-        escape(text) for text in ("WWW.evil.example", "http://evil.example", "me@evil.example")
+        escape_markdown(text)
+        for text in ("WWW.evil.example", "http://evil.example", "me@evil.example")
     ]
     assert links == [
         "WWW&#46;evil.example",

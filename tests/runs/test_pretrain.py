@@ -197,7 +197,9 @@ def test_a_frozen_backbone_starts_from_the_file_of_another_run(tmp_path, monkeyp
         "losses": "multi_similarity",
     }
     metric |= {"data": {**BASE["data"], "labels": "all"}}
-    monkeypatch.setattr("fewlabels.data.pixels.Pixels.keep", None)  # told before images are decoded
+    monkeypatch.setattr(
+        "fewlabels.data.pixels.Pixels.decode_all", None
+    )  # told before images are decoded
     with pytest.raises(FewLabelsError, match="pretrain: optimizer.factors freeze the whole backb"):
         train(tmp_path, frozen, **metric)
     monkeypatch.undo()

@@ -71,7 +71,9 @@ def test_results_of_another_version_of_a_plugin_are_not_taken(install, write, tm
         capsys.readouterr().err == f"{said}install the earlier one again, or run the recipe anew\n"
     )
     model = load_model(folder / "model")
-    assert "- discovery thirds of lab-thirds 0.3\n" in paragraphs.versions(read_run(folder), model)
+    assert "- discovery thirds of lab-thirds 0.3\n" in paragraphs.describe_versions(
+        read_run(folder), model
+    )
     metrics.write_text("".join([first, *rest])[:-9])  # as if it had been stopped in its last line
     assert main(words) == 2
     assert capsys.readouterr().err.startswith(said)
@@ -79,7 +81,9 @@ def test_results_of_another_version_of_a_plugin_are_not_taken(install, write, tm
     del facts["plugins"]  # as a run of an older fewlabels
     metrics.write_text("".join([json.dumps(facts) + "\n", *rest]))
     assert main(words) == 0
-    assert "- discovery thirds of lab-thirds 0.4\n" in paragraphs.versions(read_run(folder), model)
+    assert "- discovery thirds of lab-thirds 0.4\n" in paragraphs.describe_versions(
+        read_run(folder), model
+    )
     metrics.write_text("".join([first, *rest]))
     capsys.readouterr()
 

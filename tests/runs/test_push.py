@@ -147,7 +147,7 @@ def patience_after_a_refusal():
 
     before = get_session().timeout.read
     with pytest.raises(HubError):
-        send.send({"a/../b": b""}, "lab/x", False, "no path")
+        send.upload_files({"a/../b": b""}, "lab/x", False, "no path")
     return before, get_session().timeout.read
 
 

@@ -9,8 +9,8 @@ from scipy import stats
 
 from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
-from fewlabels.runs.study import seeds_of, study
-from fewlabels.runs.study_table import Row, compare, format_markdown
+from fewlabels.runs.study import run_study, seeds_of
+from fewlabels.runs.study_table import StudyRow, compare_with_first, format_markdown
 
 RECIPE = {
     "data": {"source": "digits", "split": "official", "labels": 50},
@@ -75,24 +75,24 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
 
 
 def test_a_folder_of_another_recipe_is_not_taken_for_this_one(recipes, tmp_path):
-    study(recipes[:1], [0], runs=tmp_path, say=str)
+    run_study(recipes[:1], [0], runs=tmp_path, say=str)
     with pytest.raises(FewLabelsError, match="alone-seed-0 is of another recipe"):
-        study(recipes[:1], [0], ["optimizer.lr=1e-2"], runs=tmp_path, say=str)
+        run_study(recipes[:1], [0], ["optimizer.lr=1e-2"], runs=tmp_path, say=str)
     with pytest.raises(FewLabelsError, match="two recipes are called 'alone'"):
-        study([recipes[0]] * 2, [0], runs=tmp_path, say=str)
+        run_study([recipes[0]] * 2, [0], runs=tmp_path, say=str)
 
 
 def test_the_interval_is_students():
     rng = np.random.default_rng(0)
-    first = Row("a", "test error", dict(enumerate(rng.normal(20, 5, 10))))
-    second = Row("b", "test error", {s: v - 2 + rng.normal() for s, v in first.scores.items()})
-    found = compare(second.scores, first.scores)
+    first = StudyRow("a", "test error", dict(enumerate(rng.normal(20, 5, 10))))
+    second = StudyRow("b", "test error", {s: v - 2 + rng.normal() for s, v in first.scores.items()})
+    found = compare_with_first(second.scores, first.scores)
     difference, low, high = found.difference, found.low, found.high
     expected = stats.ttest_rel(list(second.scores.values()), list(first.scores.values()))
     interval = expected.confidence_interval(0.95)
     assert (low, high) == pytest.approx((interval.low, interval.high))
     assert low < difference < high < 0
-    alone = compare(first.scores, first.scores)
+    alone = compare_with_first(first.scores, first.scores)
     assert alone.difference is None
     assert alone.sd == pytest.approx(np.std(list(first.scores.values()), ddof=1))
     assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in format_markdown([first, second])
@@ -118,7 +118,7 @@ def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
         paths.append(tmp_path / f"{name}.yaml")
         own = {**recipe, "rounds": {**recipe["rounds"], "oracle": oracle}}
         paths[-1].write_text(yaml.safe_dump(own))
-    rows = study(paths, [0, 1], runs=tmp_path / "runs", say=str)
+    rows = run_study(paths, [0, 1], runs=tmp_path / "runs", say=str)
     lines = [
         json.loads(line)
         for line in (tmp_path / "runs/found-seed-1/metrics.jsonl").read_text().splitlines()
@@ -139,9 +139,9 @@ def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):
 
 def test_choices_are_made_on_validation_images(recipes, tmp_path):
     with pytest.raises(FewLabelsError, match="no image is held out; set data.validation"):
-        study(recipes[:1], [0], runs=tmp_path / "a", say=str, validation=True)
+        run_study(recipes[:1], [0], runs=tmp_path / "a", say=str, validation=True)
     told = []
-    (row,) = study(
+    (row,) = run_study(
         recipes[:1], [0], ["data.validation=100"], tmp_path / "b", told.append, validation=True
     )
     (found,) = read_rows(tmp_path / "b/alone-seed-0", "evaluation")
@@ -173,7 +173,7 @@ def test_out_takes_either_ending_and_refuses_no_name(recipes, tmp_path, capsys):
 
 def test_a_run_killed_before_it_wrote_anything_is_taken_up(recipes, tmp_path):
     (tmp_path / "alone-seed-0").mkdir()
-    study(recipes[:1], [0], runs=tmp_path, say=str)
+    run_study(recipes[:1], [0], runs=tmp_path, say=str)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("alone-")] == [
         "alone-seed-0"
     ]

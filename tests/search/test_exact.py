@@ -77,6 +77,6 @@ def test_an_image_without_an_embedding_is_like_nothing():
 
 def test_ties_are_complete_however_many_there_are():
     vectors = np.tile(np.float32([[0.6, 0.8]]), (5000, 1))
-    rows, scores = exact.search(vectors, vectors[:1], 12)
+    rows, scores = exact.search_exact(vectors, vectors[:1], 12)
     assert rows.tolist() == [list(range(12))]
     assert len(np.unique(scores)) == 1

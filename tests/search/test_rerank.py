@@ -7,7 +7,7 @@ import pytest
 
 from fewlabels import Index
 from fewlabels.errors import DataError
-from fewlabels.search.rerank import expanded, reranked
+from fewlabels.search.rerank import expand_query, rerank_neighbours
 
 
 def unit(rows):
@@ -27,7 +27,7 @@ def test_an_expanded_query_is_the_weighted_sum_of_what_it_found(alpha):
         if cosine(row, query) > 0:
             total = [t + cosine(row, query) ** alpha * x for t, x in zip(total, row)]
     length = math.sqrt(sum(t * t for t in total))
-    moved = expanded(query, found, found @ query, alpha)
+    moved = expand_query(query, found, found @ query, alpha)
     assert moved == pytest.approx([t / length for t in total], abs=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_k_reciprocal_scores_are_those_of_the_paper(seed, k1, k2, blend):
     centres = rng.normal(size=(5, 6))
     rows = unit(centres[rng.integers(0, 5, 41)] + 0.5 * rng.normal(size=(41, 6)))
     query, found = rows[0], rows[1:][np.argsort(-rows[1:] @ rows[0])]
-    order, scores = reranked(query, found, k1, k2, blend)
+    order, scores = rerank_neighbours(query, found, k1, k2, blend)
     expected = np.array(by_the_paper(query, found, k1, k2, blend))
     assert scores == pytest.approx(expected[order], abs=1e-9)
     assert (np.diff(scores) <= 1e-7).all()
@@ -103,7 +103,7 @@ def test_search_with_expansion_is_search_with_the_expanded_query():
     rng = np.random.default_rng(1)
     vectors, query = unit(rng.normal(size=(200, 8))), unit(rng.normal(size=8))
     near = np.argsort(-vectors @ query)[:6]
-    moved = expanded(query, vectors[near], vectors[near] @ query, 3)
+    moved = expand_query(query, vectors[near], vectors[near] @ query, 3)
     index = Index.from_embeddings(vectors)
     assert index.search(query, expand=6).ids == index.search(moved).ids
 

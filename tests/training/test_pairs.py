@@ -66,7 +66,7 @@ def batches(views, pairs, labels=(7, 8, 9, 7, 8)):
     def prepare(image):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    pixels = Pixels(images, np.arange(5), prepare).keep(1e9)
+    pixels = Pixels(images, np.arange(5), prepare).decode_all(1e9)
     found = LabelState(np.array(labels), np.array(labels), np.zeros(5, bool), None, pairs, True)
     stream = Stream("pairs", 3, (Pipeline(views, 32),))
     images_stream = Stream("labelled", 2, (Pipeline([], 32),))
@@ -90,12 +90,12 @@ def test_a_step_sees_the_sub_images_and_knows_where_each_point_went():
     (left,), (right,) = part.views, partners.views
     assert left.images.shape == right.images.shape == (3, 3, 32, 32)
     for view, rows in ((left, part.indices), (right, partners.indices)):
-        expected = geometry.warp(pixels.kept[rows].float() / 255, view.matrix, (32, 32))
+        expected = geometry.warp_images(pixels.kept[rows].float() / 255, view.matrix, (32, 32))
         torch.testing.assert_close(view.images, expected)
     # From the left view through the left image and the affine map to the right view.
-    through = geometry.compose(geometry.invert(left.matrix), partners.affine, right.matrix)
-    sent = geometry.apply(through, geometry.apply(left.matrix, partners.points[..., :2]))
-    there = geometry.apply(right.matrix, partners.points[..., 2:])
+    through = geometry.compose_maps(geometry.invert_map(left.matrix), partners.affine, right.matrix)
+    sent = geometry.map_points(through, geometry.map_points(left.matrix, partners.points[..., :2]))
+    there = geometry.map_points(right.matrix, partners.points[..., 2:])
     torch.testing.assert_close(sent[partners.there], there[partners.there], atol=1e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from fewlabels.data.decode import each
+from fewlabels.data.decode import decode_images
 from fewlabels.errors import ModelError
 from fewlabels.models.image_model import ImageModel
 
@@ -27,7 +27,7 @@ def assembly_weights(model: ImageModel, image: str | Path | Image.Image) -> np.n
     Raises:
         ModelError: a model without SAN, or an image that cannot be read.
     """
-    pixels = next(each(image, model.prepare))
+    pixels = next(decode_images(image, model.prepare_image))
     weights = model.eval()(pixels[None].to(model.mean.device)).side.get("san.weights")
     if weights is None:
         raise ModelError(
@@ -66,7 +66,7 @@ def draw_assembly(
                 f"position {row},{column} is outside the map of {side} x {side} positions; "
                 f"rows and columns count from 0 to {side - 1}"
             )
-    pixels = 255 * next(each(image, model.prepare)).permute(1, 2, 0).numpy()
+    pixels = 255 * next(decode_images(image, model.prepare_image)).permute(1, 2, 0).numpy()
     seen = Image.fromarray(pixels.round().astype(np.uint8)).resize(
         (PANEL, PANEL), Image.Resampling.BICUBIC
     )

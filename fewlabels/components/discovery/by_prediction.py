@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.selection import Select, pick
+from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
 
 
@@ -57,6 +57,8 @@ class ByPrediction:
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         certain = pool.probabilities[free]
         labels, score = certain.argmax(1), certain.max(1)
-        chosen = pick(score, labels, budget, self.select, self.pool_factor, self.balance, rng)
+        chosen = select_samples(
+            score, labels, budget, self.select, self.pool_factor, self.balance, rng
+        )
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))

@@ -9,8 +9,8 @@ from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import class_centres, distances, unit
-from fewlabels.ops.selection import Select, pick
+from fewlabels.ops.centres import class_centres, l2_normalize, measure_distances
+from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
 
 
@@ -70,13 +70,14 @@ class Confident:
         if not all(np.isfinite(features).all() for features in sets):
             raise DataError("discovery 'confident' got features that are not finite")
         if self.normalise:
-            sets = [unit(features) for features in sets]
+            sets = [l2_normalize(features) for features in sets]
         if self.fusion == "cascade":
             sets = [np.concatenate(sets, axis=1)]
         free = np.flatnonzero(pool.labels < 0)
         known, centres = class_centres(sets[0], pool.labels)
         all_distances = [
-            distances(features[free], class_centres(features, pool.labels)[1]) for features in sets
+            measure_distances(features[free], class_centres(features, pool.labels)[1])
+            for features in sets
         ]
         mean = np.mean(all_distances, axis=0)  # (F, C)
         nearest = all_distances[0] if self.fusion == "rank" else mean
@@ -84,7 +85,9 @@ class Confident:
         if self.fusion == "rank":
             orders = [d.min(1).argsort(kind="stable").argsort() for d in all_distances]
             score = -np.mean(orders, axis=0)
-        chosen = pick(score, labels, budget, self.select, self.pool_factor, self.balance, rng)
+        chosen = select_samples(
+            score, labels, budget, self.select, self.pool_factor, self.balance, rng
+        )
         return Discovered(
             free[chosen],
             labels[chosen],

@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Interval
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import class_centres, distances, unit
-from fewlabels.ops.selection import pick
+from fewlabels.ops.centres import class_centres, l2_normalize, measure_distances
+from fewlabels.ops.selection import select_samples
 from fewlabels.registry import discovery
 
 
@@ -80,12 +80,12 @@ class ConfinedEntropy:
             )
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'confined_entropy' got features that are not finite")
-        features = unit(pool.features) if self.normalise else pool.features
+        features = l2_normalize(pool.features) if self.normalise else pool.features
         known, centres = class_centres(features, pool.labels)
         # Entropies can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         if self.confined and len(free):
-            free = free[self._inside(distances(features, centres).min(1)[free])]
+            free = free[self._inside(measure_distances(features, centres).min(1)[free])]
         soft = soft_labels(
             features[free],
             features[labelled],
@@ -97,7 +97,7 @@ class ConfinedEntropy:
         )
         score, labels = -entropy(soft), known[soft.argmax(1)]
         # The least sure have the highest entropies.
-        chosen = pick(score, labels, budget, self.order, None, self.balance, rng)
+        chosen = select_samples(score, labels, budget, self.order, None, self.balance, rng)
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32), centres)
 

@@ -8,8 +8,8 @@ import numpy as np
 from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
-from fewlabels.ops.centres import unit
-from fewlabels.ops.kmeans import kmeans
+from fewlabels.ops.centres import l2_normalize
+from fewlabels.ops.kmeans import cluster_kmeans
 from fewlabels.registry import discovery
 
 
@@ -49,8 +49,8 @@ class KMeans:
         """
         free = np.flatnonzero(~pool.given)
         with np.errstate(invalid="ignore"):  # what is not finite is refused by kmeans
-            features = unit(pool.features[free])
-        centres, labels = kmeans(
+            features = l2_normalize(pool.features[free])
+        centres, labels = cluster_kmeans(
             features,
             self.clusters,
             iterations=self.iterations,

@@ -19,7 +19,7 @@ from fewlabels.components.discovery.keypoint_store import KeypointStore
 from fewlabels.components.discovery.keypoints import Match, describe, match, opencv
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import unit
+from fewlabels.ops.centres import l2_normalize
 from fewlabels.registry import discovery
 
 TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
@@ -202,7 +202,7 @@ def candidates(
     features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
 ) -> np.ndarray:
     """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
-    features = unit(features)
+    features = l2_normalize(features)
     pairs = set()
     for label in np.unique(labels[labels >= 0]):
         own = np.flatnonzero(labels == label)

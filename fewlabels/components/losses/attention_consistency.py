@@ -31,6 +31,6 @@ class AttentionConsistency(nn.Module):
         """
         with torch.autocast(attention.device.type, enabled=False):
             first, second = attention.float(), attention_pair.float()
-            moved = geometry.warp(first, matrix.float(), padding="border")
+            moved = geometry.warp_images(first, matrix.float(), padding="border")
             error = (moved - second).square()[:, 0]
             return torch.where(valid, error, 0).sum() / valid.sum().clamp(min=1)

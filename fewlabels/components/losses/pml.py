@@ -14,7 +14,7 @@ from pytorch_metric_learning.utils.loss_and_miner_utils import get_all_pairs_ind
 from torch import Tensor, nn
 
 from fewlabels.contracts import Memory
-from fewlabels.errors import ComponentError, nearest
+from fewlabels.errors import ComponentError, suggest_nearest
 
 UNFIT = {
     "CrossBatchMemory": "it is a memory; set use_memory: true on a loss, and the strategy's memory",
@@ -68,8 +68,9 @@ def pml_loss(name: str) -> type[nn.Module]:
     found = {_plain(n): cls for n, cls in _classes().items()}.get(_plain(bare))
     if found is None:
         raise ComponentError(
-            f"pytorch-metric-learning has no loss called {bare!r}{nearest(bare, pml_names())} "
-            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+            f"pytorch-metric-learning has no loss called {bare!r}"
+            f"{suggest_nearest(bare, pml_names())} (all: {', '.join(pml_names())}; "
+            "fewlabels list losses)"
         )
     if found.__name__ in UNFIT:
         raise ComponentError(

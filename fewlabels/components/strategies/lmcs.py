@@ -36,7 +36,7 @@ from fewlabels.contracts import (
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.models.composition import Composition
 from fewlabels.ops.centres import class_centres
-from fewlabels.ops.kmeans import kmeans
+from fewlabels.ops.kmeans import cluster_kmeans
 from fewlabels.registry import strategies
 
 ENOUGH = 256
@@ -129,7 +129,7 @@ class LMCS(MixMatch):
         """A composition begins with new snapshots, and with clusters of the master's features."""
         master: Any = models.plain("master")
         if phase.name == "composition":
-            master.renew(models.plain("student"), models.plain("teacher"))
+            master.begin_composition(models.plain("student"), models.plain("teacher"))
             centres = self._clusters(len(master.centres), found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
@@ -142,7 +142,7 @@ class LMCS(MixMatch):
         rows = np.concatenate([known, free[places.astype(np.int64)]])
         features = extract("master", "features", rows)
         classes, start = class_centres(features[: len(known)], found.labels[known])
-        return kmeans(
+        return cluster_kmeans(
             features[len(known) :],
             count,
             spherical=False,

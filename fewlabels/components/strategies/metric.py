@@ -153,7 +153,7 @@ class Metric:
                     recentre_loss(loss, self.centres)
         if self.memory is not None:
             memory: Any = models.plain("memory")
-            memory.relabel(torch.from_numpy(found.labels))
+            memory.relabel_entries(torch.from_numpy(found.labels))
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Every loss of the recipe on the global batch."""
@@ -193,7 +193,7 @@ class Metric:
         if self.memory is None:
             return None
         enqueue: Any = models.plain("memory")
-        memory: Memory = enqueue.enqueue(embeddings.detach(), labels, indices)
+        memory: Memory = enqueue.enqueue_batch(embeddings.detach(), labels, indices)
         return None if clock.step < self.memory_start else memory
 
 

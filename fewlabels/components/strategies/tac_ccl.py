@@ -210,8 +210,8 @@ class TACCCL(Metric):
     @staticmethod
     def _transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
         """Eq. 4.2: x' = T(x)."""
-        matrix = geometry.compose(geometry.invert(to_one), to_two)
-        return one, two, matrix, geometry.valid(matrix, *two.shape[-2:])
+        matrix = geometry.compose_maps(geometry.invert_map(to_one), to_two)
+        return one, two, matrix, geometry.valid_mask(matrix, *two.shape[-2:])
 
     def _matched(
         self, models: Models, partners: Partners, sides: list[View], one: Tensor, two: Tensor
@@ -221,13 +221,13 @@ class TACCCL(Metric):
         points, there = models.gather(partners.points), models.gather(partners.there.float()) > 0
         size = two.shape[-2:]
         masks = [
-            keypoint_mask(geometry.apply(to, at), there, (size[0], size[1]), self.sigma)
+            keypoint_mask(geometry.map_points(to, at), there, (size[0], size[1]), self.sigma)
             for to, at in ((to_one, points[..., :2]), (to_two, points[..., 2:]))
         ]
         one, two = one * masks[0], two * masks[1]
         if self.printed:
             everywhere = torch.ones_like(two[:, 0], dtype=torch.bool)
-            return one, two, geometry.identity(len(one)).to(to_one), everywhere
+            return one, two, geometry.identity_matrix(len(one)).to(to_one), everywhere
         affine = models.gather(partners.affine)
-        matrix = geometry.compose(geometry.invert(to_one), affine, to_two)
-        return one, two, matrix, geometry.valid(matrix, *size) & (masks[1][:, 0] > NEAR)
+        matrix = geometry.compose_maps(geometry.invert_map(to_one), affine, to_two)
+        return one, two, matrix, geometry.valid_mask(matrix, *size) & (masks[1][:, 0] > NEAR)

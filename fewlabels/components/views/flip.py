@@ -25,4 +25,4 @@ class Flip:
     def matrix(self, draws: Tensor, side: int) -> Tensor:
         """The maps, source -> view."""
         mirrored = draws[:, 0] < self.probability
-        return geometry.scaling(torch.where(mirrored, -1.0, 1.0), torch.ones(len(draws)))
+        return geometry.scaling_matrix(torch.where(mirrored, -1.0, 1.0), torch.ones(len(draws)))

@@ -64,20 +64,22 @@ class Homography:
         maps = []
         area, shape, x, y = next(d), next(d), next(d), next(d)
         if self.crop is not None:
-            maps.append(geometry.crop(self._box(area, shape, x, y)))
+            maps.append(geometry.crop_matrix(self._box(area, shape, x, y)))
         angle, zoom, right, down = next(d), next(d), next(d), next(d)
-        maps.append(geometry.rotation(spread_draws(angle, -1, 1) * math.radians(self.rotation)))
+        maps.append(
+            geometry.rotation_matrix(spread_draws(angle, -1, 1) * math.radians(self.rotation))
+        )
         if self.zoom is not None:
-            maps.append(geometry.scaling(spread_draws(zoom, *self.zoom)))
+            maps.append(geometry.scaling_matrix(spread_draws(zoom, *self.zoom)))
         move = 2 * self.shift
         maps.append(
-            geometry.shift(spread_draws(right, -move, move), spread_draws(down, -move, move))
+            geometry.shift_matrix(spread_draws(right, -move, move), spread_draws(down, -move, move))
         )
         if self.perspective:
             moves = spread_draws(torch.stack(list(d), 1), -self.perspective, self.perspective)
             square = moves.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-            maps.append(geometry.perspective(square + moves.view(-1, 4, 2)))
-        return geometry.compose(*maps)
+            maps.append(geometry.perspective_matrix(square + moves.view(-1, 4, 2)))
+        return geometry.compose_maps(*maps)
 
     def _box(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Boxes of a random area, of a shape that fits the image, at a random place."""

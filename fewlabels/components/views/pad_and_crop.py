@@ -26,4 +26,4 @@ class PadAndCrop:
         """The maps, source -> view."""
         pixels = (draws * (2 * self.pad + 1)).floor() - self.pad  # (B, 2)
         x, y = (pixels * 2 / side).unbind(1)
-        return geometry.shift(x, y)
+        return geometry.shift_matrix(x, y)

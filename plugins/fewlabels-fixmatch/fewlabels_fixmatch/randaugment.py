@@ -86,17 +86,17 @@ class RandAugment:
 
     def matrix(self, draws: Tensor, side: int) -> Tensor:
         """The maps of turns, shears and shifts, source -> view."""
-        maps = [geometry.identity(len(draws))]
+        maps = [geometry.identity_matrix(len(draws))]
         for number, strength in self._chosen(draws):
             turn, lean, tilt, right, down = (
                 strength * torch.tensor([own == name for own in self.operations])[number]
                 for name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
             )
-            shear = geometry.identity(len(draws))
+            shear = geometry.identity_matrix(len(draws))
             shear[:, 0, 1], shear[:, 1, 0] = 0.3 * lean, 0.3 * tilt
-            maps += [geometry.rotation(math.radians(30) * turn), shear]
-            maps += [geometry.shift(0.6 * right, 0.6 * down)]  # in units of half a side
-        return geometry.compose(*maps)
+            maps += [geometry.rotation_matrix(math.radians(30) * turn), shear]
+            maps += [geometry.shift_matrix(0.6 * right, 0.6 * down)]  # in units of half a side
+        return geometry.compose_maps(*maps)
 
     def colour(self, images: Tensor, draws: Tensor) -> Tensor:
         """The images with changed colours, and with a square of each cut out."""

@@ -82,7 +82,7 @@ def test_turns_shears_and_shifts_are_in_the_matrix_and_within_their_ranges(image
         view = Pipeline([RandAugment(operations=[name], count=1, cutout=0)])
         many = view(images.repeat(20, 1, 1, 1), rng())
         assert torch.equal(
-            many.images, geometry.warp(images.repeat(20, 1, 1, 1) / 255, many.matrix)
+            many.images, geometry.warp_images(images.repeat(20, 1, 1, 1) / 255, many.matrix)
         )
         entry = {"rotate": (1, 0), "shear_x": (0, 1), "translate_y": (1, 2)}[name]
         moved = many.matrix[:, entry[0], entry[1]]

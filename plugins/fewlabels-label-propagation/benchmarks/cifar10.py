@@ -23,7 +23,7 @@ import numpy as np
 from fewlabels import discovery, sources
 from fewlabels.contracts import Pool
 from fewlabels.runs.study import seeds_of
-from fewlabels.runs.study_table import compare
+from fewlabels.runs.study_table import compare_with_first
 
 IMAGES, LABELS, BUDGET = 5000, 4, 500
 Row = tuple[str, dict[str, Any]]  # a discovery and its options
@@ -91,7 +91,7 @@ def main() -> None:
         wrong = {seed: share for seed, (_, share) in found.items()}
         if name == "confident":
             first = wrong
-        told, apart = compare(wrong, first), ""
+        told, apart = compare_with_first(wrong, first), ""
         if told.difference is not None:
             apart = f"{told.difference:+.2f} [{told.low:+.2f}, {told.high:+.2f}]"
         title = ", ".join([name, *(f"{key} {value}" for key, value in options.items())])

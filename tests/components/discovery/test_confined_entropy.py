@@ -9,7 +9,7 @@ import pytest
 from fewlabels.components.discovery.confined_entropy import ConfinedEntropy, entropy, soft_labels
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import distances
+from fewlabels.ops.centres import measure_distances
 
 
 def pool_of(features, labels):
@@ -90,14 +90,17 @@ def test_memory_is_bounded_by_the_block_and_the_result_is_not_changed():
 def test_distances_to_centres_are_blocked_too():
     features = np.random.default_rng(0).normal(size=(5000, 64)).astype(np.float32)
     centres = features[:3]
-    whole, blocked = distances(features, centres), distances(features, centres, 2**19)
+    whole, blocked = (
+        measure_distances(features, centres),
+        measure_distances(features, centres, 2**19),
+    )
     assert (whole == blocked).all()
     assert (whole.argmin(0) == [0, 1, 2]).all()
     assert (whole.min(0) == 0).all()
     exact = np.sqrt(((features[:, None].astype(np.float64) - centres) ** 2).sum(2))
     np.testing.assert_allclose(whole, exact, rtol=1e-12)
-    assert peak(lambda: distances(features, centres)) > 5e6
-    assert peak(lambda: distances(features, centres, 2**19)) < 1e6
+    assert peak(lambda: measure_distances(features, centres)) > 5e6
+    assert peak(lambda: measure_distances(features, centres, 2**19)) < 1e6
 
 
 def test_the_options_reach_the_votes():

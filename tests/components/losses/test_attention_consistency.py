@@ -19,11 +19,13 @@ def homographies(count, seed=0):
     rng = torch.Generator().manual_seed(seed)
     u = torch.rand(count, 8, generator=rng)
     corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-    tilt = geometry.perspective(corners + 0.3 * (torch.rand(count, 4, 2, generator=rng) - 0.5))
-    return geometry.compose(
-        geometry.scaling(0.8 + u[:, 0], 0.8 + u[:, 1]),
-        geometry.rotation(u[:, 2] - 0.5),
-        geometry.shift(u[:, 3] - 0.5, u[:, 4] - 0.5),
+    tilt = geometry.perspective_matrix(
+        corners + 0.3 * (torch.rand(count, 4, 2, generator=rng) - 0.5)
+    )
+    return geometry.compose_maps(
+        geometry.scaling_matrix(0.8 + u[:, 0], 0.8 + u[:, 1]),
+        geometry.rotation_matrix(u[:, 2] - 0.5),
+        geometry.shift_matrix(u[:, 3] - 0.5, u[:, 4] - 0.5),
         tilt,
     )
 
@@ -61,7 +63,7 @@ def by_loops(first, second, matrix, valid):
 def test_it_is_equation_4_2(size):
     first, second = maps(4, 1, *size, seed=1), maps(4, 1, *size, seed=2)
     matrix = homographies(4)
-    valid = geometry.valid(matrix, *size)
+    valid = geometry.valid_mask(matrix, *size)
     assert 0 < valid.sum() < valid.numel()
     loss = AttentionConsistency()(first, second, matrix, valid)
     assert loss.item() == pytest.approx(by_loops(first, second, matrix, valid), rel=1e-4)
@@ -70,7 +72,7 @@ def test_it_is_equation_4_2(size):
 def test_positions_that_do_not_count_have_neither_value_nor_gradient():
     first, second = maps(3, 1, 7, 7, seed=1), maps(3, 1, 7, 7, seed=2).requires_grad_()
     matrix = homographies(3, seed=3)
-    valid = geometry.valid(matrix, 7, 7)
+    valid = geometry.valid_mask(matrix, 7, 7)
     loss = AttentionConsistency()(first, second, matrix, valid)
     loss.backward()
     assert (second.grad[:, 0][~valid] == 0).all()
@@ -83,7 +85,7 @@ def test_both_maps_learn_and_no_valid_position_is_no_loss():
     first, second = (maps(2, 1, 6, 6, seed=s).requires_grad_() for s in (1, 2))
     matrix = homographies(2)
     nowhere = torch.zeros(2, 6, 6, dtype=torch.bool)
-    AttentionConsistency()(first, second, matrix, geometry.valid(matrix, 6, 6)).backward()
+    AttentionConsistency()(first, second, matrix, geometry.valid_mask(matrix, 6, 6)).backward()
     assert first.grad.abs().max() > 0
     assert second.grad.abs().max() > 0
     loss = AttentionConsistency()(first, second, matrix, nowhere)
@@ -94,15 +96,15 @@ def test_both_maps_learn_and_no_valid_position_is_no_loss():
 
 def blob(matrix, size):
     """A wide bell at the middle of the source, as its image under ``matrix`` shows it."""
-    back = geometry.sources(matrix, *size)
+    back = geometry.source_points(matrix, *size)
     return torch.exp(-(back.square().sum(3)) / (2 * 0.4**2))[:, None]
 
 
 def test_attention_that_moves_with_the_image_costs_nothing():
     matrix = homographies(6, seed=5)
     size = (28, 28)
-    still, moved = blob(geometry.identity(6), size), blob(matrix, size)
-    valid = geometry.valid(matrix, *size)
+    still, moved = blob(geometry.identity_matrix(6), size), blob(matrix, size)
+    valid = geometry.valid_mask(matrix, *size)
     loss = AttentionConsistency()
     assert loss(still, moved, matrix, valid) < 1e-4
     assert loss(still, still, matrix, valid) > 100 * loss(still, moved, matrix, valid)
@@ -129,39 +131,39 @@ def test_the_mask_is_equations_4_4_and_4_5():
 
 def pair_with_keypoints():
     """Attention and keypoints of a first image, and both as an affine map moves them."""
-    matrix = geometry.compose(
-        geometry.rotation(torch.tensor([0.3])),
-        geometry.shift(torch.tensor([0.25]), torch.tensor([-0.3])),
+    matrix = geometry.compose_maps(
+        geometry.rotation_matrix(torch.tensor([0.3])),
+        geometry.shift_matrix(torch.tensor([0.25]), torch.tensor([-0.3])),
     )
     points = torch.tensor([[[0.1, 0.0], [-0.2, 0.15], [0.0, -0.25]]])
     there = torch.ones(1, 3, dtype=torch.bool)
     size = (28, 28)
-    first, second = blob(geometry.identity(1), size), blob(matrix, size)
+    first, second = blob(geometry.identity_matrix(1), size), blob(matrix, size)
     masks = (
         keypoint_mask(points, there, size, 0.3),
-        keypoint_mask(geometry.apply(matrix, points), there, size, 0.3),
+        keypoint_mask(geometry.map_points(matrix, points), there, size, 0.3),
     )
     return first * masks[0], second * masks[1], matrix, masks
 
 
 def test_equation_4_6_aligned_forgives_motion_and_printed_punishes_it():
     first, second, matrix, masks = pair_with_keypoints()
-    near = geometry.valid(matrix, 28, 28) & (masks[1][:, 0] > 0)
+    near = geometry.valid_mask(matrix, 28, 28) & (masks[1][:, 0] > 0)
     loss = AttentionConsistency()
     aligned = loss(first, second, matrix, near)
     everywhere = torch.ones(1, 28, 28, dtype=torch.bool)
-    printed = loss(first, second, geometry.identity(1), everywhere)
+    printed = loss(first, second, geometry.identity_matrix(1), everywhere)
     assert aligned < 1e-4
     assert printed > 1e-2
     # As printed, attention that vanishes is the cheaper way out.
-    assert loss(0 * first, 0 * second, geometry.identity(1), everywhere) == 0
+    assert loss(0 * first, 0 * second, geometry.identity_matrix(1), everywhere) == 0
     assert printed.item() == pytest.approx((first - second).square().mean().item(), rel=1e-5)
 
 
 def test_it_runs_under_autocast():
     first, second = maps(2, 1, 7, 7, seed=1), maps(2, 1, 7, 7, seed=2)
     matrix = homographies(2)
-    valid = geometry.valid(matrix, 7, 7)
+    valid = geometry.valid_mask(matrix, 7, 7)
     plain = AttentionConsistency()(first, second, matrix, valid)
     with torch.autocast("cpu", torch.bfloat16):
         low = AttentionConsistency()(first.bfloat16(), second.bfloat16(), matrix, valid)

@@ -97,7 +97,7 @@ def test_memory_term_is_that_of_the_librarys_cross_batch_memory(name):
     loss = build(name, use_memory=True)
     for step in range(4):  # the queue wraps in the third
         x, y = draw(seed=step)
-        ours = loss(x, y, memory.enqueue(x, y, torch.arange(16)))
+        ours = loss(x, y, memory.enqueue_batch(x, y, torch.arange(16)))
         torch.testing.assert_close(ours, theirs(x, y))
 
 
@@ -109,8 +109,8 @@ def test_empty_slots_and_unlabelled_rows_take_no_part():
     slots = CrossBatchMemory(50, None, 8)
     queue = CrossBatchMemory(50, None, 8, one_slot_per_image=False)
     indices = torch.arange(16)
-    ours = loss(x, y, slots.enqueue(x, y, indices))
-    filled = queue.enqueue(x[labelled], y[labelled], indices[labelled])
+    ours = loss(x, y, slots.enqueue_batch(x, y, indices))
+    filled = queue.enqueue_batch(x[labelled], y[labelled], indices[labelled])
     torch.testing.assert_close(ours, loss(x[labelled], y[labelled], filled))
     torch.testing.assert_close(loss(x, y), library.ContrastiveLoss()(x[labelled], y[labelled]))
     assert loss(x, torch.full_like(y, -1)) == 0
@@ -118,7 +118,7 @@ def test_empty_slots_and_unlabelled_rows_take_no_part():
 
 def test_a_memory_is_used_only_when_asked_for():
     x, y = draw()
-    memory = CrossBatchMemory(50, None, 8).enqueue(x, y, torch.arange(16))
+    memory = CrossBatchMemory(50, None, 8).enqueue_batch(x, y, torch.arange(16))
     loss = build("contrastive_loss")
     assert torch.equal(loss(x, y, memory), loss(x, y))
     assert "use_memory" in options(pml_loss("contrastive_loss"))

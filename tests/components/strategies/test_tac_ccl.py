@@ -81,17 +81,17 @@ def test_the_matrix_takes_x_to_its_pair_and_so_its_attention():
     given = strategy.given(models, batch, Clock(0, 0, 0))
     x, pair = batch["images"].views
     points = 0.8 * (2 * torch.rand(6, 20, 2) - 1)
-    back = geometry.apply(geometry.invert(x.matrix), points)  # in the image itself
+    back = geometry.map_points(geometry.invert_map(x.matrix), points)  # in the image itself
     torch.testing.assert_close(
-        geometry.apply(given["matrix"], points),
-        geometry.apply(pair.matrix, back),
+        geometry.map_points(given["matrix"], points),
+        geometry.map_points(pair.matrix, back),
         atol=1e-4,
         rtol=0,
     )
-    assert torch.equal(given["valid"], geometry.valid(given["matrix"], 8, 8))
+    assert torch.equal(given["valid"], geometry.valid_mask(given["matrix"], 8, 8))
     assert 0.2 < given["valid"].float().mean() < 1
-    seen = geometry.warp(x.images, given["matrix"])
-    inside = geometry.valid(given["matrix"], 32, 32)[:, None].expand_as(seen)
+    seen = geometry.warp_images(x.images, given["matrix"])
+    inside = geometry.valid_mask(given["matrix"], 32, 32)[:, None].expand_as(seen)
     # The images agree where both show the same place; noise, so blurred by the second warp.
     assert (seen - pair.images)[inside].abs().mean() < 0.6 * (x.images - pair.images)[
         inside

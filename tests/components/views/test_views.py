@@ -52,7 +52,7 @@ def test_views_differ_between_generators_and_between_images(images):
 
 def test_the_matrix_returned_is_the_one_that_was_applied(images):
     view = Pipeline([EVERYTHING[0], Flip()])(images, rng())
-    again = geometry.warp(images.float() / 255, view.matrix)
+    again = geometry.warp_images(images.float() / 255, view.matrix)
     assert torch.equal(view.images, again)
 
 
@@ -62,7 +62,7 @@ class Both:
     draws = 1
 
     def matrix(self, draws, side):
-        return geometry.shift(draws[:, 0], torch.zeros(len(draws)))
+        return geometry.shift_matrix(draws[:, 0], torch.zeros(len(draws)))
 
     def colour(self, images, draws):
         return images * 0 + draws[:, :1, None, None]
@@ -76,7 +76,7 @@ def test_a_view_of_geometry_and_colours_gets_the_same_draws_for_both(images):
 def test_no_views_give_the_image_itself(images):
     view = Pipeline([])(images, rng())
     assert torch.equal(view.images, images.float() / 255)
-    assert torch.equal(view.matrix, geometry.identity(12))
+    assert torch.equal(view.matrix, geometry.identity_matrix(12))
     view = Pipeline([Homography(crop=None)])(images, rng())
     assert torch.equal(view.images, images.float() / 255)
 
@@ -111,7 +111,7 @@ def test_crops_keep_their_share_of_the_area_and_stay_inside():
     assert 0.3 <= area.min() < 0.33
     assert 0.57 < area.max() <= 0.6
     corners = torch.tensor([[[-1.0, -1.0], [1.0, 1.0]]]).expand(500, 2, 2)
-    assert geometry.apply(geometry.invert(matrix), corners).abs().max() <= 1 + 1e-5
+    assert geometry.map_points(geometry.invert_map(matrix), corners).abs().max() <= 1 + 1e-5
 
 
 def test_wide_ratios_do_not_cost_area():
