@@ -110,13 +110,9 @@ def equal_images_are_as_sure_in_any_order(subject: Subject) -> None:
         pytest.skip("it draws by chance, so its answer may depend on the order")
     turned = reorder_pool(pool, np.random.default_rng(5).permutation(len(pool.rows)))
     second = _ask_copy(subject, start, turned)
-    np.testing.assert_allclose(
-        np.sort(second.scores),
-        np.sort(first.scores),
-        rtol=1e-3,
-        atol=1e-5,
-        err_msg="another order of equal images gave other scores",
-    )
+    scores = [np.sort(found.scores) for found in (second, first)]
+    said = "another order of equal images gave other scores"
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-5, err_msg=said)
 
 
 @CHECKS.add
@@ -216,11 +212,9 @@ def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
             ask_discovery(component, make_pool(subject))
         again, same = _copy_with_state(subject, component), copy.deepcopy(component)
         pool = make_pool(subject, seed=1)
-        _check_same(
-            ask_discovery(same, pool, seed=1),
-            ask_discovery(again, pool, seed=1),
-            "after a stop it gives other labels; put all that it keeps into state_dict()",
-        )
+        found, expected = (ask_discovery(each, pool, seed=1) for each in (same, again))
+        said = "after a stop it gives other labels; put all that it keeps into state_dict()"
+        _check_same(found, expected, said)
 
 
 @CHECKS.add

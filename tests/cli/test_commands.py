@@ -213,7 +213,7 @@ def test_what_is_done_is_not_done_again_and_what_is_not_ours_stays(place, tmp_pa
 def test_a_run_stopped_before_its_parts_are_removed_removes_them_later(place, tmp_path, capsys):
     out = tmp_path / "out.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Parts, "remove", lambda _: sys.exit("stopped"))
+        patch.setattr(Parts, "remove_parts", lambda _: sys.exit("stopped"))
         with pytest.raises(SystemExit, match="stopped"):
             embed(place, out)
     assert len(parts(out)) == 8

@@ -120,7 +120,7 @@ def test_what_cannot_be_trained_is_told_before_images_are_decoded(
 ):
     from fewlabels.data.pixels import Pixels
 
-    monkeypatch.setattr(Pixels, "keep", None)
+    monkeypatch.setattr(Pixels, "decode_all", None)
     with pytest.raises(FewLabelsError, match=re.escape(sentence)):
         fewlabels.train(QUICK[0], overrides, out=tmp_path)
 
