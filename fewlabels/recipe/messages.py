@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from fewlabels.errors import ComponentError, nearest
+from fewlabels.errors import ComponentError, RecipeError, nearest
 from fewlabels.recipe.component_schema import Schema, Section, describe, options_model, schema_of
 from fewlabels.recipe.sections import Data, Fixed, Place
 from fewlabels.recipe.yaml_file import KeyPath, Origins, key_path
@@ -24,6 +24,9 @@ SLOTS = {
 LISTS = ("discovery", "losses", "views", "blocks")
 BESIDE: dict[str, type[Section]] = {"sources": Data, "blocks": Place}
 """Keys that stand beside a component's own options."""
+TOP_KEYS = (*Fixed.model_fields, "data", "data", *SLOTS, "extends")
+"""What may stand at the top of a recipe file, in the order in which the messages list it."""
+MOST_TOLD = 50
 
 
 class Mistakes:
@@ -46,6 +49,18 @@ class Mistakes:
             self.file,
         )
         self.found.setdefault(path, f"{where}: {key_path(path)}: {sentence}")
+
+    def raise_if_any(self) -> None:
+        """Refuse a recipe with mistakes; of very many, the first are told and the others counted.
+
+        Raises:
+            RecipeError: what was found.
+        """
+        told, more = list(self.found.values())[:MOST_TOLD], len(self.found) - MOST_TOLD
+        if more > 0:
+            told.append(f"{self.file}: and {more} more mistake{'s' if more > 1 else ''}")
+        if told:
+            raise RecipeError(told)
 
     def component(
         self, path: KeyPath, plural: str, value: Any, key: str = "name"
@@ -79,19 +94,25 @@ class Mistakes:
         """Note what is wrong with a component's options that stand in a mapping of their own."""
         schema = schema_of(plural, name)
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
+        model = options_model(schema)
         try:
-            options_model(schema).model_validate_json(json.dumps(given))
+            model.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            self.say(error, path)
+            self.say(error, model, path)
 
-    def say(self, error: ValidationError, under: KeyPath = ()) -> None:
+    def say(self, error: ValidationError, model: type[BaseModel], under: KeyPath = ()) -> None:
         """Pydantic's findings as sentences, one a key; ``under`` is where what it read stands."""
+        schema = model.model_json_schema()
         by_path: dict[KeyPath, list[Any]] = {}
         for item in error.errors():
             item["loc"] = (*under, *item["loc"])
             by_path.setdefault(self._keys(item), []).append(item)
         for path, items in by_path.items():
-            self.add(path, self._sentence(path, items))
+            if items[0]["type"] == "extra_forbidden":
+                sentence = self._unknown_key(path, find_schema(schema, path[len(under) : -1]))
+            else:
+                sentence = _sentence(items, self._wanted_at(path, schema, under))
+            self.add(path, sentence)
 
     def _keys(self, item: Any) -> KeyPath:
         """An error's location without the tags that pydantic adds for the members of a union."""
@@ -108,73 +129,50 @@ class Mistakes:
                 path = (*path, step)
         return path
 
-    def _sentence(self, path: KeyPath, items: list[Any]) -> str:
-        first = items[0]
-        owner = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in self.schemas), None)
-        if first["type"] == "extra_forbidden":
-            known = self._known(path[:-1])
-            more = (
-                f"fewlabels show {self.schemas[owner][0]}"
-                if owner
-                else f"known: {', '.join(known)}"
-            )
-            return f"unknown key{nearest(str(path[-1]), known)}  ({more})"
-        if first["type"] == "missing":
-            return "missing; this key has no default"
-        value = first["input"]
-        shown = json.dumps(value) if not isinstance(value, str) else repr(value)
-        schema = self._schema(path)
-        reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
-        if first["type"] in ("too_short", "too_long"):
-            bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))
-            least = "least" if first["type"] == "too_short" else "most"
-            reasons = {f"a list of at {least} {bound}"}
-        elif first["type"] == "string_pattern_mismatch":
-            reasons = {(schema or {}).get("description", f"text like {first['ctx']['pattern']}")}
-        wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
-        hint = ""
-        if isinstance(value, str) and schema and "enum" in json.dumps(schema):
-            hint = nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
-        return f"expected {wanted}, got {shown}{hint}"
+    def _owner(self, path: KeyPath) -> KeyPath | None:
+        """Where the component stands to which a path belongs."""
+        starts = (path[:n] for n in range(len(path), 0, -1))
+        return next((start for start in starts if start in self.schemas), None)
 
-    def _known(self, path: KeyPath) -> list[str]:
-        model: Any = _fixed_schema()
-        names = [*model["properties"], "data", *SLOTS, "extends"]
-        if path:
-            schema = self._schema(path)
-            names = list((schema or {}).get("properties", {}))
-            if path in self.schemas:
-                names = list(self.schemas[path][1]["properties"])
-            if path == ("data",):
-                names += [*Data.model_fields, "source"]
-        return names
+    def _unknown_key(self, path: KeyPath, around: Schema) -> str:
+        owner = self._owner(path)
+        known = list(around.get("properties", {})) if len(path) > 1 else TOP_KEYS
+        if owner == path[:-1] and owner != ("data",):  # not what says which component it is
+            known = list(self.schemas[owner][1]["properties"])
+        more = f"fewlabels show {self.schemas[owner][0]}" if owner else f"known: {', '.join(known)}"
+        return f"unknown key{nearest(str(path[-1]), known)}  ({more})"
 
-    def _schema(self, path: KeyPath) -> Schema | None:
-        """The JSON schema of the value at a path."""
-        root = _fixed_schema()
-        for n in range(len(path), 0, -1):
-            if path[:n] in self.schemas and n < len(path):
-                known: Schema | None = self.schemas[path[:n]][1]["properties"].get(path[n])
-                if known is not None:
-                    return known
-        here: Schema = {"properties": {**root["properties"], "data": {"$ref": "#/$defs/Data"}}}
-        for step in path:
-            while "$ref" in here or "anyOf" in here:
-                options = [s for s in here.get("anyOf", [here]) if "$ref" in s]
-                if not options:
-                    break
-                here = root["$defs"][options[0]["$ref"].rpartition("/")[2]]
-            if isinstance(step, int):
-                here = here.get("items", {})
-            elif step in here.get("properties", {}):
-                here = here["properties"][step]
-            elif isinstance(here.get("additionalProperties"), dict):
-                here = here["additionalProperties"]
-            else:
-                return None
-        if "$ref" in here:
-            here = root["$defs"][here["$ref"].rpartition("/")[2]]
-        return here
+    def _wanted_at(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
+        """The schema of the value at a path; of a part of a component's option, the option's."""
+        owner = self._owner(path)
+        if owner and path[len(owner) :]:
+            key = path[len(owner)]
+            if key in self.schemas[owner][1]["properties"]:
+                option: Schema = find_schema(schema, owner[len(under) :])["properties"][key]
+                return option
+            if owner != ("data",):
+                return {}
+        return find_schema(schema, path[len(under) :])
+
+
+def find_schema(root: Schema, path: KeyPath) -> Schema:
+    """The schema of the value at a path; empty where nothing is known of it."""
+    here = root
+    for step in path:
+        here = follow_references(root, here)
+        if isinstance(step, int):
+            here = here["prefixItems"][step] if "prefixItems" in here else here.get("items", {})
+        else:
+            known = here.get("properties", {}).get(step, here.get("additionalProperties"))
+            here = known if isinstance(known, dict) else {}
+    return follow_references(root, here) if "$ref" in here else here
+
+
+def follow_references(root: Schema, schema: Schema) -> Schema:
+    """What a schema refers to, also as one of several."""
+    while references := [s["$ref"] for s in schema.get("anyOf", [schema]) if "$ref" in s]:
+        schema = root["$defs"][references[0].rpartition("/")[2]]
+    return schema
 
 
 _BOUND = (
@@ -185,11 +183,28 @@ _BOUND = (
 )
 
 
+def _sentence(items: list[Any], schema: Schema) -> str:
+    """What a value should be and is, of all errors at one key."""
+    first = items[0]
+    if first["type"] == "missing":
+        return "missing; this key has no default"
+    value = first["input"]
+    shown = json.dumps(value) if not isinstance(value, str) else repr(value)
+    reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
+    if first["type"] in ("too_short", "too_long"):
+        bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))
+        least = "least" if first["type"] == "too_short" else "most"
+        reasons = {f"a list of at {least} {bound}"}
+    elif first["type"] == "string_pattern_mismatch":
+        reasons = {schema.get("description", f"text like {first['ctx']['pattern']}")}
+    wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
+    hint = ""
+    if isinstance(value, str) and "enum" in json.dumps(schema):
+        hint = nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
+    return f"expected {wanted}, got {shown}{hint}"
+
+
 def _enums(schema: Any) -> list[Any]:
     if isinstance(schema, dict):
         return [*schema.get("enum", []), *(v for s in schema.values() for v in _enums(s))]
     return [v for s in schema for v in _enums(s)] if isinstance(schema, list) else []
-
-
-def _fixed_schema() -> Schema:
-    return create_model("Fixed", __base__=Fixed, data=(Data, ...)).model_json_schema()

@@ -164,7 +164,7 @@ def _check(
             f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
             f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
         )
-        raise RecipeError(check.found.values())  # what the code registers is not known yet
+        check.raise_if_any()  # what the code registers is not known yet
     for slot in LISTS:
         value = data.get(slot)
         data[slot] = [] if value is None else value if isinstance(value, list) else [value]
@@ -191,12 +191,11 @@ def _check(
     try:
         checked = whole.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        check.say(error)
+        check.say(error, whole)
     check_across(check, data)
     if not ended:
         check_files(check, data)
-    if check.found:
-        raise RecipeError(check.found.values())
+    check.raise_if_any()
     return _recipe(checked)
 
 

@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,21 @@ def test_a_mistake_is_told_in_one_sentence_with_file_line_and_fix(case, tmp_path
 def test_all_mistakes_are_told_at_once(tmp_path):
     text = GOOD.replace("beta: 40", "bta: 40").replace("batch: 60", "batch: x") + "seeed: 1\n"
     assert len(mistakes_of(tmp_path, text, "rounds.rounds=0", "optimizer.lr=a")) == 5
+
+
+def test_of_very_many_mistakes_the_first_are_told_without_a_wait(tmp_path):
+    text = GOOD + "".join(f"unknown_{i}: {i}\n" for i in range(2000))
+    begin = time.process_time()
+    mistakes = mistakes_of(tmp_path, text)
+    assert time.process_time() - begin < 2
+    assert len(mistakes) == 51
+    assert mistakes[0].startswith("wrong.yaml:6: unknown_0: unknown key  (known: name, seed, ")
+    assert mistakes[49].startswith("wrong.yaml:55: unknown_49: ")
+    assert mistakes[50] == "wrong.yaml: and 1950 more mistakes"
+    assert mistakes_of(tmp_path, "".join(text.splitlines(True)[: 5 + 51]))[50:] == [
+        "wrong.yaml: and 1 more mistake"
+    ]
+    assert len(mistakes_of(tmp_path, "".join(text.splitlines(True)[: 5 + 50]))) == 50
 
 
 def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path):
