@@ -190,6 +190,8 @@ def _sentence(items: list[Any], schema: Schema) -> str:
         return "missing; this key has no default"
     value = first["input"]
     shown = json.dumps(value) if not isinstance(value, str) else repr(value)
+    if first["type"] == "value_error":
+        return f"{first['ctx']['error']}, got {shown}"
     reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
     if first["type"] in ("too_short", "too_long"):
         bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import changed
@@ -22,13 +22,10 @@ def seeds_of(text: str) -> list[int]:
     Raises:
         FewLabelsError: anything else.
     """
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise FewLabelsError(f"--seeds {text!r}: expected numbers such as 0-9 or 100-104,7")
-    spans = [[int(n) for n in span.split("-")] for span in text.split(",")]
-    if any(int(span[0]) > int(span[-1]) for span in spans):
-        raise FewLabelsError(f"--seeds {text!r}: write the smaller number of a range first")
-    seeds = [n for span in spans for n in range(span[0], span[-1] + 1)]
-    return list(dict.fromkeys(seeds))
+    try:
+        return parse_number_ranges(text)
+    except ValueError as error:
+        raise FewLabelsError(f"--seeds {text!r}: {error}") from error
 
 
 def study(

@@ -112,6 +112,14 @@ WRONG = {
         ),
         "wrong.yaml:1: data.test.classes: classes 5 are in train too, which a zero_shot split forbids",
     ),
+    "a range of classes that ends before it starts": (
+        GOOD.replace("warp: true", "train: {classes: '0-4,5-3'}"),
+        "wrong.yaml:1: data.train.classes: write the smaller number of a range first, got '0-4,5-3'",
+    ),
+    "more classes than memory holds": (
+        GOOD.replace("warp: true", "split: zero_shot, test: {classes: 0-99999999999}"),
+        "wrong.yaml:1: data.test.classes: expected at most 1,000,000 numbers, got '0-99999999999'",
+    ),
     "a loss without what it needs": (
         GOOD.replace("discovery: {name: kmeans, clusters: 30}\n", "").replace(
             "[{name: multi_similarity, beta: 40}]", "contrastive_clustering"
