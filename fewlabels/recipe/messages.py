@@ -8,9 +8,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError, create_model
 
 from fewlabels.errors import ComponentError, RecipeError, nearest
-from fewlabels.recipe.component_schema import Schema, Section, describe, options_model, schema_of
+from fewlabels.recipe.component_schema import (
+    Schema,
+    Section,
+    build_options_model,
+    describe_schema,
+    get_component_schema,
+)
 from fewlabels.recipe.sections import Data, Fixed, Place
-from fewlabels.recipe.yaml_file import KeyPath, Origins, key_path
+from fewlabels.recipe.yaml_file import KeyPath, Origins, format_key_path
 from fewlabels.registry import REGISTRIES
 
 SLOTS = {
@@ -40,7 +46,7 @@ class Mistakes:
         self.found: dict[KeyPath, str] = {}
         self.single = {slot for slot in LISTS if isinstance(data.get(slot), (dict, str))}
 
-    def add(self, path: KeyPath, sentence: str) -> None:
+    def add_mistake(self, path: KeyPath, sentence: str) -> None:
         """Note a mistake; the first at a path stands."""
         if len(path) > 1 and path[0] in self.single:
             path = (path[0], *path[2:])
@@ -48,7 +54,7 @@ class Mistakes:
             (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
             self.file,
         )
-        self.found.setdefault(path, f"{where}: {key_path(path)}: {sentence}")
+        self.found.setdefault(path, f"{where}: {format_key_path(path)}: {sentence}")
 
     def raise_if_any(self) -> None:
         """Refuse a recipe with mistakes; of very many, the first are told and the others counted.
@@ -62,59 +68,62 @@ class Mistakes:
         if told:
             raise RecipeError(told)
 
-    def component(
+    def build_component_model(
         self, path: KeyPath, plural: str, value: Any, key: str = "name"
     ) -> type[BaseModel] | None:
         """The model of the component that ``value`` names, None where that is a mistake."""
         base = BESIDE.get(plural, Section)
         if not isinstance(value, dict):
-            self.add(
+            self.add_mistake(
                 path, f"expected a mapping with {key!r}, got {value!r} (fewlabels list {plural})"
             )
             return None
         name = value.get(key)
         if not isinstance(name, str):
             known = ", ".join(REGISTRIES[plural].names())
-            self.add(
+            self.add_mistake(
                 (*path, key),
                 f"{'missing' if name is None else f'expected a name, got {name!r}'}; "
                 f"write one of {known} (fewlabels list {plural})",
             )
             return None
         try:
-            schema = schema_of(plural, name)
+            schema = get_component_schema(plural, name)
         except ComponentError as error:
-            self.add((*path, key), str(error))
+            self.add_mistake((*path, key), str(error))
             return None
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
-        model = options_model(schema, base)
+        model = build_options_model(schema, base)
         return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
 
-    def options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
+    def check_options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
         """Note what is wrong with a component's options that stand in a mapping of their own."""
-        schema = schema_of(plural, name)
+        schema = get_component_schema(plural, name)
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
-        model = options_model(schema)
+        model = build_options_model(schema)
         try:
             model.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            self.say(error, model, path)
+            self.add_errors(error, model, path)
 
-    def say(self, error: ValidationError, model: type[BaseModel], under: KeyPath = ()) -> None:
+    def add_errors(
+        self, error: ValidationError, model: type[BaseModel], under: KeyPath = ()
+    ) -> None:
         """Pydantic's findings as sentences, one a key; ``under`` is where what it read stands."""
         schema = model.model_json_schema()
         by_path: dict[KeyPath, list[Any]] = {}
         for item in error.errors():
             item["loc"] = (*under, *item["loc"])
-            by_path.setdefault(self._keys(item), []).append(item)
+            by_path.setdefault(self._strip_union_tags(item), []).append(item)
         for path, items in by_path.items():
             if items[0]["type"] == "extra_forbidden":
-                sentence = self._unknown_key(path, find_schema(schema, path[len(under) : -1]))
+                around = find_schema(schema, path[len(under) : -1])
+                sentence = self._describe_unknown_key(path, around)
             else:
-                sentence = _sentence(items, self._wanted_at(path, schema, under))
-            self.add(path, sentence)
+                sentence = _describe_mismatch(items, self._find_described(path, schema, under))
+            self.add_mistake(path, sentence)
 
-    def _keys(self, item: Any) -> KeyPath:
+    def _strip_union_tags(self, item: Any) -> KeyPath:
         """An error's location without the tags that pydantic adds for the members of a union."""
         path: KeyPath = ()
         here: Any = self.data
@@ -129,30 +138,29 @@ class Mistakes:
                 path = (*path, step)
         return path
 
-    def _owner(self, path: KeyPath) -> KeyPath | None:
+    def _find_owner(self, path: KeyPath) -> KeyPath | None:
         """Where the component stands to which a path belongs."""
         starts = (path[:n] for n in range(len(path), 0, -1))
         return next((start for start in starts if start in self.schemas), None)
 
-    def _unknown_key(self, path: KeyPath, around: Schema) -> str:
-        owner = self._owner(path)
+    def _describe_unknown_key(self, path: KeyPath, around: Schema) -> str:
+        owner = self._find_owner(path)
         known = list(around.get("properties", {})) if len(path) > 1 else TOP_KEYS
         if owner == path[:-1] and owner != ("data",):  # not what says which component it is
             known = list(self.schemas[owner][1]["properties"])
         more = f"fewlabels show {self.schemas[owner][0]}" if owner else f"known: {', '.join(known)}"
         return f"unknown key{nearest(str(path[-1]), known)}  ({more})"
 
-    def _wanted_at(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
+    def _find_described(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
         """The schema of the value at a path; of a part of a component's option, the option's."""
-        owner = self._owner(path)
-        if owner and path[len(owner) :]:
-            key = path[len(owner)]
-            if key in self.schemas[owner][1]["properties"]:
-                option: Schema = find_schema(schema, owner[len(under) :])["properties"][key]
-                return option
-            if owner != ("data",):
-                return {}
-        return find_schema(schema, path[len(under) :])
+        owner = self._find_owner(path)
+        if owner is None or owner == path:
+            return find_schema(schema, path[len(under) :])
+        key = path[len(owner)]
+        if key in self.schemas[owner][1]["properties"]:
+            option: Schema = find_schema(schema, owner[len(under) :])["properties"][key]
+            return option
+        return find_schema(schema, path) if owner == ("data",) else {}
 
 
 def find_schema(root: Schema, path: KeyPath) -> Schema:
@@ -183,7 +191,7 @@ _BOUND = (
 )
 
 
-def _sentence(items: list[Any], schema: Schema) -> str:
+def _describe_mismatch(items: list[Any], schema: Schema) -> str:
     """What a value should be and is, of all errors at one key."""
     first = items[0]
     if first["type"] == "missing":
@@ -199,14 +207,14 @@ def _sentence(items: list[Any], schema: Schema) -> str:
         reasons = {f"a list of at {least} {bound}"}
     elif first["type"] == "string_pattern_mismatch":
         reasons = {schema.get("description", f"text like {first['ctx']['pattern']}")}
-    wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
+    wanted = " and ".join(sorted(reasons)) or (describe_schema(schema) if schema else first["msg"])
     hint = ""
     if isinstance(value, str) and "enum" in json.dumps(schema):
-        hint = nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
+        hint = nearest(value, [v for v in _collect_enums(schema) if isinstance(v, str)])
     return f"expected {wanted}, got {shown}{hint}"
 
 
-def _enums(schema: Any) -> list[Any]:
+def _collect_enums(schema: Any) -> list[Any]:
     if isinstance(schema, dict):
-        return [*schema.get("enum", []), *(v for s in schema.values() for v in _enums(s))]
-    return [v for s in schema for v in _enums(s)] if isinstance(schema, list) else []
+        return [*schema.get("enum", []), *(v for s in schema.values() for v in _collect_enums(s))]
+    return [v for s in schema for v in _collect_enums(s)] if isinstance(schema, list) else []

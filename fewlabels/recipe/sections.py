@@ -25,7 +25,7 @@ class Subset(Section):
     )
     where: dict[str, Any] = {}
 
-    def numbers(self) -> set[int] | None:
+    def parse_classes(self) -> set[int] | None:
         """The class numbers, None for all."""
         if self.classes is None:
             return None

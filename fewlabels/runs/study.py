@@ -10,7 +10,7 @@ from typing import Any
 from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe
-from fewlabels.registry.user_code import changed
+from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
 from fewlabels.runs.study_table import Row
 from fewlabels.training.run_folder import RunFolder, is_oracle
@@ -103,7 +103,7 @@ def _run(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
                 f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
                 "choose another --runs"
             )
-        if other := changed(recipe.imports, folder):
+        if other := find_changed_files(recipe.imports, folder):
             raise FewLabelsError(
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from fewlabels.errors import RecipeError
-from fewlabels.recipe.component_schema import component_schema, schema_of
+from fewlabels.recipe.component_schema import derive_component_schema, get_component_schema
 from fewlabels.recipe.recipe import load_recipe, recipe_from
-from fewlabels.recipe.recipe_schema import schema_text
+from fewlabels.recipe.recipe_schema import format_recipe_schema
 from fewlabels.recipe.sections import Data
-from fewlabels.recipe.timm_names import timm_names, timm_optimizers
+from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
 from fewlabels.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def test_a_file_name_becomes_a_run_name(tmp_path):
 def test_optimisers_read_from_source_are_those_of_timm():
     from timm.optim import list_optimizers
 
-    assert timm_optimizers() == set(list_optimizers())
+    assert list_timm_optimizers() == set(list_optimizers())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
@@ -264,21 +264,21 @@ def test_every_recipe_of_this_package_is_good(path, monkeypatch, tmp_path):
 
 def test_the_committed_schema_is_that_of_the_signatures():
     committed = (ROOT / "fewlabels" / "recipe" / "schema.json").read_text()
-    assert committed == schema_text(), "run: fewlabels schema --write"
+    assert committed == format_recipe_schema(), "run: fewlabels schema --write"
 
 
 def test_a_component_is_checked_alike_from_its_signature_and_from_the_committed_schema():
     for plural in ("losses", "discovery", "sources", "strategies", "views"):
         for name in REGISTRIES[plural].names():
-            fresh = component_schema(REGISTRIES[plural].get(name))
-            assert schema_of(plural, name)["properties"] == fresh["properties"]
+            fresh = derive_component_schema(REGISTRIES[plural].get(name))
+            assert get_component_schema(plural, name)["properties"] == fresh["properties"]
 
 
 def test_timm_names_read_from_source_are_those_that_timm_registers():
     import timm
 
     ours = {name for name in timm.list_models() if name in REGISTRIES["backbones"].names()}
-    assert timm_names() == set(timm.list_models()) - ours
+    assert list_timm_models() == set(timm.list_models()) - ours
 
 
 def seconds(*command: str) -> float:
@@ -299,7 +299,7 @@ def test_listing_and_checking_do_not_keep_a_person_waiting():
 
 def test_no_source_has_an_option_that_data_itself_has():
     for name in REGISTRIES["sources"].names():
-        fresh = component_schema(REGISTRIES["sources"].get(name))
+        fresh = derive_component_schema(REGISTRIES["sources"].get(name))
         assert not set(fresh["properties"]) & {*Data.model_fields, "source"}
 
 
