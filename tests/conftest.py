@@ -47,7 +47,7 @@ def built_in():
     """Loads all components: one first loaded into a test's own registry would be lost with it."""
     for registry in REGISTRIES.values():
         for name in registry.names():
-            if not registry.plugin(name):
+            if not registry.find_plugin(name):
                 registry.get(name)
 
 

@@ -57,24 +57,24 @@ def list_components(kind: str | None) -> None:
     registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
     for registry in registries:
         print(f"{registry.plural}:")
-        offers = registry.offers()
+        offers = registry.list_offers()
         for name, offered in offers.items():
             print(f"  {name:28}" + ", ".join(map(str, offered)))
             if len(offered) > 1:
-                print(f"    ! offered more than once; {registry.choice(offered)}")
+                print(f"    ! offered more than once; {registry.describe_choice(offered)}")
             for offer in offered:
                 if offer.distribution != "fewlabels":
                     try:
-                        registry.load(offer)
+                        registry.load_offer(offer)
                     except ComponentError as error:
                         print(f"    ! {error}")
         if registry.plural == "backbones":
-            from fewlabels.recipe.timm_names import timm_names
+            from fewlabels.recipe.timm_names import list_timm_models
 
             if kind:
-                print("\n".join(f"  {name:28}timm" for name in sorted(timm_names())))
+                print("\n".join(f"  {name:28}timm" for name in sorted(list_timm_models())))
             else:
-                print(f"  and {len(timm_names())} of timm's  (fewlabels list backbones)")
+                print(f"  and {len(list_timm_models())} of timm's  (fewlabels list backbones)")
         elif registry.plural == "losses":
             print("  pml:NAME                    any loss of pytorch-metric-learning")
         elif not offers:
@@ -83,23 +83,23 @@ def list_components(kind: str | None) -> None:
 
 def show_component(kind: str, name: str) -> None:
     """Print a component's purpose and options."""
-    from fewlabels.recipe.component_schema import describe, schema_of
+    from fewlabels.recipe.component_schema import describe_schema, get_component_schema
 
     registry = find_registry(kind)
-    schema = schema_of(registry.plural, name)
+    schema = get_component_schema(registry.plural, name)
     print(f"{registry.kind} {name}: {schema['description']}")
     if schema.get("x-inputs"):
         print(f"needs: {', '.join(schema['x-inputs'])}")
     for option, value in schema["properties"].items():
-        print(f"  {option}: {describe(value)}  (default {value.get('default')!r})")
+        print(f"  {option}: {describe_schema(value)}  (default {value.get('default')!r})")
 
 
 def show_schema(write: bool) -> None:
     """Print the JSON schema of recipes, or renew the file that the package holds."""
     from fewlabels.recipe.component_schema import SCHEMA_FILE
-    from fewlabels.recipe.recipe_schema import schema_text
+    from fewlabels.recipe.recipe_schema import format_recipe_schema
 
     if write:
-        SCHEMA_FILE.write_text(schema_text(), "utf-8")
+        SCHEMA_FILE.write_text(format_recipe_schema(), "utf-8")
     else:
-        print(schema_text(), end="")
+        print(format_recipe_schema(), end="")

@@ -53,7 +53,7 @@ def new_plugin(kind: str, name: str, out: str | None) -> None:
     words = re.split("[-_]", name)
     component, distribution = "_".join(words), f"fewlabels-{'-'.join(words)}"
     module = f"fewlabels_{component}"
-    if known := REGISTRIES[plural].offers().get(component):
+    if known := REGISTRIES[plural].list_offers().get(component):
         raise FewLabelsError(
             f"new: {component!r} is offered by {known[0]} already; choose another name"
         )

@@ -20,7 +20,7 @@ def plugins_of(backbone: str, placed: Iterable[Mapping[str, Any]]) -> list[Plugi
     used |= {("block", str(block["name"])): None for block in placed}
     found = []
     for kind, name in used:
-        if offer := _REGISTRIES[kind].plugin(name):
+        if offer := _REGISTRIES[kind].find_plugin(name):
             by = offer.distribution if offer.entry is not None else None
             found.append(Plugin(kind=kind, name=name, distribution=by, version=offer.version))
     return found
@@ -36,7 +36,7 @@ def check_plugins(plugins: Sequence[Plugin], what: str) -> None:
         ModelError: naming the distribution to install.
     """
     for plugin in plugins:
-        offers = _REGISTRIES[plugin.kind].offered(plugin.name)
+        offers = _REGISTRIES[plugin.kind].find_offers(plugin.name)
         known = any(
             offer.entry is None or plugin.distribution in (None, offer.distribution)
             for offer in offers

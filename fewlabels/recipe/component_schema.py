@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ComponentError
 from fewlabels.registry import REGISTRIES
-from fewlabels.registry.signature import options
+from fewlabels.registry.signature import list_options
 
 Schema = dict[str, Any]
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -36,7 +36,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def component_schema(component: Callable[..., Any]) -> Schema:
+def derive_component_schema(component: Callable[..., Any]) -> Schema:
     """What a recipe may set on ``component``, and what it says of itself.
 
     ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` is what a strategy
@@ -55,7 +55,7 @@ def component_schema(component: Callable[..., Any]) -> Schema:
         raise ComponentError(
             f"{what}: {error}; import what its options' types name outside of TYPE_CHECKING"
         ) from error
-    fields: dict[str, Any] = {n: (hints[n], p.default) for n, p in options(component).items()}
+    fields: dict[str, Any] = {n: (hints[n], p.default) for n, p in list_options(component).items()}
     for name, (hint, _) in fields.items():
         if not _fits_yaml(hint):
             raise ComponentError(
@@ -66,7 +66,7 @@ def component_schema(component: Callable[..., Any]) -> Schema:
     schema = model.model_json_schema()
     result: Schema = {
         "description": (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " "),
-        "properties": {n: _untitled(p) for n, p in schema.get("properties", {}).items()},
+        "properties": {n: _remove_titles(p) for n, p in schema.get("properties", {}).items()},
     }
     forward = getattr(component, "forward", None)
     if forward is not None and inspect.isclass(component):
@@ -95,42 +95,44 @@ def _fits_yaml(hint: Any) -> bool:
     return hint in (bool, int, float, str, type(None), Any, list, dict, Ramp)
 
 
-def _untitled(schema: Any) -> Any:
+def _remove_titles(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))
+            k: _remove_titles(v)
+            for k, v in schema.items()
+            if not (k == "title" and isinstance(v, str))
         }
-    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+    return [_remove_titles(item) for item in schema] if isinstance(schema, list) else schema
 
 
 @functools.cache
-def committed() -> Schema:
+def load_committed_schema() -> Schema:
     """The schema in the package: ``$defs`` holds one entry a built-in component."""
     result: Schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     return result
 
 
-def schema_of(plural: str, name: str) -> Schema:
+def get_component_schema(plural: str, name: str) -> Schema:
     """The schema of one component: committed if it is ours, else from its signature.
 
     Raises:
         ComponentError: nobody offers the name, or its module cannot be imported.
     """
     registry = REGISTRIES[plural]
-    offers = registry.offers().get(name, [])
+    offers = registry.list_offers().get(name, [])
     if [offer.distribution for offer in offers] == ["fewlabels"]:
-        known = committed()["$defs"].get(f"{plural}.{name}")
+        known = load_committed_schema()["$defs"].get(f"{plural}.{name}")
         if known is not None:
             return {**known, "properties": {k: known["properties"][k] for k in known["x-options"]}}
-    return component_schema(registry.get(name))
+    return derive_component_schema(registry.get(name))
 
 
-def annotation(schema: Schema) -> Any:
+def build_annotation(schema: Schema) -> Any:
     """The Python type that a property's schema stands for."""
     if "$ref" in schema:
         return _NAMED_TYPES[schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
-        return functools.reduce(lambda a, b: a | b, [annotation(s) for s in schema["anyOf"]])
+        return functools.reduce(lambda a, b: a | b, [build_annotation(s) for s in schema["anyOf"]])
     if "const" in schema:
         return Literal[schema["const"]]
     if "enum" in schema:
@@ -138,13 +140,13 @@ def annotation(schema: Schema) -> Any:
     kind = schema.get("type")
     limits = {_BOUNDS[k]: v for k, v in schema.items() if k in _BOUNDS}
     if kind == "array" and "prefixItems" in schema:
-        return tuple[tuple(annotation(s) for s in schema["prefixItems"])]  # type: ignore[misc]
+        return tuple[tuple(build_annotation(s) for s in schema["prefixItems"])]  # type: ignore[misc]
     if kind == "array":
         limits = {_LENGTHS[k]: v for k, v in schema.items() if k in _LENGTHS}
-        plain: Any = list[annotation(schema.get("items", {}))]  # type: ignore[misc]
+        plain: Any = list[build_annotation(schema.get("items", {}))]  # type: ignore[misc]
     elif kind == "object":
         values = schema.get("additionalProperties", True)
-        plain = dict[str, annotation(values) if isinstance(values, dict) else Any]  # type: ignore[misc]
+        plain = dict[str, build_annotation(values) if isinstance(values, dict) else Any]  # type: ignore[misc]
     else:
         plain = {"integer": int, "number": float, "string": str, "boolean": bool, "null": None}.get(
             kind or "", Any
@@ -152,7 +154,7 @@ def annotation(schema: Schema) -> Any:
     return Annotated[plain, Field(**limits)] if limits else plain
 
 
-def options_model(schema: Schema, base: type[BaseModel] = Section) -> type[BaseModel]:
+def build_options_model(schema: Schema, base: type[BaseModel] = Section) -> type[BaseModel]:
     """A pydantic model of a component's options; with ``base``, beside that section's own keys."""
     fields: dict[str, Any] = {}
     for name, value in schema["properties"].items():
@@ -161,14 +163,14 @@ def options_model(schema: Schema, base: type[BaseModel] = Section) -> type[BaseM
             default = tuple(default)
         elif isinstance(default, dict) and "Ramp" in json.dumps(value):
             default = Ramp(**default)
-        fields[name] = (annotation(value), default)
+        fields[name] = (build_annotation(value), default)
     return create_model("Component", __base__=base, **fields)
 
 
-def describe(schema: Schema) -> str:
+def describe_schema(schema: Schema) -> str:
     """A property's type in words, for "expected ..."."""
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(describe(s) for s in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(describe_schema(s) for s in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return " | ".join(str(v) for v in schema.get("enum", [schema.get("const")]))
     if "prefixItems" in schema:

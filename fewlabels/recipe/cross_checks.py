@@ -10,7 +10,7 @@ from fewlabels.errors import ComponentError, first_few, suggest_nearest
 from fewlabels.files import find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
-from fewlabels.recipe.timm_names import timm_names, timm_optimizers
+from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
 from fewlabels.registry import backbones
 
 
@@ -30,48 +30,50 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
         test(check, data)
 
 
-def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+def _get_section(data: dict[str, Any], name: str) -> dict[str, Any]:
     value = data.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
-    name = _section(data, "model").get("backbone")
+    name = _get_section(data, "model").get("backbone")
     if not isinstance(name, str):
         return
-    known = timm_names() | set(backbones.names())
+    known = list_timm_models() | set(backbones.names())
     if name.split(".")[0].removeprefix("hf-hub:") not in known and not name.startswith("hf-hub:"):
-        check.add(
+        check.add_mistake(
             ("model", "backbone"),
             f"neither timm nor a plugin has a backbone called {name!r}"
             f"{suggest_nearest(name, known)}  (fewlabels list backbones)",
         )
-    options = _section(data, "model").get("backbone_options") or {}
+    options = _get_section(data, "model").get("backbone_options") or {}
     if name in backbones.names() and isinstance(options, dict):
         try:
-            check.options(("model", "backbone_options"), "backbones", name, options)
+            check.check_options(("model", "backbone_options"), "backbones", name, options)
         except ComponentError as error:
-            check.add(("model", "backbone"), str(error))
+            check.add_mistake(("model", "backbone"), str(error))
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
     """Note files that are named and not there."""
-    weights = _section(data, "model").get("weights")
+    weights = _get_section(data, "model").get("weights")
     if isinstance(weights, str) and find_path(weights) is None:
-        check.add(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
+        check.add_mistake(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
 
 
 def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
-    section = _section(data, "data")
+    section = _get_section(data, "data")
     if section.get("split") != "zero_shot":
         return
     try:
-        train, test = (Subset(**_section(section, k)).numbers() for k in ("train", "test"))
+        train, test = (
+            Subset(**_get_section(section, k)).parse_classes() for k in ("train", "test")
+        )
     except ValidationError:
         return
     shared = sorted((train or set()) & (test or set()))
     if shared:
-        check.add(
+        check.add_mistake(
             ("data", "test", "classes"),
             f"classes {first_few(shared, 5)} are in train too, which a "
             "zero_shot split forbids; separate them or set split: all",
@@ -79,13 +81,13 @@ def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
-    options = _section(data, "strategy")
+    options = _get_section(data, "strategy")
     known = check.schemas.get(("strategy",), ("", {}))[1].get("properties", {})
     batch, per_class = (
         options.get(key, known.get(key, {}).get("default")) for key in ("batch", "per_class")
     )
     if type(batch) is int and type(per_class) is int and per_class > 0 and batch % per_class:
-        check.add(
+        check.add_mistake(
             ("strategy", "batch"), f"{batch} is no multiple of per_class, {per_class}; change one"
         )
 
@@ -96,43 +98,43 @@ def _check_tasks(check: Mistakes, data: dict[str, Any]) -> None:
         what, schema = check.schemas.get((slot,), ("", {}))
         if schema and (schema.get("x-task") == "pretext") != fits:
             kind = "no pretext task" if fits else "a pretext task"
-            check.add((slot, "name"), f"{what} is {kind}; it belongs under {other}:")
+            check.add_mistake((slot, "name"), f"{what} is {kind}; it belongs under {other}:")
 
 
 def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
     names = [v.get("name") for v in data["discovery"] if isinstance(v, dict)]
     for i, name in enumerate(names):
         if isinstance(name, str) and name in names[:i]:
-            check.add(("discovery", i, "name"), f"{name!r} is listed twice; keep one")
+            check.add_mistake(("discovery", i, "name"), f"{name!r} is listed twice; keep one")
 
 
 def _check_validation(check: Mistakes, data: dict[str, Any]) -> None:
-    if _section(data, "data").get("validation"):
+    if _get_section(data, "data").get("validation"):
         return
     for path, needs in [
-        (("rounds", "stop"), _section(data, "rounds").get("stop")),
-        (("evaluation", "report"), _section(data, "evaluation").get("report") == "best"),
+        (("rounds", "stop"), _get_section(data, "rounds").get("stop")),
+        (("evaluation", "report"), _get_section(data, "evaluation").get("report") == "best"),
     ]:
         if needs:
             what = "best" if path[1] == "report" else "stop"
-            check.add(path, f"{what} needs a validation split; set data.validation")
+            check.add_mistake(path, f"{what} needs a validation split; set data.validation")
 
 
 def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
-    name, known = _section(data, "optimizer").get("name"), timm_optimizers()
+    name, known = _get_section(data, "optimizer").get("name"), list_timm_optimizers()
     if isinstance(name, str) and name.lower().removeprefix("lookahead_") not in known:
-        check.add(
+        check.add_mistake(
             ("optimizer", "name"),
             f"timm has no optimiser called {name!r}{suggest_nearest(name, known)}",
         )
-    schedule = _section(data, "schedule")
+    schedule = _get_section(data, "schedule")
     kind, decay = schedule.get("name"), schedule.get("decay_epochs", 30)
     if kind == "multistep" and not isinstance(decay, list):
-        check.add(
+        check.add_mistake(
             ("schedule", "decay_epochs"), f"multistep takes the list of epochs, got {decay!r}"
         )
     elif kind == "step" and isinstance(decay, list):
-        check.add(
+        check.add_mistake(
             ("schedule", "decay_epochs"), f"step takes one number, got {decay}; or use multistep"
         )
 
@@ -141,24 +143,24 @@ def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
     strategy = check.schemas.get(("strategy",), ("", {}))[1]
     supplies = strategy.get("x-supplies")
     if strategy and not data["losses"] and not strategy.get("x-terms"):
-        check.add(("losses",), "at least one is needed; add 'losses: multi_similarity'")
+        check.add_mistake(("losses",), "at least one is needed; add 'losses: multi_similarity'")
     names: list[Any] = []
     for i, loss in enumerate(data["losses"]):
         what, schema = check.schemas.get(("losses", i), ("", {}))
         if not schema:
             continue
         if loss["name"] in names:
-            check.add(("losses", i, "name"), f"{loss['name']!r} is listed twice; keep one")
+            check.add_mistake(("losses", i, "name"), f"{loss['name']!r} is listed twice; keep one")
         names.append(loss["name"])
         inputs = schema.get("x-inputs", [])  # unknown where a function makes the loss
         if supplies is not None and (missing := [n for n in inputs if n not in supplies]):
-            check.add(
+            check.add_mistake(
                 ("losses", i),
                 f"{what} needs {', '.join(missing)}, which strategy "
                 f"{data['strategy']['name']} does not give (it gives {', '.join(supplies)})",
             )
         elif "centres" in inputs and not data["discovery"]:
-            check.add(
+            check.add_mistake(
                 ("losses", i),
                 f"{what} needs centres, and no discovery gives them; "
                 "add 'discovery: {name: kmeans}'",
@@ -170,9 +172,9 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
     terms = [t for p in places for t in check.schemas.get(p, ("", {}))[1].get("x-terms", [])]
     names = [v.get("name") for v in data["losses"] if isinstance(v, dict)]
     known = [*terms, *(name for name in names if isinstance(name, str))]
-    for name in _section(data, "weights"):
+    for name in _get_section(data, "weights"):
         if name not in known:
-            check.add(
+            check.add_mistake(
                 ("weights", name),
                 f"no loss of this recipe is called so{suggest_nearest(name, known)} "
                 f"(all: {', '.join(known)})",

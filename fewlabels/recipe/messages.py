@@ -7,10 +7,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from fewlabels.errors import ComponentError, suggest_nearest
-from fewlabels.recipe.component_schema import Schema, Section, describe, options_model, schema_of
+from fewlabels.errors import ComponentError, RecipeError, suggest_nearest
+from fewlabels.recipe.component_schema import (
+    Schema,
+    Section,
+    build_options_model,
+    describe_schema,
+    get_component_schema,
+)
 from fewlabels.recipe.sections import Data, Fixed, Place
-from fewlabels.recipe.yaml_file import KeyPath, Origins, key_path
+from fewlabels.recipe.yaml_file import KeyPath, Origins, format_key_path
 from fewlabels.registry import REGISTRIES
 
 SLOTS = {
@@ -24,6 +30,9 @@ SLOTS = {
 LISTS = ("discovery", "losses", "views", "blocks")
 BESIDE: dict[str, type[Section]] = {"sources": Data, "blocks": Place}
 """Keys that stand beside a component's own options."""
+TOP_KEYS = (*Fixed.model_fields, "data", "data", *SLOTS, "extends")
+"""What may stand at the top of a recipe file, in the order in which the messages list it."""
+MOST_TOLD = 50
 
 
 class Mistakes:
@@ -37,7 +46,7 @@ class Mistakes:
         self.found: dict[KeyPath, str] = {}
         self.single = {slot for slot in LISTS if isinstance(data.get(slot), (dict, str))}
 
-    def add(self, path: KeyPath, sentence: str) -> None:
+    def add_mistake(self, path: KeyPath, sentence: str) -> None:
         """Note a mistake; the first at a path stands."""
         if len(path) > 1 and path[0] in self.single:
             path = (path[0], *path[2:])
@@ -45,55 +54,76 @@ class Mistakes:
             (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
             self.file,
         )
-        self.found.setdefault(path, f"{where}: {key_path(path)}: {sentence}")
+        self.found.setdefault(path, f"{where}: {format_key_path(path)}: {sentence}")
 
-    def component(
+    def raise_if_any(self) -> None:
+        """Refuse a recipe with mistakes; of very many, the first are told and the others counted.
+
+        Raises:
+            RecipeError: what was found.
+        """
+        told, more = list(self.found.values())[:MOST_TOLD], len(self.found) - MOST_TOLD
+        if more > 0:
+            told.append(f"{self.file}: and {more} more mistake{'s' if more > 1 else ''}")
+        if told:
+            raise RecipeError(told)
+
+    def build_component_model(
         self, path: KeyPath, plural: str, value: Any, key: str = "name"
     ) -> type[BaseModel] | None:
         """The model of the component that ``value`` names, None where that is a mistake."""
         base = BESIDE.get(plural, Section)
         if not isinstance(value, dict):
-            self.add(
+            self.add_mistake(
                 path, f"expected a mapping with {key!r}, got {value!r} (fewlabels list {plural})"
             )
             return None
         name = value.get(key)
         if not isinstance(name, str):
             known = ", ".join(REGISTRIES[plural].names())
-            self.add(
+            self.add_mistake(
                 (*path, key),
                 f"{'missing' if name is None else f'expected a name, got {name!r}'}; "
                 f"write one of {known} (fewlabels list {plural})",
             )
             return None
         try:
-            schema = schema_of(plural, name)
+            schema = get_component_schema(plural, name)
         except ComponentError as error:
-            self.add((*path, key), str(error))
+            self.add_mistake((*path, key), str(error))
             return None
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
-        model = options_model(schema, base)
+        model = build_options_model(schema, base)
         return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
 
-    def options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
+    def check_options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
         """Note what is wrong with a component's options that stand in a mapping of their own."""
-        schema = schema_of(plural, name)
+        schema = get_component_schema(plural, name)
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
+        model = build_options_model(schema)
         try:
-            options_model(schema).model_validate_json(json.dumps(given))
+            model.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            self.say(error, path)
+            self.add_errors(error, model, path)
 
-    def say(self, error: ValidationError, under: KeyPath = ()) -> None:
+    def add_errors(
+        self, error: ValidationError, model: type[BaseModel], under: KeyPath = ()
+    ) -> None:
         """Pydantic's findings as sentences, one a key; ``under`` is where what it read stands."""
+        schema = model.model_json_schema()
         by_path: dict[KeyPath, list[Any]] = {}
         for item in error.errors():
             item["loc"] = (*under, *item["loc"])
-            by_path.setdefault(self._keys(item), []).append(item)
+            by_path.setdefault(self._strip_union_tags(item), []).append(item)
         for path, items in by_path.items():
-            self.add(path, self._sentence(path, items))
+            if items[0]["type"] == "extra_forbidden":
+                around = find_schema(schema, path[len(under) : -1])
+                sentence = self._describe_unknown_key(path, around)
+            else:
+                sentence = _describe_mismatch(items, self._find_described(path, schema, under))
+            self.add_mistake(path, sentence)
 
-    def _keys(self, item: Any) -> KeyPath:
+    def _strip_union_tags(self, item: Any) -> KeyPath:
         """An error's location without the tags that pydantic adds for the members of a union."""
         path: KeyPath = ()
         here: Any = self.data
@@ -108,73 +138,49 @@ class Mistakes:
                 path = (*path, step)
         return path
 
-    def _sentence(self, path: KeyPath, items: list[Any]) -> str:
-        first = items[0]
-        owner = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in self.schemas), None)
-        if first["type"] == "extra_forbidden":
-            known = self._known(path[:-1])
-            more = (
-                f"fewlabels show {self.schemas[owner][0]}"
-                if owner
-                else f"known: {', '.join(known)}"
-            )
-            return f"unknown key{suggest_nearest(str(path[-1]), known)}  ({more})"
-        if first["type"] == "missing":
-            return "missing; this key has no default"
-        value = first["input"]
-        shown = json.dumps(value) if not isinstance(value, str) else repr(value)
-        schema = self._schema(path)
-        reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
-        if first["type"] in ("too_short", "too_long"):
-            bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))
-            least = "least" if first["type"] == "too_short" else "most"
-            reasons = {f"a list of at {least} {bound}"}
-        elif first["type"] == "string_pattern_mismatch":
-            reasons = {(schema or {}).get("description", f"text like {first['ctx']['pattern']}")}
-        wanted = " and ".join(sorted(reasons)) or (describe(schema) if schema else first["msg"])
-        hint = ""
-        if isinstance(value, str) and schema and "enum" in json.dumps(schema):
-            hint = suggest_nearest(value, [v for v in _enums(schema) if isinstance(v, str)])
-        return f"expected {wanted}, got {shown}{hint}"
+    def _find_owner(self, path: KeyPath) -> KeyPath | None:
+        """Where the component stands to which a path belongs."""
+        starts = (path[:n] for n in range(len(path), 0, -1))
+        return next((start for start in starts if start in self.schemas), None)
 
-    def _known(self, path: KeyPath) -> list[str]:
-        model: Any = _fixed_schema()
-        names = [*model["properties"], "data", *SLOTS, "extends"]
-        if path:
-            schema = self._schema(path)
-            names = list((schema or {}).get("properties", {}))
-            if path in self.schemas:
-                names = list(self.schemas[path][1]["properties"])
-            if path == ("data",):
-                names += [*Data.model_fields, "source"]
-        return names
+    def _describe_unknown_key(self, path: KeyPath, around: Schema) -> str:
+        owner = self._find_owner(path)
+        known = list(around.get("properties", {})) if len(path) > 1 else TOP_KEYS
+        if owner == path[:-1] and owner != ("data",):  # not what says which component it is
+            known = list(self.schemas[owner][1]["properties"])
+        more = f"fewlabels show {self.schemas[owner][0]}" if owner else f"known: {', '.join(known)}"
+        return f"unknown key{suggest_nearest(str(path[-1]), known)}  ({more})"
 
-    def _schema(self, path: KeyPath) -> Schema | None:
-        """The JSON schema of the value at a path."""
-        root = _fixed_schema()
-        for n in range(len(path), 0, -1):
-            if path[:n] in self.schemas and n < len(path):
-                known: Schema | None = self.schemas[path[:n]][1]["properties"].get(path[n])
-                if known is not None:
-                    return known
-        here: Schema = {"properties": {**root["properties"], "data": {"$ref": "#/$defs/Data"}}}
-        for step in path:
-            while "$ref" in here or "anyOf" in here:
-                options = [s for s in here.get("anyOf", [here]) if "$ref" in s]
-                if not options:
-                    break
-                here = root["$defs"][options[0]["$ref"].rpartition("/")[2]]
-            if isinstance(step, int):
-                here = here.get("items", {})
-            elif step in here.get("properties", {}):
-                here = here["properties"][step]
-            elif isinstance(here.get("additionalProperties"), dict):
-                here = here["additionalProperties"]
-            else:
-                return None
-        if "$ref" in here:
-            here = root["$defs"][here["$ref"].rpartition("/")[2]]
-        return here
+    def _find_described(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
+        """The schema of the value at a path; of a part of a component's option, the option's."""
+        owner = self._find_owner(path)
+        if owner is None or owner == path:
+            return find_schema(schema, path[len(under) :])
+        key = path[len(owner)]
+        if key in self.schemas[owner][1]["properties"]:
+            option: Schema = find_schema(schema, owner[len(under) :])["properties"][key]
+            return option
+        return find_schema(schema, path) if owner == ("data",) else {}
+
+
+def find_schema(root: Schema, path: KeyPath) -> Schema:
+    """The schema of the value at a path; empty where nothing is known of it."""
+    here = root
+    for step in path:
+        here = follow_references(root, here)
+        if isinstance(step, int):
+            here = here["prefixItems"][step] if "prefixItems" in here else here.get("items", {})
+        else:
+            known = here.get("properties", {}).get(step, here.get("additionalProperties"))
+            here = known if isinstance(known, dict) else {}
+    return follow_references(root, here) if "$ref" in here else here
+
+
+def follow_references(root: Schema, schema: Schema) -> Schema:
+    """What a schema refers to, also as one of several."""
+    while references := [s["$ref"] for s in schema.get("anyOf", [schema]) if "$ref" in s]:
+        schema = root["$defs"][references[0].rpartition("/")[2]]
+    return schema
 
 
 _BOUND = (
@@ -185,11 +191,30 @@ _BOUND = (
 )
 
 
-def _enums(schema: Any) -> list[Any]:
+def _describe_mismatch(items: list[Any], schema: Schema) -> str:
+    """What a value should be and is, of all errors at one key."""
+    first = items[0]
+    if first["type"] == "missing":
+        return "missing; this key has no default"
+    value = first["input"]
+    shown = json.dumps(value) if not isinstance(value, str) else repr(value)
+    if first["type"] == "value_error":
+        return f"{first['ctx']['error']}, got {shown}"
+    reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}
+    if first["type"] in ("too_short", "too_long"):
+        bound = first["ctx"].get("min_length", first["ctx"].get("max_length"))
+        least = "least" if first["type"] == "too_short" else "most"
+        reasons = {f"a list of at {least} {bound}"}
+    elif first["type"] == "string_pattern_mismatch":
+        reasons = {schema.get("description", f"text like {first['ctx']['pattern']}")}
+    wanted = " and ".join(sorted(reasons)) or (describe_schema(schema) if schema else first["msg"])
+    hint = ""
+    if isinstance(value, str) and "enum" in json.dumps(schema):
+        hint = suggest_nearest(value, [v for v in _collect_enums(schema) if isinstance(v, str)])
+    return f"expected {wanted}, got {shown}{hint}"
+
+
+def _collect_enums(schema: Any) -> list[Any]:
     if isinstance(schema, dict):
-        return [*schema.get("enum", []), *(v for s in schema.values() for v in _enums(s))]
-    return [v for s in schema for v in _enums(s)] if isinstance(schema, list) else []
-
-
-def _fixed_schema() -> Schema:
-    return create_model("Fixed", __base__=Fixed, data=(Data, ...)).model_json_schema()
+        return [*schema.get("enum", []), *(v for s in schema.values() for v in _collect_enums(s))]
+    return [v for s in schema for v in _collect_enums(s)] if isinstance(schema, list) else []

@@ -32,7 +32,7 @@ from fewlabels.recipe.sections import (
 )
 from fewlabels.recipe.yaml_file import Origins
 from fewlabels.registry import REGISTRIES, Registry
-from fewlabels.registry.user_code import import_modules, missing
+from fewlabels.registry.user_code import import_modules, list_not_imported
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml_file.dump(self.resolved)
+        return yaml_file.dump_yaml(self.resolved)
 
 
 def load_recipe(
@@ -110,11 +110,11 @@ def load_recipe(
         RecipeError: with every mistake, each a sentence with file, key path and fix.
     """
     path = Path(path)
-    data, origins = yaml_file.read(path)
+    data, origins = yaml_file.read_recipe_file(path)
     import_modules(imports, path.parent)
-    yaml_file.override(data, origins, list(overrides))
+    yaml_file.apply_overrides(data, origins, list(overrides))
     data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
-    return _check(data, origins, str(path), imports, ended)
+    return _check_recipe(data, origins, str(path), imports, ended)
 
 
 def recipe_from(
@@ -126,18 +126,18 @@ def recipe_from(
         RecipeError: as there; also a value that YAML could not hold, and ``extends``.
     """
     try:
-        data, origins = json.loads(json.dumps(data, default=_path)), Origins()
+        data, origins = json.loads(json.dumps(data, default=_convert_path)), Origins()
     except TypeError as error:
         raise RecipeError([f"recipe: {error}"]) from error
     if "extends" in data:
         raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
     import_modules(imports)
-    yaml_file.override(data, origins, list(overrides))
+    yaml_file.apply_overrides(data, origins, list(overrides))
     data["name"] = data.get("name") or "recipe"
-    return _check(data, origins, "recipe", imports)
+    return _check_recipe(data, origins, "recipe", imports)
 
 
-def _path(value: Any) -> str:
+def _convert_path(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(
@@ -146,7 +146,7 @@ def _path(value: Any) -> str:
     )
 
 
-def _check(
+def _check_recipe(
     data: dict[str, Any],
     origins: Origins,
     file: str,
@@ -158,13 +158,13 @@ def _check(
     if isinstance(noted, list):
         data["imports"] = [*noted, *(name for name in imports if name not in noted)]
     check = Mistakes(data, origins, file)
-    if isinstance(noted, list) and (asked := missing(map(str, noted))):
-        check.add(
+    if isinstance(noted, list) and (asked := list_not_imported(map(str, noted))):
+        check.add_mistake(
             ("imports",),
             f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
             f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
         )
-        raise RecipeError(check.found.values())  # what the code registers is not known yet
+        check.raise_if_any()  # what the code registers is not known yet
     for slot in LISTS:
         value = data.get(slot)
         data[slot] = [] if value is None else value if isinstance(value, list) else [value]
@@ -176,50 +176,53 @@ def _check(
     data.setdefault("data", {})
 
     fields: dict[str, Any] = {}
-    source = check.component(("data",), "sources", data["data"], key="source")
+    source = check.build_component_model(("data",), "sources", data["data"], key="source")
     fields["data"] = (source or Any, ...)
-    strategy = check.component(("strategy",), "strategies", data["strategy"])
+    strategy = check.build_component_model(("strategy",), "strategies", data["strategy"])
     fields["strategy"] = (strategy or Any, ...)
     if "pretrain" in data:
-        pretrain = check.component(("pretrain",), "strategies", data["pretrain"])
+        pretrain = check.build_component_model(("pretrain",), "strategies", data["pretrain"])
         fields["pretrain"] = (pretrain or Any, ...)
     for slot in LISTS:
-        models = [check.component((slot, i), slot, v) or Any for i, v in enumerate(data[slot])]
+        models = [
+            check.build_component_model((slot, i), slot, v) or Any for i, v in enumerate(data[slot])
+        ]
         fields[slot] = (tuple[tuple(models)] if models else tuple[()], ())  # type: ignore[misc]
     whole = create_model("Recipe", __base__=Fixed, **fields)
     checked: Any = None
     try:
         checked = whole.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        check.say(error)
+        check.add_errors(error, whole)
     check_across(check, data)
     if not ended:
         check_files(check, data)
-    if check.found:
-        raise RecipeError(check.found.values())
-    return _recipe(checked)
+    check.raise_if_any()
+    return _build_recipe(checked)
 
 
-def _recipe(checked: Any) -> Recipe:
-    def spec(value: Any, key: str = "name", fixed: Callable[[str], bool] = lambda k: False) -> Spec:
+def _build_recipe(checked: Any) -> Recipe:
+    def read_spec(
+        value: Any, key: str = "name", fixed: Callable[[str], bool] = lambda k: False
+    ) -> Spec:
         names = [k for k in type(value).model_fields if k != key and not fixed(k)]
         return Spec(getattr(value, key), {k: getattr(value, k) for k in names})
 
     parts: dict[str, Any] = {k: getattr(checked, k) for k in Fixed.model_fields}
-    parts |= {slot: tuple(spec(v) for v in getattr(checked, slot)) for slot in LISTS}
+    parts |= {slot: tuple(read_spec(v) for v in getattr(checked, slot)) for slot in LISTS}
     return Recipe(
         **parts,
         data=Data(**{k: getattr(checked.data, k) for k in Data.model_fields}),
-        source=spec(checked.data, "source", lambda k: k in Data.model_fields),
-        strategy=spec(checked.strategy),
-        pretrain=spec(checked.pretrain) if hasattr(checked, "pretrain") else None,
-        resolved=_order(checked.model_dump(mode="json")),
+        source=read_spec(checked.data, "source", lambda k: k in Data.model_fields),
+        strategy=read_spec(checked.strategy),
+        pretrain=read_spec(checked.pretrain) if hasattr(checked, "pretrain") else None,
+        resolved=_order_keys(checked.model_dump(mode="json")),
     )
 
 
-def _order(value: Any) -> Any:
+def _order_keys(value: Any) -> Any:
     """Component mappings with the name first, as people write them."""
     if isinstance(value, dict):
         first = [k for k in ("name", "source") if k in value]
-        return {k: _order(value[k]) for k in [*first, *(k for k in value if k not in first)]}
-    return [_order(v) for v in value] if isinstance(value, list) else value
+        return {k: _order_keys(value[k]) for k in [*first, *(k for k in value if k not in first)]}
+    return [_order_keys(v) for v in value] if isinstance(value, list) else value

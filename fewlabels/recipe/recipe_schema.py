@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from fewlabels.recipe.component_schema import Schema, Section, component_schema
+from fewlabels.recipe.component_schema import Schema, Section, derive_component_schema
 from fewlabels.recipe.messages import BESIDE, LISTS, SLOTS
 from fewlabels.recipe.sections import Data, Fixed
 from fewlabels.registry import REGISTRIES
 
 
-def recipe_schema() -> Schema:
+def build_recipe_schema() -> Schema:
     """The schema of recipes of built-in components, from their signatures; imports all of them."""
     model: type[BaseModel] = create_model("Recipe", __base__=Fixed, data=(Data, ...))
     fixed = model.model_json_schema()
@@ -22,10 +22,10 @@ def recipe_schema() -> Schema:
     references: dict[str, list[Any]] = {}
     for plural in dict.fromkeys(("sources", *SLOTS.values(), "backbones")):
         registry = REGISTRIES[plural]
-        for name, offers in registry.offers().items():
+        for name, offers in registry.list_offers().items():
             if [offer.distribution for offer in offers] != ["fewlabels"]:
                 continue
-            schema = component_schema(registry.get(name))
+            schema = derive_component_schema(registry.get(name))
             key = "source" if plural == "sources" else "name"
             beside = BESIDE.get(plural, Section).model_json_schema()
             definitions[f"{plural}.{name}"] = {
@@ -58,6 +58,6 @@ def recipe_schema() -> Schema:
     }
 
 
-def schema_text() -> str:
+def format_recipe_schema() -> str:
     """The schema as the committed file has it."""
-    return json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(build_recipe_schema(), indent=1, ensure_ascii=False) + "\n"

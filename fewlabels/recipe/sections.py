@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fewlabels.contracts.outputs import LARGEST_EMBEDDING, LARGEST_IMAGE, SMALLEST_CROP
 from fewlabels.contracts.ramp import Ramp
+from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.recipe.component_schema import Section
 
 Positive = Annotated[int, Field(ge=1)]
@@ -24,12 +25,18 @@ class Subset(Section):
     )
     where: dict[str, Any] = {}
 
-    def numbers(self) -> set[int] | None:
+    def parse_classes(self) -> set[int] | None:
         """The class numbers, None for all."""
         if self.classes is None:
             return None
-        spans = [span.split("-") for span in self.classes.split(",")]
-        return {n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)}
+        return set(parse_number_ranges(self.classes))
+
+    @field_validator("classes")
+    @classmethod
+    def _check_ranges(cls, classes: str | None) -> str | None:
+        if classes is not None:
+            parse_number_ranges(classes)
+        return classes
 
 
 class Data(Section):

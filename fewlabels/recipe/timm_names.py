@@ -11,7 +11,7 @@ _REGISTERED = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 _OPTIMIZER = re.compile(r"(?:\bOptimInfo\(|register_alias\()\s*(?:name=)?'(\w+)'")
 
 
-def _package() -> Path | None:
+def _find_timm() -> Path | None:
     spec = importlib.util.find_spec("timm")
     return (
         Path(spec.submodule_search_locations[0])
@@ -21,9 +21,9 @@ def _package() -> Path | None:
 
 
 @functools.cache
-def timm_names() -> frozenset[str]:
+def list_timm_models() -> frozenset[str]:
     """Every model that the installed timm registers; names without a pretrained tag."""
-    package = _package()
+    package = _find_timm()
     return (
         frozenset(
             name
@@ -36,9 +36,9 @@ def timm_names() -> frozenset[str]:
 
 
 @functools.cache
-def timm_optimizers() -> frozenset[str]:
+def list_timm_optimizers() -> frozenset[str]:
     """Every optimiser of the installed timm; ``lookahead_`` may stand before each."""
-    package = _package()
+    package = _find_timm()
     if package is None:
         return frozenset()
     return frozenset(_OPTIMIZER.findall((package / "optim/_optim_factory.py").read_text("utf-8")))

@@ -41,11 +41,11 @@ for _tag, _pattern, _first in [
     )
 
 
-def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
+def _construct_whole_number(loader: yaml.SafeLoader, node: Any) -> int:
     return int(loader.construct_scalar(node))  # 012 is twelve, not octal
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_whole_number)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -57,18 +57,18 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def dump(data: Any) -> str:
-    """Plain data as YAML that :func:`parse` reads back the same."""
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML that :func:`parse_yaml` reads back the same."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def key_path(path: KeyPath) -> str:
+def format_key_path(path: KeyPath) -> str:
     """``("losses", 0, "beta")`` as ``losses[0].beta``."""
     text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path)
     return text.removeprefix(".")
 
 
-def parse(text: str, source: str) -> tuple[Any, Origins]:
+def parse_yaml(text: str, source: str) -> tuple[Any, Origins]:
     """One YAML document and the line of each key path.
 
     Raises:
@@ -78,39 +78,37 @@ def parse(text: str, source: str) -> tuple[Any, Origins]:
     mistakes: list[str] = []
     origins: Origins = {}
 
-    def build(node: yaml.Node, path: KeyPath) -> Any:
+    def build_value(node: yaml.Node, path: KeyPath) -> Any:
         line = f"{source}:{node.start_mark.line + 1}"
         origins.setdefault(path, line)
         if not re.fullmatch(r"tag:yaml\.org,2002:(map|seq|str|int|float|bool|null)", node.tag):
-            mistakes.append(f"{line}: {key_path(path)}: YAML tags such as {node.tag} are not read")
+            mistakes.append(
+                f"{line}: {format_key_path(path)}: YAML tags such as {node.tag} are not read"
+            )
             return None
         if isinstance(node, yaml.SequenceNode):
-            return [build(item, (*path, i)) for i, item in enumerate(node.value)]
+            return [build_value(item, (*path, i)) for i, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
             return loader.construct_object(node)
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             where = f"{source}:{key_node.start_mark.line + 1}"
+            said = f"{where}: {format_key_path((*path, key))}"
             if key == "<<":
-                mistakes.append(
-                    f"{where}: {key_path((*path, key))}: merge keys are not read; use extends"
-                )
+                mistakes.append(f"{said}: merge keys are not read; use extends")
                 continue
             if key in result:
                 first = origins[(*path, key)].rpartition(":")[2]
-                mistakes.append(
-                    f"{where}: {key_path((*path, key))}: duplicate key, first on line {first}; "
-                    "keep one"
-                )
+                mistakes.append(f"{said}: duplicate key, first on line {first}; keep one")
                 continue
             origins[(*path, key)] = where
-            result[key] = build(value_node, (*path, key))
+            result[key] = build_value(value_node, (*path, key))
         return result
 
     try:
         node = loader.get_single_node()
-        data = {} if node is None else build(node, ())
+        data = {} if node is None else build_value(node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -125,7 +123,7 @@ def parse(text: str, source: str) -> tuple[Any, Origins]:
     return data, origins
 
 
-def read(
+def read_recipe_file(
     path: Path, asked_by: str = "", seen: tuple[Path, ...] = ()
 ) -> tuple[dict[str, Any], Origins]:
     """A recipe file merged over the file that it ``extends``, which is named relative to it."""
@@ -137,7 +135,7 @@ def read(
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise RecipeError([f"{said}{path}: {reason}; give the path of a recipe (.yaml)"]) from error
-    data, origins = parse(text, str(path))
+    data, origins = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError([f"{path}: a recipe is a mapping of keys, not a {type(data).__name__}"])
     parent = data.pop("extends", None)
@@ -146,12 +144,12 @@ def read(
     where = origins[("extends",)]
     if not isinstance(parent, str):
         raise RecipeError([f"{where}: extends: expected the path of a recipe, got {parent!r}"])
-    base, base_origins = read(path.parent / parent, where, (*seen, path.resolve()))
-    merged = {**base, **{k: merge(base[k], v) if k in base else v for k, v in data.items()}}
+    base, base_origins = read_recipe_file(path.parent / parent, where, (*seen, path.resolve()))
+    merged = {**base, **{k: merge_values(base[k], v) if k in base else v for k, v in data.items()}}
     return merged, base_origins | origins
 
 
-def merge(base: Any, over: Any) -> Any:
+def merge_values(base: Any, over: Any) -> Any:
     """``over`` laid upon ``base``, the values of one key: mappings key by key, all else replaced.
 
     A mapping that names another component replaces the whole mapping, since options of one
@@ -162,11 +160,11 @@ def merge(base: Any, over: Any) -> Any:
         return over
     for naming in NAMING:
         if naming in over and naming in base and over[naming] != base[naming]:
-            return {**_survivors(base, naming), **over}
-    return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
+            return {**_drop_component_keys(base, naming), **over}
+    return {**base, **{k: merge_values(base[k], v) if k in base else v for k, v in over.items()}}
 
 
-def _survivors(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
+def _drop_component_keys(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
     """What still has a meaning once a mapping names another component."""
     if naming == "backbone":
         return {k: v for k, v in mapping.items() if k not in ("backbone_options", "weights")}
@@ -174,7 +172,7 @@ def _survivors(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
     return {key: mapping[key] for key in kept if key in mapping}
 
 
-def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> None:
+def apply_overrides(data: dict[str, Any], origins: Origins, assignments: list[str]) -> None:
     """Set ``a.b.0.c=value`` in place; the value is YAML, missing mappings are made.
 
     Names of components are set first, so the order of the assignments means nothing.
@@ -183,7 +181,7 @@ def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> 
         RecipeError: all assignments that cannot be carried out.
     """
     mistakes = []
-    for assignment in sorted(assignments, key=_sets_no_name):
+    for assignment in sorted(assignments, key=_rank_assignment):
         key, equals, text = assignment.partition("=")
         path: KeyPath = tuple(
             int(k) if k.isdigit() else k for k in re.split(r"[.\[\]]+", key.rstrip("]")) if k
@@ -194,10 +192,10 @@ def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> 
             )
             continue
         try:
-            value, _ = parse(text, "command line")
+            value, _ = parse_yaml(text, "command line")
             if text.strip() == "":
                 value = None
-            _set(data, path, value)
+            _set_value(data, path, value)
         except RecipeError as error:
             mistakes.extend(f"command line: {key}: {m}" for m in error.mistakes)
         except (KeyError, IndexError, TypeError):
@@ -210,12 +208,12 @@ def override(data: dict[str, Any], origins: Origins, assignments: list[str]) -> 
         raise RecipeError(mistakes)
 
 
-def _sets_no_name(assignment: str) -> tuple[bool, int]:
+def _rank_assignment(assignment: str) -> tuple[bool, int]:
     key = assignment.partition("=")[0]
     return key.rpartition(".")[2] not in NAMING, key.count(".")
 
 
-def _set(data: Any, path: KeyPath, value: Any) -> None:
+def _set_value(data: Any, path: KeyPath, value: Any) -> None:
     for key in path[:-1]:
         if isinstance(data, dict) and data.get(key) is None:
             data[key] = {}
@@ -229,7 +227,7 @@ def _set(data: Any, path: KeyPath, value: Any) -> None:
         and path[-1] in data
         and data[path[-1]] != value
     ):
-        kept = _survivors(data, path[-1])
+        kept = _drop_component_keys(data, path[-1])
         data.clear()
         data.update({**kept, path[-1]: value})
     else:

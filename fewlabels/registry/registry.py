@@ -78,15 +78,15 @@ class Registry:
             known = same.get(component.__module__)
             if known is not None and known.__qualname__ != component.__qualname__:
                 raise ComponentError(
-                    f"two {self.plural} are called {name!r}: {_address(known)} and "
-                    f"{_address(component)}; register one under another name"
+                    f"two {self.plural} are called {name!r}: {_format_address(known)} and "
+                    f"{_format_address(component)}; register one under another name"
                 )
             same[component.__module__] = component
             return component
 
         return add
 
-    def offers(self) -> dict[str, list[Offer]]:
+    def list_offers(self) -> dict[str, list[Offer]]:
         """All names with those who offer them, sorted by name; imports nothing."""
         found: dict[str, list[Offer]] = {}
         for entry in entry_points(group=self.group):
@@ -99,27 +99,27 @@ class Registry:
                 same.append(offer)
         for name, components in self._registered.items():
             same = found.setdefault(name, [])
-            installed = {_package(offer.entry.module) for offer in same if offer.entry}
+            installed = {_get_top_package(offer.entry.module) for offer in same if offer.entry}
             same += [  # what an entry point offers may stand under a decorator as well
                 Offer(name, module, "", None)
                 for module in components
-                if _package(module) not in installed
+                if _get_top_package(module) not in installed
             ]
         return dict(sorted(found.items()))
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        return list(self.offers())
+        return list(self.list_offers())
 
-    def offered(self, name: str) -> list[Offer]:
+    def find_offers(self, name: str) -> list[Offer]:
         """Those who offer ``name``, or ``distribution:name``."""
         distribution, _, bare = name.rpartition(":")
-        return [o for o in self.offers().get(bare, []) if distribution in ("", o.distribution)]
+        return [o for o in self.list_offers().get(bare, []) if distribution in ("", o.distribution)]
 
-    def plugin(self, name: str) -> Offer | None:
+    def find_plugin(self, name: str) -> Offer | None:
         """Who offers a name; None where it is built in, or behind a bridge."""
-        offers = self.offered(name)
-        homes = {_package(o.entry.module if o.entry else o.distribution) for o in offers}
+        offers = self.find_offers(name)
+        homes = {_get_top_package(o.entry.module if o.entry else o.distribution) for o in offers}
         return offers[0] if offers and OURS not in homes else None
 
     def get(self, name: str) -> Callable[..., Any]:
@@ -133,30 +133,30 @@ class Registry:
             module, _, function = self.bridges[distribution].partition(":")
             component: Callable[..., Any] = getattr(importlib.import_module(module), function)(bare)
             return component
-        found = self.offered(name)
+        found = self.find_offers(name)
         if not found:
-            raise ComponentError(self.unknown(name))
-        if len(found) > 1 and not self._alike(found):
+            raise ComponentError(self.describe_unknown(name))
+        if len(found) > 1 and not self._are_one_component(found):
             raise ComponentError(
                 f"{self.kind} {name!r} is offered by {' and '.join(map(str, found))}; "
-                f"{self.choice(found)}"
+                f"{self.describe_choice(found)}"
             )
-        return self.load(found[0])
+        return self.load_offer(found[0])
 
-    def choice(self, found: Sequence[Offer]) -> str:
+    def describe_choice(self, found: Sequence[Offer]) -> str:
         """What to do where several offer a name."""
         if self.kind == "backbone":
             return "uninstall one, since timm knows one network by a name"
         return f"write {' or '.join(repr(f'{o.distribution}:{o.name}') for o in found)}"
 
-    def _alike(self, found: Sequence[Offer]) -> bool:
+    def _are_one_component(self, found: Sequence[Offer]) -> bool:
         """Whether one component goes by one name twice, as in a module that hands on another's."""
         try:
-            return len({self.load(offer) for offer in found}) == 1
+            return len({self.load_offer(offer) for offer in found}) == 1
         except ComponentError:
             return False
 
-    def load(self, offer: Offer) -> Callable[..., Any]:
+    def load_offer(self, offer: Offer) -> Callable[..., Any]:
         """The component that is offered.
 
         Raises:
@@ -168,7 +168,8 @@ class Registry:
             module = sys.modules.get(component.__module__)
             _check_api(getattr(module, "fewlabels_api", 1), self.kind, offer)
             return component
-        _check_api(_declared_api(entry.module), self.kind, offer)  # or a missing name is told first
+        # before the import, or a missing name is told first
+        _check_api(_read_declared_api(entry.module), self.kind, offer)
         try:
             loaded: Callable[..., Any] = entry.load()
         except (Exception, SystemExit) as error:  # a plugin may fail in any way; say whose it is
@@ -181,12 +182,12 @@ class Registry:
         check_signature(loaded, self.kind, f"{name!r} of {offer}")
         return loaded
 
-    def unknown(self, name: str) -> str:
+    def describe_unknown(self, name: str) -> str:
         """The sentence for a name that nobody offers; where it is known who would, it says so."""
         ours = OUR_PLUGINS.get(self.plural, {})
         distribution, _, bare = name.rpartition(":")
         distribution = distribution or ours.get(bare, "")
-        if distribution and not _installed(distribution):
+        if distribution and not _is_installed(distribution):
             if distribution in ours.values():
                 return (
                     f"{self.kind} {name!r} is of {distribution}, which is not installed; "
@@ -221,7 +222,7 @@ def _check_api(version: Any, kind: str, offer: Offer) -> None:
     )
 
 
-def _declared_api(module: str) -> int:
+def _read_declared_api(module: str) -> int:
     """The version that a module says in a line of its own, without running it; else ours."""
     try:
         spec = importlib.util.find_spec(module)
@@ -232,15 +233,15 @@ def _declared_api(module: str) -> int:
     return int(said[1]) if said else API_VERSION
 
 
-def _package(module: str) -> str:
+def _get_top_package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _address(component: Callable[..., Any]) -> str:
+def _format_address(component: Callable[..., Any]) -> str:
     return f"{component.__module__}.{component.__qualname__}"
 
 
-def _installed(distribution: str) -> bool:
+def _is_installed(distribution: str) -> bool:
     try:
         return bool(importlib.metadata.version(distribution))
     except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name

@@ -10,7 +10,7 @@ from fewlabels.contracts import GIVEN
 from fewlabels.errors import ComponentError
 
 
-def options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def list_options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What a recipe may set: the keyword-only parameters."""
     return {
         name: parameter

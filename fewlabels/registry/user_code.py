@@ -42,27 +42,27 @@ def import_modules(names: Sequence[str], beside: Path | None = None) -> None:
             hint = f"; write --import {Path(name).stem}" if Path(name).stem.isidentifier() else ""
             raise RecipeError([f"{said}: expected a module's name, as in my_module{hint}"])
         top = name.partition(".")[0]
-        files = _find(top, beside)
+        files = _find_files(top, beside)
         for file in files:
             _check_free(top, file, said)
-            if _content(file) != _content(files[0]):
+            if _read_files(file) != _read_files(files[0]):
                 raise RecipeError(
                     [f"{said}: {files[0]} and {file} differ; remove or rename the one not meant"]
                 )
         try:
             if files and top not in sys.modules:
-                _load(top, files[0])
+                _load_module(top, files[0])
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # it may fail in any way
             if isinstance(error, ModuleNotFoundError) and error.name in (top, name):
-                raise RecipeError([f"{said}: {_nowhere(name, files, beside)}"]) from error
+                raise RecipeError([f"{said}: {_describe_search(name, files, beside)}"]) from error
             sentence = f"{said}: it cannot be imported: {type(error).__name__}: {error}"
-            if isinstance(error, ModuleNotFoundError) and _find(str(error.name), beside):
+            if isinstance(error, ModuleNotFoundError) and _find_files(str(error.name), beside):
                 sentence += f"; name it too, first: --import {error.name} {said}"
-            raise RecipeError([sentence + _where(error, files)]) from error
+            raise RecipeError([sentence + _locate_error(error, files)]) from error
 
 
-def missing(names: Iterable[str]) -> list[str]:
+def list_not_imported(names: Iterable[str]) -> list[str]:
     """Those of a recipe's modules that nobody has imported."""
     return [name for name in names if name not in sys.modules]
 
@@ -71,32 +71,32 @@ def copy_modules(names: Sequence[str], folder: Path) -> None:
     """Copy the code that :func:`import_modules` found into ``code`` of a run folder."""
     for name in dict.fromkeys(name.partition(".")[0] for name in names):
         file = _FILES.get(name)
-        for path, content in (_content(file) if file else {}).items():
+        for path, content in (_read_files(file) if file else {}).items():
             target = folder / KEPT / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
 
 
-def changed(names: Sequence[str], folder: Path) -> list[Path]:
+def find_changed_files(names: Sequence[str], folder: Path) -> list[Path]:
     """Files of a run folder's ``code`` that are no longer those which are imported now."""
     found = []
     for name in dict.fromkeys(name.partition(".")[0] for name in names):
         file = _FILES.get(name)
-        for path, content in (_content(file) if file else {}).items():
+        for path, content in (_read_files(file) if file else {}).items():
             kept = folder / KEPT / path
             if not kept.is_file() or kept.read_bytes() != content:
                 found.append(kept)
     return found
 
 
-def _find(name: str, beside: Path | None) -> list[Path]:
+def _find_files(name: str, beside: Path | None) -> list[Path]:
     """The files that a top-level module can be, of which the first is taken if all are alike."""
     places = [Path()] if beside is None else [Path(), beside, beside / KEPT]
     files = (p / end for p in places for end in (f"{name}.py", f"{name}/__init__.py"))
     return list(dict.fromkeys(file.resolve() for file in files if file.is_file()))
 
 
-def _content(file: Path) -> dict[str, bytes]:
+def _read_files(file: Path) -> dict[str, bytes]:
     """What a module's files hold, by their paths; of a package, all but caches and large data."""
     if file.name != "__init__.py":
         return {file.name: file.read_bytes()}
@@ -116,14 +116,14 @@ def _check_free(name: str, file: Path, said: str) -> None:
         if spec is None or (spec.origin and Path(spec.origin).parent == Path.cwd()):
             return  # free, or found by `python -m`, for which the current folder is installed
         other = spec.origin
-    if other and Path(other).is_file() and _content(Path(other)) == _content(file):
+    if other and Path(other).is_file() and _read_files(Path(other)) == _read_files(file):
         return
     raise RecipeError(
         [f"{said}: {file} has the name of another module, {other or 'built in'}; rename it"]
     )
 
 
-def _load(name: str, file: Path) -> None:
+def _load_module(name: str, file: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -137,7 +137,7 @@ def _load(name: str, file: Path) -> None:
     _FILES[name] = file
 
 
-def _nowhere(name: str, files: Sequence[Path], beside: Path | None) -> str:
+def _describe_search(name: str, files: Sequence[Path], beside: Path | None) -> str:
     """Where a module, or a part of a package, was looked for."""
     if files:
         return f"{files[0].parent} has no module {name.partition('.')[2]}"
@@ -145,7 +145,7 @@ def _nowhere(name: str, files: Sequence[Path], beside: Path | None) -> str:
     return f"no {name.partition('.')[0]}.py in {' or '.join(places)}, and no such module installed"
 
 
-def _where(error: BaseException, files: Sequence[Path]) -> str:
+def _locate_error(error: BaseException, files: Sequence[Path]) -> str:
     """The last line of the person's own module that was run, where the error does not say it."""
     homes = {file.parent if file.name == "__init__.py" else file for file in files}
     own = [

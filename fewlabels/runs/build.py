@@ -82,7 +82,7 @@ def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
     """
     mistakes = []
     for registry, spec in recipe.components:
-        if registry.kind not in kinds or not registry.plugin(spec.name):
+        if registry.kind not in kinds or not registry.find_plugin(spec.name):
             continue
         parameters = inspect.signature(registry.get(spec.name)).parameters.values()
         if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):

@@ -17,7 +17,7 @@ def list_plugins(recipe: Recipe) -> dict[str, str]:
     return {
         f"{registry.kind} {spec.name}": str(offer) if offer.entry else OWN
         for registry, spec in recipe.components
-        if (offer := registry.plugin(spec.name))
+        if (offer := registry.find_plugin(spec.name))
     }
 
 

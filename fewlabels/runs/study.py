@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe
-from fewlabels.registry.user_code import changed
+from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
 from fewlabels.runs.study_table import StudyRow
 from fewlabels.training.run_folder import RunFolder, is_oracle
@@ -22,13 +22,10 @@ def seeds_of(text: str) -> list[int]:
     Raises:
         FewLabelsError: anything else.
     """
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise FewLabelsError(f"--seeds {text!r}: expected numbers such as 0-9 or 100-104,7")
-    spans = [[int(n) for n in span.split("-")] for span in text.split(",")]
-    if any(int(span[0]) > int(span[-1]) for span in spans):
-        raise FewLabelsError(f"--seeds {text!r}: write the smaller number of a range first")
-    seeds = [n for span in spans for n in range(span[0], span[-1] + 1)]
-    return list(dict.fromkeys(seeds))
+    try:
+        return parse_number_ranges(text)
+    except ValueError as error:
+        raise FewLabelsError(f"--seeds {text!r}: {error}") from error
 
 
 def run_study(
@@ -106,7 +103,7 @@ def _run_recipe(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
                 f"{folder} is of another recipe ({before.hash}, not {recipe.hash}); remove it, or "
                 "choose another --runs"
             )
-        if other := changed(recipe.imports, folder):
+        if other := find_changed_files(recipe.imports, folder):
             raise FewLabelsError(
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"

@@ -53,7 +53,7 @@ def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
     def selection(subset: Subset | None) -> Selection | None:
         if subset is None:
             return None
-        numbers = subset.numbers()
+        numbers = subset.parse_classes()
         return Selection(None if numbers is None else frozenset(numbers), subset.where)
 
     data = recipe.data

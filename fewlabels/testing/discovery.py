@@ -110,9 +110,9 @@ def equal_images_are_as_sure_in_any_order(subject: Subject) -> None:
         pytest.skip("it draws by chance, so its answer may depend on the order")
     turned = reorder_pool(pool, np.random.default_rng(5).permutation(len(pool.rows)))
     second = _ask_copy(subject, start, turned)
-    scores = [np.sort(found.scores) for found in (second, first)]
+    scores, expected = np.sort(second.scores), np.sort(first.scores)
     said = "another order of equal images gave other scores"
-    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-5, err_msg=said)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-5, err_msg=said)
 
 
 @CHECKS.add

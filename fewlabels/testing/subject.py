@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewlabels.contracts import missing_members
-from fewlabels.recipe.component_schema import component_schema, options_model
+from fewlabels.recipe.component_schema import build_options_model, derive_component_schema
 from fewlabels.registry import Registry
-from fewlabels.registry.signature import options
+from fewlabels.registry.signature import list_options
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Checks(dict[str, Callable[[Subject], None]]):
 def a_recipe_can_set_its_options_and_is_told_of_a_wrong_one(subject: Subject) -> None:
     """Options are keyword-only and annotated, their defaults fit, and the docstring says a word."""
     what = f"{subject.registry.kind} {subject.name!r}"
-    schema = component_schema(subject.component)
+    schema = derive_component_schema(subject.component)
     assert schema["description"], f"{what} has no docstring; `fewlabels show` prints its first part"
-    model = options_model(schema)
-    defaults = {name: p.default for name, p in options(subject.component).items()}
+    model = build_options_model(schema)
+    defaults = {name: p.default for name, p in list_options(subject.component).items()}
     model.model_validate(defaults)
     model.model_validate({**defaults, **subject.options})
     for name in defaults:

@@ -5,17 +5,18 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fewlabels.errors import RecipeError
-from fewlabels.recipe.component_schema import component_schema, schema_of
+from fewlabels.recipe.component_schema import derive_component_schema, get_component_schema
 from fewlabels.recipe.recipe import load_recipe, recipe_from
-from fewlabels.recipe.recipe_schema import schema_text
+from fewlabels.recipe.recipe_schema import format_recipe_schema
 from fewlabels.recipe.sections import Data
-from fewlabels.recipe.timm_names import timm_names, timm_optimizers
+from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
 from fewlabels.registry import REGISTRIES
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,14 @@ WRONG = {
         ),
         "wrong.yaml:1: data.test.classes: classes 5 are in train too, which a zero_shot split forbids",
     ),
+    "a range of classes that ends before it starts": (
+        GOOD.replace("warp: true", "train: {classes: '0-4,5-3'}"),
+        "wrong.yaml:1: data.train.classes: write the smaller number of a range first, got '0-4,5-3'",
+    ),
+    "more classes than memory holds": (
+        GOOD.replace("warp: true", "split: zero_shot, test: {classes: 0-99999999999}"),
+        "wrong.yaml:1: data.test.classes: expected at most 1,000,000 numbers, got '0-99999999999'",
+    ),
     "a loss without what it needs": (
         GOOD.replace("discovery: {name: kmeans, clusters: 30}\n", "").replace(
             "[{name: multi_similarity, beta: 40}]", "contrastive_clustering"
@@ -175,6 +184,21 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert len(mistakes_of(tmp_path, text, "rounds.rounds=0", "optimizer.lr=a")) == 5
 
 
+def test_of_very_many_mistakes_the_first_are_told_without_a_wait(tmp_path):
+    text = GOOD + "".join(f"unknown_{i}: {i}\n" for i in range(2000))
+    begin = time.process_time()
+    mistakes = mistakes_of(tmp_path, text)
+    assert time.process_time() - begin < 2
+    assert len(mistakes) == 51
+    assert mistakes[0].startswith("wrong.yaml:6: unknown_0: unknown key  (known: name, seed, ")
+    assert mistakes[49].startswith("wrong.yaml:55: unknown_49: ")
+    assert mistakes[50] == "wrong.yaml: and 1950 more mistakes"
+    assert mistakes_of(tmp_path, "".join(text.splitlines(True)[: 5 + 51]))[50:] == [
+        "wrong.yaml: and 1 more mistake"
+    ]
+    assert len(mistakes_of(tmp_path, "".join(text.splitlines(True)[: 5 + 50]))) == 50
+
+
 def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path):
     (mistake,) = mistakes_of(tmp_path, GOOD, "strategy.batch=none")
     assert mistake == "command line: strategy.batch: expected a whole number, got 'none'"
@@ -226,7 +250,7 @@ def test_a_file_name_becomes_a_run_name(tmp_path):
 def test_optimisers_read_from_source_are_those_of_timm():
     from timm.optim import list_optimizers
 
-    assert timm_optimizers() == set(list_optimizers())
+    assert list_timm_optimizers() == set(list_optimizers())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.stem)
@@ -240,21 +264,21 @@ def test_every_recipe_of_this_package_is_good(path, monkeypatch, tmp_path):
 
 def test_the_committed_schema_is_that_of_the_signatures():
     committed = (ROOT / "fewlabels" / "recipe" / "schema.json").read_text()
-    assert committed == schema_text(), "run: fewlabels schema --write"
+    assert committed == format_recipe_schema(), "run: fewlabels schema --write"
 
 
 def test_a_component_is_checked_alike_from_its_signature_and_from_the_committed_schema():
     for plural in ("losses", "discovery", "sources", "strategies", "views"):
         for name in REGISTRIES[plural].names():
-            fresh = component_schema(REGISTRIES[plural].get(name))
-            assert schema_of(plural, name)["properties"] == fresh["properties"]
+            fresh = derive_component_schema(REGISTRIES[plural].get(name))
+            assert get_component_schema(plural, name)["properties"] == fresh["properties"]
 
 
 def test_timm_names_read_from_source_are_those_that_timm_registers():
     import timm
 
     ours = {name for name in timm.list_models() if name in REGISTRIES["backbones"].names()}
-    assert timm_names() == set(timm.list_models()) - ours
+    assert list_timm_models() == set(timm.list_models()) - ours
 
 
 def seconds(*command: str) -> float:
@@ -275,7 +299,7 @@ def test_listing_and_checking_do_not_keep_a_person_waiting():
 
 def test_no_source_has_an_option_that_data_itself_has():
     for name in REGISTRIES["sources"].names():
-        fresh = component_schema(REGISTRIES["sources"].get(name))
+        fresh = derive_component_schema(REGISTRIES["sources"].get(name))
         assert not set(fresh["properties"]) & {*Data.model_fields, "source"}
 
 

@@ -1,12 +1,18 @@
 import pytest
 
 from fewlabels.errors import RecipeError
-from fewlabels.recipe.yaml_file import dump, merge, override, parse, read
+from fewlabels.recipe.yaml_file import (
+    apply_overrides,
+    dump_yaml,
+    merge_values,
+    parse_yaml,
+    read_recipe_file,
+)
 
 
 def test_numbers_and_words_read_as_people_mean_them():
     text = "{a: 1e-3, b: 3, c: no, d: on, e: true, f: 2024-01-01, g: 012, h: null, i: .5, j: -2.5E4, k: '1'}"
-    data, _ = parse(text, "x.yaml")
+    data, _ = parse_yaml(text, "x.yaml")
     assert data == {
         "a": 0.001, "b": 3, "c": "no", "d": "on", "e": True, "f": "2024-01-01", "g": 12,
         "h": None, "i": 0.5, "j": -25000.0, "k": "1",
@@ -15,7 +21,7 @@ def test_numbers_and_words_read_as_people_mean_them():
 
 def test_duplicate_keys_are_refused_all_at_once_with_their_lines():
     with pytest.raises(RecipeError) as caught:
-        parse("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n", "x.yaml")
+        parse_yaml("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n", "x.yaml")
     assert caught.value.mistakes == [
         "x.yaml:4: b.c: duplicate key, first on line 3; keep one",
         "x.yaml:5: a: duplicate key, first on line 1; keep one",
@@ -24,9 +30,9 @@ def test_duplicate_keys_are_refused_all_at_once_with_their_lines():
 
 def test_text_that_is_not_yaml_says_where():
     with pytest.raises(RecipeError, match=r"x\.yaml:2: not readable as YAML"):
-        parse("a: [1,\nb: }", "x.yaml")
+        parse_yaml("a: [1,\nb: }", "x.yaml")
     with pytest.raises(RecipeError, match="are not read"):
-        parse("a: !!python/object/apply:os.system [ls]", "x.yaml")
+        parse_yaml("a: !!python/object/apply:os.system [ls]", "x.yaml")
 
 
 def test_a_child_shows_only_its_difference(tmp_path):
@@ -34,21 +40,21 @@ def test_a_child_shows_only_its_difference(tmp_path):
         "a: {b: 1, c: 2}\nlosses: [{name: x, beta: 3}]\nseed: 1\n"
     )
     (tmp_path / "child.yaml").write_text("extends: parent.yaml\na: {c: 5}\n")
-    data, origins = read(tmp_path / "child.yaml")
+    data, origins = read_recipe_file(tmp_path / "child.yaml")
     assert data == {"a": {"b": 1, "c": 5}, "losses": [{"name": "x", "beta": 3}], "seed": 1}
     assert origins["a", "c"].endswith("child.yaml:2")
     assert origins["a", "b"].endswith("parent.yaml:1")
 
 
 def test_options_of_a_replaced_component_are_dropped():
-    assert merge({"name": "x", "beta": 3}, {"name": "y"}) == {"name": "y"}
-    assert merge({"name": "x", "beta": 3}, {"name": "x", "eps": 1}) == {
+    assert merge_values({"name": "x", "beta": 3}, {"name": "y"}) == {"name": "y"}
+    assert merge_values({"name": "x", "beta": 3}, {"name": "x", "eps": 1}) == {
         "name": "x",
         "beta": 3,
         "eps": 1,
     }
     data = {"name": "run", "strategy": {"name": "x", "beta": 3}}
-    override(data, {}, ["strategy.name=y", "name=other"])
+    apply_overrides(data, {}, ["strategy.name=y", "name=other"])
     assert data == {"name": "other", "strategy": {"name": "y"}}
 
 
@@ -58,32 +64,34 @@ def test_another_source_keeps_what_says_nothing_of_the_source(tmp_path):
     child = tmp_path / "child.yaml"
     child.write_text("extends: base.yaml\ndata: {source: digits}\n")
     kept = {"source": "digits", "workers": 0}
-    assert read(child)[0]["data"] == kept
+    assert read_recipe_file(child)[0]["data"] == kept
     for order in (1, -1):
-        data, origins = read(tmp_path / "base.yaml")
-        override(data, origins, ["data.split=all", "data.source=digits"][::order])
+        data, origins = read_recipe_file(tmp_path / "base.yaml")
+        apply_overrides(data, origins, ["data.split=all", "data.source=digits"][::order])
         assert data["data"] == {**kept, "split": "all"}
 
 
 def test_what_is_dumped_reads_back_the_same():
     texts = ["08", "1e3", "1_000", "on", "2020-01-01", "true", "null", "~", ".5", "a: b", "", "é"]
     data = {"texts": texts, "numbers": [8, 1e3, 1e-12, 0.5, True, None], "again": texts}
-    assert parse(dump(data), "test")[0] == data
+    assert parse_yaml(dump_yaml(data), "test")[0] == data
 
 
 def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml")
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
     with pytest.raises(RecipeError, match="extends itself"):
-        read(tmp_path / "a.yaml")
+        read_recipe_file(tmp_path / "a.yaml")
     (tmp_path / "c.yaml").write_text("seed: 1\nextends: gone.yaml")
     with pytest.raises(RecipeError, match=r"c\.yaml:2: extends: .*gone\.yaml: no such file"):
-        read(tmp_path / "c.yaml")
+        read_recipe_file(tmp_path / "c.yaml")
 
 
 def test_overrides_reach_into_lists_and_make_what_is_missing():
     data = {"losses": [{"name": "x"}], "optimizer": None}
-    override(data, {}, ["losses.0.beta=40", "losses[0].eps=1e-3", "optimizer.lr=.1", "seed=7"])
+    apply_overrides(
+        data, {}, ["losses.0.beta=40", "losses[0].eps=1e-3", "optimizer.lr=.1", "seed=7"]
+    )
     assert data == {
         "losses": [{"name": "x", "beta": 40, "eps": 0.001}],
         "optimizer": {"lr": 0.1},
@@ -93,23 +101,23 @@ def test_overrides_reach_into_lists_and_make_what_is_missing():
 
 def test_every_override_that_cannot_be_is_reported():
     with pytest.raises(RecipeError) as caught:
-        override({"losses": []}, {}, ["losses.3.beta=1", "seed", "a={"])
+        apply_overrides({"losses": []}, {}, ["losses.3.beta=1", "seed", "a={"])
     assert len(caught.value.mistakes) == 3
     assert all(m.startswith("command line: ") for m in caught.value.mistakes)
 
 
 def test_options_of_a_backbone_go_with_it_and_all_else_stays(tmp_path):
     base = {"model": {"backbone": "a", "backbone_options": {"width": 2}, "weights": "w", "size": 8}}
-    (tmp_path / "base.yaml").write_text(dump(base))
+    (tmp_path / "base.yaml").write_text(dump_yaml(base))
     (tmp_path / "child.yaml").write_text("extends: base.yaml\nmodel: {backbone: b}")
-    merged, _ = read(tmp_path / "child.yaml")
+    merged, _ = read_recipe_file(tmp_path / "child.yaml")
     assert merged == {"model": {"backbone": "b", "size": 8}}
     for name, wanted in [("b", {"backbone": "b", "size": 8}), ("a", base["model"])]:
         data = {"model": dict(base["model"])}
-        override(data, {}, [f"model.backbone={name}"])
+        apply_overrides(data, {}, [f"model.backbone={name}"])
         assert data["model"] == wanted
     data = {"model": {"weights": "w"}}  # the default backbone, by its name
-    override(data, {}, ["model.backbone=resnet50"])
+    apply_overrides(data, {}, ["model.backbone=resnet50"])
     assert data["model"] == {"weights": "w", "backbone": "resnet50"}
 
 

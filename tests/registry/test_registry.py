@@ -17,7 +17,9 @@ from fewlabels.registry import REGISTRIES, Registry
 
 def test_every_built_in_entry_point_loads_and_every_decorator_has_one():
     for registry in REGISTRIES.values():
-        declared = {n for n, o in registry.offers().items() if o[0].distribution == "fewlabels"}
+        declared = {
+            n for n, o in registry.list_offers().items() if o[0].distribution == "fewlabels"
+        }
         for name in declared:
             assert [registry.get(name)] == list(registry._registered[name].values())
         ours = {
@@ -36,7 +38,7 @@ def test_unknown_name_gives_the_nearest_and_all_names():
 def test_a_name_of_a_missing_plugin_says_what_to_install(monkeypatch):
     registry = Registry("discovery", "discovery", {"pml": "json:loads"})
     registry.offers = dict  # as where nothing is installed
-    monkeypatch.setattr("fewlabels.registry.registry._installed", lambda distribution: False)
+    monkeypatch.setattr("fewlabels.registry.registry._is_installed", lambda distribution: False)
     path = "plugins/fewlabels-label-propagation"
     sentence = f"'label_propagation' is of {path[8:]}, which is not installed; pip install {path},"
     with pytest.raises(ComponentError, match=sentence):

@@ -9,7 +9,7 @@ import fewlabels
 from fewlabels.cli.main import main
 from fewlabels.errors import RecipeError
 from fewlabels.recipe.recipe import load_recipe, recipe_from
-from fewlabels.recipe.yaml_file import dump
+from fewlabels.recipe.yaml_file import dump_yaml
 from fewlabels.registry import discovery
 from fewlabels.registry.user_code import import_modules
 
@@ -59,7 +59,7 @@ def fresh(tmp_path, built_in, monkeypatch):
 @pytest.fixture
 def recipe(tmp_path):
     """A recipe in another folder than the current one, with its code beside it."""
-    (tmp_path / "recipe.yaml").write_text(dump(RECIPE))
+    (tmp_path / "recipe.yaml").write_text(dump_yaml(RECIPE))
     (tmp_path / "my_module.py").write_text(CODE)
     return tmp_path / "recipe.yaml"
 
@@ -89,7 +89,7 @@ def test_a_run_with_code_beside_its_recipe_can_be_run_again_and_resumed(recipe, 
 
 
 def test_a_recipe_from_elsewhere_runs_no_code(recipe, tmp_path, capsys):
-    recipe.write_text(dump({"imports": ["my_module"], **RECIPE}))
+    recipe.write_text(dump_yaml({"imports": ["my_module"], **RECIPE}))
     (tmp_path / "my_module.py").write_text("raise RuntimeError('code was run')")
     for words in (["check", str(recipe)], ["run", str(recipe)], ["study", str(recipe)]):
         assert main(words) == 2
@@ -123,7 +123,7 @@ def test_a_package_is_copied_with_its_files_and_what_it_imports(tmp_path):
     (package / "thirds.py").write_text(CODE)
     (package / "weights.bin").write_text("small")
     (package / "photos.bin").write_bytes(bytes(2**20 + 1))
-    (tmp_path / "r.yaml").write_text(dump(RECIPE))
+    (tmp_path / "r.yaml").write_text(dump_yaml(RECIPE))
     loaded = load_recipe(tmp_path / "r.yaml", imports=["my_package"])
     folder = fewlabels.train(loaded, out=tmp_path / "runs").folder
     copied = {p.name for p in (folder / "code" / "my_package").iterdir()}

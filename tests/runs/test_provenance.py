@@ -7,7 +7,7 @@ from small import DIGITS
 
 from fewlabels.cli.main import main
 from fewlabels.models.load import load_model
-from fewlabels.recipe.yaml_file import dump
+from fewlabels.recipe.yaml_file import dump_yaml
 from fewlabels.runs import card_sections as paragraphs
 from fewlabels.runs.finished_run import read_run
 
@@ -43,7 +43,7 @@ def write(tmp_path):
 
     def put(**changes):
         path = tmp_path / "recipe.yaml"
-        path.write_text(dump(RECIPE | changes))
+        path.write_text(dump_yaml(RECIPE | changes))
         return str(path)
 
     return put

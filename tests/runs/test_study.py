@@ -104,6 +104,8 @@ def test_seeds():
         seeds_of("0..9")
     with pytest.raises(FewLabelsError, match="write the smaller number of a range first"):
         seeds_of("5-3")
+    with pytest.raises(FewLabelsError, match="--seeds '0-99999999999': expected at most 1,000,000"):
+        seeds_of("0-99999999999")
 
 
 def test_wrong_labels_are_compared_and_an_oracle_is_named(tmp_path):

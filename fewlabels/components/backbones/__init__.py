@@ -17,7 +17,7 @@ def register_into_timm() -> list[str]:
     """
     from fewlabels.registry import backbones
 
-    names = [name for name in backbones.names() if backbones.plugin(name) is None]
+    names = [name for name in backbones.names() if backbones.find_plugin(name) is None]
     for name in names:
         backbones.get(name)
     return names

@@ -4,13 +4,13 @@ import torch
 
 from fewlabels.components.backbones.convnets import convnet3
 from fewlabels.registry import backbones
-from fewlabels.registry.signature import options
+from fewlabels.registry.signature import list_options
 
 
 def test_timm_makes_it_by_name_and_so_does_our_registry():
     model = timm.create_model("convnet3", num_classes=0)
     assert backbones.get("convnet3") is convnet3
-    assert list(options(convnet3)) == ["width", "drop_rate"]
+    assert list(list_options(convnet3)) == ["width", "drop_rate"]
     assert model.pretrained_cfg["input_size"] == (3, 32, 32)
     assert model.pretrained_cfg["crop_pct"] == 1.0
     assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)

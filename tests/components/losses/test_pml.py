@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 from fewlabels.components.losses.pml import UNFIT, pml_loss, pml_names
 from fewlabels.errors import ComponentError
 from fewlabels.models.memory import CrossBatchMemory
-from fewlabels.recipe.component_schema import component_schema
-from fewlabels.registry.signature import check_signature, options
+from fewlabels.recipe.component_schema import derive_component_schema
+from fewlabels.registry.signature import check_signature, list_options
 
 SIZES = {"embedding_size": 8, "classes": 4}
 REAL: dict[str, Any] = {
@@ -65,7 +65,7 @@ def test_value_is_that_of_the_library_called_directly(name):
 def test_every_listed_loss_is_a_component_that_runs(name):
     component = pml_loss(name)
     check_signature(component, "loss", name)
-    schema = component_schema(component)
+    schema = derive_component_schema(component)
     assert schema["x-inputs"] == ["embeddings", "labels"]
     x, y = draw()
     loss = build(name)(x.requires_grad_(), y)
@@ -121,19 +121,19 @@ def test_a_memory_is_used_only_when_asked_for():
     memory = CrossBatchMemory(50, None, 8).enqueue_batch(x, y, torch.arange(16))
     loss = build("contrastive_loss")
     assert torch.equal(loss(x, y, memory), loss(x, y))
-    assert "use_memory" in options(pml_loss("contrastive_loss"))
-    assert "use_memory" not in options(pml_loss("proxy_anchor_loss"))
+    assert "use_memory" in list_options(pml_loss("contrastive_loss"))
+    assert "use_memory" not in list_options(pml_loss("proxy_anchor_loss"))
 
 
 def test_options_show_the_librarys_defaults():
-    shown = component_schema(pml_loss("triplet_margin_loss"))["properties"]
+    shown = derive_component_schema(pml_loss("triplet_margin_loss"))["properties"]
     assert shown["margin"] == {"type": "number", "default": 0.05}
     assert shown["swap"] == {"type": "boolean", "default": False}
     assert set(shown) == {"margin", "swap", "smooth_loss", "triplets_per_anchor", "use_memory"}
 
 
 def test_a_number_is_not_refused_where_the_library_writes_a_whole_one():
-    shown = component_schema(pml_loss("contrastive_loss"))["properties"]["neg_margin"]
+    shown = derive_component_schema(pml_loss("contrastive_loss"))["properties"]["neg_margin"]
     assert {"type": "number"} in shown["anyOf"]
 
 
