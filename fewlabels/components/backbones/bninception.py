@@ -12,7 +12,7 @@ from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, in_own_names, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages, filter_published_weights
 from fewlabels.registry import backbones
 
 # Channels in; of the 1x1 (None: a unit of stride 2 that halves the map and has none), of the 3x3
@@ -49,7 +49,9 @@ class BNInception(Heads):
             self.add_module(name, Inception(*sizes))
         self.trunk = tuple(self._modules)  # in the order in which they are passed
         ends = {"conv1_7x7_s2": (64, 2), "conv2_3x3": (192, 4), "inception_3b": (320, 8)}
-        self.feature_info = stages({**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)})
+        self.feature_info = describe_stages(
+            {**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)}
+        )
         self.reset_classifier(num_classes, global_pool)
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,5 +149,5 @@ def bninception(
 ) -> BNInception:
     """BN-Inception; 10.3 million weights without its classifier."""
     return build_model_with_cfg(
-        BNInception, "bninception", pretrained_filter_fn=in_own_names, **locals()
+        BNInception, "bninception", pretrained_filter_fn=filter_published_weights, **locals()
     )

@@ -11,7 +11,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
@@ -38,12 +38,22 @@ class ConvNet13(Heads):
         super().__init__(d, heads, weight_norm)
         self.noise = noise
         self.block1 = nn.Sequential(
-            *_layer(in_chans, a, 3, 1), *_layer(a, a, 3, 1), *_layer(a, a, 3, 1)
+            *build_conv_layer(in_chans, a, 3, 1),
+            *build_conv_layer(a, a, 3, 1),
+            *build_conv_layer(a, a, 3, 1),
         )
-        self.block2 = nn.Sequential(*_layer(a, b, 3, 1), *_layer(b, b, 3, 1), *_layer(b, b, 3, 1))
-        self.block3 = nn.Sequential(*_layer(b, c, 3, 0), *_layer(c, b, 1, 0), *_layer(b, d, 1, 0))
+        self.block2 = nn.Sequential(
+            *build_conv_layer(a, b, 3, 1),
+            *build_conv_layer(b, b, 3, 1),
+            *build_conv_layer(b, b, 3, 1),
+        )
+        self.block3 = nn.Sequential(
+            *build_conv_layer(b, c, 3, 0),
+            *build_conv_layer(c, b, 1, 0),
+            *build_conv_layer(b, d, 1, 0),
+        )
         self.between = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(drop_rate))
-        self.feature_info = stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
+        self.feature_info = describe_stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -54,7 +64,7 @@ class ConvNet13(Heads):
         return maps
 
 
-def _layer(before: int, after: int, kernel: int, padding: int) -> list[nn.Module]:
+def build_conv_layer(before: int, after: int, kernel: int, padding: int) -> list[nn.Module]:
     return [
         weight_norm(nn.Conv2d(before, after, kernel, padding=padding)),
         nn.BatchNorm2d(after),

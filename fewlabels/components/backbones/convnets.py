@@ -10,7 +10,7 @@ from annotated_types import Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
@@ -42,13 +42,13 @@ class ConvNet(Heads):
             for after in block:
                 number += 1
                 self.blocks[-1].append(f"conv{number}")
-                self.add_module(f"conv{number}", _layer(before, after))
+                self.add_module(f"conv{number}", build_conv_layer(before, after))
                 before = after
         ends = {
             names[-1]: (own[-1], 2**i)
             for i, (names, own) in enumerate(zip(self.blocks, sizes, strict=True))
         }
-        self.feature_info = stages(ends)
+        self.feature_info = describe_stages(ends)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class ConvNet(Heads):
         return maps
 
 
-def _layer(before: int, after: int) -> nn.Sequential:
+def build_conv_layer(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, 3, padding=1, bias=False),
         nn.BatchNorm2d(after),

@@ -12,7 +12,7 @@ from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, in_own_names, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages, filter_published_weights
 from fewlabels.registry import backbones
 
 # Channels in; of the 1x1, of the 3x3 and what it is reduced to before, of the "5x5" likewise, of
@@ -60,7 +60,9 @@ class GoogLeNet(Heads):
                 self.maxpool4 = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.trunk = tuple(self._modules)  # in the order in which they are passed
         ends = {"conv1": (64, 2), "conv3": (192, 4), "inception3b": (480, 8)}
-        self.feature_info = stages({**ends, "inception4e": (832, 16), "inception5b": (1024, 32)})
+        self.feature_info = describe_stages(
+            {**ends, "inception4e": (832, 16), "inception5b": (1024, 32)}
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.01)
@@ -132,5 +134,5 @@ def googlenet(
 ) -> GoogLeNet:
     """GoogLeNet with batch norm, torchvision's; 5.6 million weights without its classifier."""
     return build_model_with_cfg(
-        GoogLeNet, "googlenet", pretrained_filter_fn=in_own_names, **locals()
+        GoogLeNet, "googlenet", pretrained_filter_fn=filter_published_weights, **locals()
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 
-def stages(ends: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
+def describe_stages(ends: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
     """timm's ``feature_info``: the last module of each stage, with its channels and reduction."""
     return [
         {"module": name, "num_chs": channels, "reduction": reduction}
@@ -17,12 +17,12 @@ def stages(ends: Mapping[str, tuple[int, int]]) -> list[dict[str, object]]:
     ]
 
 
-def in_own_names(state: dict[str, Tensor], model: Heads) -> dict[str, Tensor]:
+def filter_published_weights(state: dict[str, Tensor], model: Heads) -> dict[str, Tensor]:
     """timm's ``pretrained_filter_fn``, for published weights."""
     return model.published(state)
 
 
-def plain(linear: nn.Linear) -> nn.Linear:
+def keep_linear(linear: nn.Linear) -> nn.Linear:
     """A linear layer as it is."""
     return linear
 
@@ -43,7 +43,7 @@ class Heads(nn.Module):
         self,
         features: int,
         heads: int,
-        wrap: Callable[[nn.Linear], nn.Module] = plain,
+        wrap: Callable[[nn.Linear], nn.Module] = keep_linear,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -62,11 +62,11 @@ class Heads(nn.Module):
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
         self.num_classes = num_classes
         width = self.num_features * self.global_pool.feat_mult()
-        made = [self._head(width, num_classes) for _ in range(self.heads)]
+        made = [self._build_head(width, num_classes) for _ in range(self.heads)]
         self.fc: nn.Module = made[0]
         self.fc2: nn.Module | None = made[1] if self.heads == 2 else None
 
-    def _head(self, width: int, classes: int) -> nn.Module:
+    def _build_head(self, width: int, classes: int) -> nn.Module:
         return self.wrap(nn.Linear(width, classes)) if classes > 0 else nn.Identity()
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

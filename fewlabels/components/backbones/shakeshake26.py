@@ -11,7 +11,7 @@ from annotated_types import Gt
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
@@ -31,7 +31,7 @@ class Shake(torch.autograd.Function):
         return beta * grads[0], (1 - beta) * grads[0], None, None
 
 
-def shake(a: Tensor, b: Tensor, training: bool) -> Tensor:
+def shake_branches(a: Tensor, b: Tensor, training: bool) -> Tensor:
     """Two branches (B, C, H, W) mixed by random gates, half and half in evaluation."""
     if not training:
         return (a + b) / 2
@@ -40,20 +40,20 @@ def shake(a: Tensor, b: Tensor, training: bool) -> Tensor:
     return mixed
 
 
-def _conv(before: int, after: int, kernel: int, stride: int = 1, **more: Any) -> nn.Conv2d:
+def build_conv(before: int, after: int, kernel: int, stride: int = 1, **more: Any) -> nn.Conv2d:
     more = {"bias": False, **more}
     conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, **more)
     nn.init.normal_(conv.weight, 0, math.sqrt(2 / (kernel * kernel * after)))
     return conv
 
 
-def _branch(before: int, after: int, stride: int) -> nn.Sequential:
+def build_branch(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReLU(),
-        _conv(before, after, 3, stride),
+        build_conv(before, after, 3, stride),
         nn.BatchNorm2d(after),
         nn.ReLU(),
-        _conv(after, after, 3),
+        build_conv(after, after, 3),
         nn.BatchNorm2d(after),
     )
 
@@ -63,7 +63,7 @@ class ShiftDownsample(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.conv = _conv(2 * before, after, 1, groups=2, bias=True)
+        self.conv = build_conv(2 * before, after, 1, groups=2, bias=True)
         self.norm = nn.BatchNorm2d(after)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,16 +78,19 @@ class Block(nn.Module):
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.one, self.two = _branch(before, after, stride), _branch(before, after, stride)
+        self.one, self.two = (
+            build_branch(before, after, stride),
+            build_branch(before, after, stride),
+        )
         self.skip: nn.Module = nn.Identity()
         if stride == 2:
             self.skip = ShiftDownsample(before, after)
         elif before != after:
-            self.skip = nn.Sequential(_conv(before, after, 1), nn.BatchNorm2d(after))
+            self.skip = nn.Sequential(build_conv(before, after, 1), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, after, H / stride, W / stride)."""
-        result: Tensor = self.skip(x) + shake(self.one(x), self.two(x), self.training)
+        result: Tensor = self.skip(x) + shake_branches(self.one(x), self.two(x), self.training)
         return result
 
 
@@ -108,14 +111,16 @@ class ShakeShake26(Heads):
     ) -> None:
         channels = [max(2, 2 * round(width * n / 2)) for n in (96, 192, 384)]
         super().__init__(channels[-1], heads)
-        self.conv = _conv(in_chans, 16, 3)
+        self.conv = build_conv(in_chans, 16, 3)
         blocks, before = [], 16
         for stage, after in enumerate(channels):
             for number in range(4):
                 blocks.append(Block(before, after, 2 if stage and not number else 1))
                 before = after
         self.blocks = nn.Sequential(*blocks)
-        self.feature_info = stages({f"blocks.{4 * i + 3}": (channels[i], 2**i) for i in range(3)})
+        self.feature_info = describe_stages(
+            {f"blocks.{4 * i + 3}": (channels[i], 2**i) for i in range(3)}
+        )
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:

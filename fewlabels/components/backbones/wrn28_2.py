@@ -11,15 +11,15 @@ from annotated_types import Gt
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+def build_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.001)
 
 
-def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def build_conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
     nn.init.normal_(conv.weight, 0, math.sqrt(2 / (kernel * kernel * after)))
     return conv
@@ -37,12 +37,12 @@ class Unit(nn.Module):
 
     def __init__(self, before: int, after: int, stride: int, activate_skip: bool = False) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(before), _conv(before, after, 3, stride)
-        self.norm2, self.conv2 = _norm(after), _conv(after, after, 3)
+        self.norm1, self.conv1 = build_norm(before), build_conv(before, after, 3, stride)
+        self.norm2, self.conv2 = build_norm(after), build_conv(after, after, 3)
         self.activation = nn.LeakyReLU(0.1)
         self.activate_skip = activate_skip
         same = before == after and stride == 1
-        self.skip = nn.Identity() if same else _conv(before, after, 1, stride)
+        self.skip = nn.Identity() if same else build_conv(before, after, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, after, H / stride, W / stride)."""
@@ -69,14 +69,14 @@ class WideResNet28(Heads):
     ) -> None:
         sizes = [max(1, round(width * n)) for n in (16, 32, 64, 128)]
         super().__init__(sizes[-1], 1)
-        self.conv = _conv(in_chans, sizes[0], 3)
+        self.conv = build_conv(in_chans, sizes[0], 3)
         self.stages = nn.Sequential()
         for stage, (before, after) in enumerate(itertools.pairwise(sizes)):
             units = [Unit(before, after, 1 if stage == 0 else 2, activate_skip=stage == 0)]
             units += [Unit(after, after, 1) for _ in range(3)]
             self.stages.append(nn.Sequential(*units))
-        self.feature_info = stages({f"stages.{i}": (sizes[i + 1], 2**i) for i in range(3)})
-        self.norm, self.activation = _norm(sizes[-1]), nn.LeakyReLU(0.1)
+        self.feature_info = describe_stages({f"stages.{i}": (sizes[i + 1], 2**i) for i in range(3)})
+        self.norm, self.activation = build_norm(sizes[-1]), nn.LeakyReLU(0.1)
         self.reset_classifier(num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -11,7 +11,12 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from fewlabels.components.blocks.san_weights import coherence, correlation, entropy, sinkhorn
+from fewlabels.components.blocks.san_weights import (
+    assembly_coherence,
+    assembly_correlation,
+    assembly_entropy,
+    normalise_by_sinkhorn,
+)
 from fewlabels.contracts import write_side, write_term
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ModelError
@@ -84,7 +89,7 @@ class SAN(nn.Module):
         super().__init__()
         if height * width < 2:
             raise ValueError("a map of one position has nothing to assemble; choose an earlier one")
-        bias = identity_bias(height * width)
+        bias = compute_identity_bias(height * width)
         if scale is not None and scale < bias:
             raise ValueError(
                 f"scale {scale} is below the identity's bias of {bias:.2f}, which it could never "
@@ -107,16 +112,18 @@ class SAN(nn.Module):
         """A map of the same shape (B, C, H, W)."""
         tokens = self.reduce(maps)
         # Each image's have a root mean square of 1, whatever the scale of the network's maps is.
-        length = torch.linalg.vector_norm(tokens, dim=(1, 2, 3), keepdim=True, dtype=_wide(tokens))
+        length = torch.linalg.vector_norm(
+            tokens, dim=(1, 2, 3), keepdim=True, dtype=_choose_wide_dtype(tokens)
+        )
         gain = math.sqrt(tokens[0].numel()) / length.clamp(min=1e-6)
         logits = self.predict(tokens * gain.to(tokens))
         # Of meta tensors only the shapes are wanted, and they have no autocast.
         with nullcontext() if maps.is_meta else torch.autocast(maps.device.type, enabled=False):
-            log_weights = self.normalised(logits)
+            log_weights = self.normalise_logits(logits)
             weights = log_weights.exp()
             write_side("san.weights", weights)
             if self.training and torch.is_grad_enabled():
-                self._tell(log_weights, weights, maps)
+                self._write_terms(log_weights, weights, maps)
         sources, weights = maps.flatten(2), weights.to(maps.dtype)
         if maps.is_contiguous(memory_format=torch.channels_last):  # then so is what comes out
             assembled = (weights.mT @ sources.mT).mT
@@ -124,21 +131,25 @@ class SAN(nn.Module):
             assembled = sources @ weights
         return assembled.unflatten(2, maps.shape[2:])
 
-    def normalised(self, logits: Tensor) -> Tensor:
+    def normalise_logits(self, logits: Tensor) -> Tensor:
         """Logarithms of the weights from what the predictor gives (B, N, N), in float32."""
-        logits = logits.to(_wide(logits))
+        logits = logits.to(_choose_wide_dtype(logits))
         count = logits.shape[1]
-        bias = identity_bias(count)
+        bias = compute_identity_bias(count)
         scale = max(self.scale or bias, bias)  # a larger image than that of training has more
         identity = torch.eye(count, dtype=logits.dtype, device=logits.device)
         bounded = scale * (logits / scale).tanh() + bias * identity
-        return sinkhorn(bounded, self.iterations) if self.doubly else bounded.log_softmax(1)
+        return (
+            normalise_by_sinkhorn(bounded, self.iterations)
+            if self.doubly
+            else bounded.log_softmax(1)
+        )
 
     @staticmethod
-    def _tell(log_weights: Tensor, weights: Tensor, maps: Tensor) -> None:
-        write_term("san.entropy", entropy(log_weights))
-        write_term("san.correlation", correlation(weights))
-        write_term("san.coherence", coherence(weights, maps))
+    def _write_terms(log_weights: Tensor, weights: Tensor, maps: Tensor) -> None:
+        write_term("san.entropy", assembly_entropy(log_weights))
+        write_term("san.correlation", assembly_correlation(weights))
+        write_term("san.coherence", assembly_coherence(weights, maps))
         known = weights.detach()
         own = torch.arange(known.shape[1], device=known.device)
         write_term("san.residual", (known.sum(2) - 1).abs().max())
@@ -158,11 +169,11 @@ class SAN(nn.Module):
         )
 
 
-def _wide(values: Tensor) -> torch.dtype:
+def _choose_wide_dtype(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def identity_bias(count: int) -> float:
+def compute_identity_bias(count: int) -> float:
     """What the identity's logit has beyond the others among ``count`` positions."""
     return math.log(count - 1) + MARGIN
 
@@ -214,13 +225,13 @@ class AttentionPredictor(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, N, N) of tokens (B, hidden, H, W)."""
         hidden, height, width = tokens.shape[1:]
-        tokens = tokens + positions(height, width, hidden).to(tokens)
+        tokens = tokens + encode_positions(height, width, hidden).to(tokens)
         keys, queries = self.key(tokens).flatten(2), self.query(tokens).flatten(2)
         logits: Tensor = keys.transpose(1, 2) @ queries / math.sqrt(keys.shape[1])
         return logits
 
 
-def positions(height: int, width: int, channels: int) -> Tensor:
+def encode_positions(height: int, width: int, channels: int) -> Tensor:
     """Sines and cosines of the places on a map whose sides span [-1, 1]: (channels, H, W)."""
     waves = torch.logspace(-1, 3, channels // 4, base=2) * math.pi
     rows, columns = ((2 * torch.arange(n) + 1) / n - 1 for n in (height, width))

@@ -19,7 +19,7 @@ DESTINATION, SOURCE = (60, 140, 255), (255, 60, 60)
 
 
 @torch.no_grad()
-def assembly_weights(model: ImageModel, image: str | Path | Image.Image) -> np.ndarray:
+def compute_assembly_weights(model: ImageModel, image: str | Path | Image.Image) -> np.ndarray:
     """What SAN does with an image: (H, W, H, W) float32, destinations first.
 
     ``weights[i, j]`` are the shares (H, W) of all positions in what stands at (i, j) afterwards.
@@ -53,9 +53,9 @@ def draw_assembly(
         at: destinations as (row, column); None is the four that get most from elsewhere.
 
     Raises:
-        ModelError: as ``assembly_weights``; also a destination outside the map.
+        ModelError: as ``compute_assembly_weights``; also a destination outside the map.
     """
-    weights = assembly_weights(model, image)
+    weights = compute_assembly_weights(model, image)
     side = len(weights)
     if at is None:
         own = np.einsum("ijij->ij", weights).ravel()
@@ -70,7 +70,7 @@ def draw_assembly(
     seen = Image.fromarray(pixels.round().astype(np.uint8)).resize(
         (PANEL, PANEL), Image.Resampling.BICUBIC
     )
-    panels = [_panel(seen, "destinations", side, at, [])]
+    panels = [_draw_panel(seen, "destinations", side, at, [])]
     for place in at:
         shares = weights[place]
         source = divmod(int(shares.argmax()), side)
@@ -78,7 +78,7 @@ def draw_assembly(
         mask = bright.resize((PANEL, PANEL), Image.Resampling.NEAREST)
         lit = Image.composite(seen, Image.new("RGB", seen.size), mask)
         text = f"{place}: {shares.max():.0%} from {source}"
-        panels.append(_panel(lit, text, side, [place], [source]))
+        panels.append(_draw_panel(lit, text, side, [place], [source]))
     columns = min(len(panels), COLUMNS)
     width, height = PANEL + GAP, PANEL + CAPTION + GAP
     sheet = Image.new(
@@ -89,7 +89,7 @@ def draw_assembly(
     return sheet
 
 
-def _panel(
+def _draw_panel(
     picture: Image.Image,
     text: str,
     side: int,

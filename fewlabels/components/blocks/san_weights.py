@@ -17,7 +17,7 @@ NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 """Half of the eight neighbours: seen from there, a position is one of the other half."""
 
 
-def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
+def normalise_by_sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     """Logarithms of doubly stochastic weights (Eq. 5.3), (B, N, N).
 
     Rows and columns are normalised in turn, ``iterations`` times; columns come last, so that every
@@ -26,11 +26,11 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     that span up to 80.
     """
     logs = logits.log_softmax(2).log_softmax(1)
-    scaled: Tensor = _Scaled.apply(logs, iterations - 1)
+    scaled: Tensor = _SinkhornScaling.apply(logs, iterations - 1)
     return scaled
 
 
-class _Scaled(torch.autograd.Function):
+class _SinkhornScaling(torch.autograd.Function):
     """Factors for rows and columns, found in turn.
 
     The gradient goes back through each turn, with products of a matrix and a vector alone; left to
@@ -43,8 +43,8 @@ class _Scaled(torch.autograd.Function):
         columns = [torch.ones_like(kernel[:, :1])]  # (B, 1, N)
         rows = []  # (B, N, 1)
         for _ in range(turns):
-            rows.append(_inverse(kernel @ columns[-1].mT))
-            columns.append(_inverse(rows[-1].mT @ kernel))
+            rows.append(_invert_sums(kernel @ columns[-1].mT))
+            columns.append(_invert_sums(rows[-1].mT @ kernel))
         ctx.save_for_backward(kernel, *rows, *columns)
         return logs + rows[-1].log() + columns[-1].log() if rows else logs.clone()
 
@@ -71,11 +71,11 @@ class _Scaled(torch.autograd.Function):
             return gradient - kernel * (torch.cat(left, 2) @ torch.cat(right, 1)), None
 
 
-def _inverse(sums: Tensor) -> Tensor:
+def _invert_sums(sums: Tensor) -> Tensor:
     return 1 / sums.clamp(min=torch.finfo(sums.dtype).tiny)
 
 
-def entropy(log_weights: Tensor) -> Tensor:
+def assembly_entropy(log_weights: Tensor) -> Tensor:
     """Entropy of rows and of columns in bits (Eq. 5.5), a position: () of (B, N, N)."""
     bits = torch.zeros((), dtype=log_weights.dtype, device=log_weights.device)
     for axis in (1, 2):
@@ -84,7 +84,7 @@ def entropy(log_weights: Tensor) -> Tensor:
     return bits / log_weights.shape[1]
 
 
-def correlation(weights: Tensor) -> Tensor:
+def assembly_correlation(weights: Tensor) -> Tensor:
     """Products of different rows and of different columns (Eq. 5.6), a position: () of (B, N, N).
 
     In closed form: the square of a sum less the sum of squares.
@@ -94,7 +94,7 @@ def correlation(weights: Tensor) -> Tensor:
     return (sums - squares).mean() / weights.shape[1]
 
 
-def coherence(weights: Tensor, maps: Tensor) -> Tensor:
+def assembly_coherence(weights: Tensor, maps: Tensor) -> Tensor:
     """How far neighbours that look alike are taken apart (Eq. 5.8), a position: () of (B, N, N).
 
     Over each position (i, j) and its neighbours (i', j'), alpha times the distance between where
@@ -107,26 +107,28 @@ def coherence(weights: Tensor, maps: Tensor) -> Tensor:
     features = maps.detach().to(weights)
     lengths = torch.linalg.vector_norm(features, dim=1).clamp(min=1e-12)
     for dy, dx in NEIGHBOURS:
-        own, other = zip(_overlap(height, dy), _overlap(width, dx), strict=True)
+        own, other = zip(_slice_neighbours(height, dy), _slice_neighbours(width, dx), strict=True)
         alike = (features[(..., *own)] * features[(..., *other)]).sum(1).clamp(min=0)
         alpha = alike / lengths[(..., *own)] / lengths[(..., *other)]
         one, two = where[(slice(None), *own)], where[(slice(None), *other)]
         # Where both could be, and the rest, which a step would take off the map, in three norms.
         both = one[(..., *own)] - two[(..., *other)]
         for goes, inside in ((one, own), (two, other)):
-            rows, columns = (_rest(s, n) for s, n in zip(inside, (height, width), strict=True))
+            rows, columns = (
+                _slice_remainder(s, n) for s, n in zip(inside, (height, width), strict=True)
+            )
             parts = (both, goes[..., rows, :], goes[..., inside[0], columns])
             norms = torch.stack([torch.linalg.vector_norm(p, dim=(3, 4)) for p in parts])
             total = total + (alpha * torch.linalg.vector_norm(norms, dim=0)).sum((1, 2)).mean()
     return total / weights.shape[1]
 
 
-def _overlap(size: int, step: int) -> tuple[slice, slice]:
+def _slice_neighbours(size: int, step: int) -> tuple[slice, slice]:
     """Positions along an axis whose neighbour is inside, and these neighbours."""
     start, stop = max(0, -step), size - max(0, step)
     return slice(start, stop), slice(start + step, stop + step)
 
 
-def _rest(inside: slice, size: int) -> slice:
+def _slice_remainder(inside: slice, size: int) -> slice:
     """Positions along an axis beside a stretch that begins or ends with it."""
     return slice(0, inside.start) if inside.start else slice(inside.stop, size)

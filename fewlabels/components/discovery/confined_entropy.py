@@ -85,8 +85,8 @@ class ConfinedEntropy:
         # Entropies can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         if self.confined and len(free):
-            free = free[self._inside(distances(features, centres).min(1)[free])]
-        soft = soft_labels(
+            free = free[self._select_confined(distances(features, centres).min(1)[free])]
+        soft = vote_soft_labels(
             features[free],
             features[labelled],
             np.searchsorted(known, pool.labels[labelled]),
@@ -95,13 +95,13 @@ class ConfinedEntropy:
             self.per_class,
             self.block_bytes,
         )
-        score, labels = -entropy(soft), known[soft.argmax(1)]
+        score, labels = -compute_entropy(soft), known[soft.argmax(1)]
         # The least sure have the highest entropies.
         chosen = pick(score, labels, budget, self.order, None, self.balance, rng)
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32), centres)
 
-    def _inside(self, nearest: np.ndarray) -> np.ndarray:
+    def _select_confined(self, nearest: np.ndarray) -> np.ndarray:
         """Positions of the confined set, by distances (F,) to the nearest centre (Eq. 3.9)."""
         if self.delta is None:
             count = max(1, round(self.confine * len(nearest)))
@@ -115,7 +115,7 @@ class ConfinedEntropy:
         return inside
 
 
-def soft_labels(
+def vote_soft_labels(
     features: np.ndarray,
     labelled: np.ndarray,
     labels: np.ndarray,
@@ -149,14 +149,14 @@ def soft_labels(
     soft = np.empty((len(features), classes))
     for begin in range(0, len(features), rows):
         block = (features[begin : begin + rows] - middle).astype(np.float32)
-        order = _nearest_first(block, known, squares)
+        order = _rank_nearest_first(block, known, squares)
         weight = np.empty(order.shape, np.float32)
         np.put_along_axis(weight, order, weights[None], axis=1)
         soft[begin : begin + rows] = weight @ votes
     return soft / soft.sum(1, keepdims=True)
 
 
-def _nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) -> np.ndarray:
+def _rank_nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """(B, L) positions among ``known`` (L, D), the nearest to each row of ``block`` (B, D) first.
 
     A stable argsort, several times faster than numpy's: the bits of floats that are not negative
@@ -175,7 +175,7 @@ def _nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) ->
     return keys.view(np.int64)
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
+def compute_entropy(probabilities: np.ndarray) -> np.ndarray:
     """In bits, of each row (Eq. 3.12)."""
     logs = np.log2(np.where(probabilities > 0, probabilities, 1))
     return -(probabilities * logs).sum(1)

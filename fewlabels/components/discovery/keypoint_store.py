@@ -29,7 +29,7 @@ class KeypointStore:
         self.data, self.index = folder / "keypoints.bin", folder / "index.json"
         self.lock = FileLock(folder / "lock")
         self.data.touch()
-        self.places = self._read()
+        self.places = self._read_index()
 
     def __contains__(self, key: str) -> bool:
         return key in self.places
@@ -45,7 +45,7 @@ class KeypointStore:
     def add(self, described: Mapping[str, Keypoints]) -> None:
         """Append what is not there yet; a kill in between loses at most what was being added."""
         with self.lock:
-            self.places = self._read()
+            self.places = self._read_index()
             with self.data.open("ab") as file:
                 for key, (points, descriptors) in described.items():
                     if key not in self.places:
@@ -56,7 +56,7 @@ class KeypointStore:
             draft.write_text(json.dumps(self.places))
             replace_when_whole(draft, self.index)
 
-    def _read(self) -> dict[str, tuple[int, int]]:
+    def _read_index(self) -> dict[str, tuple[int, int]]:
         if not self.index.exists():
             return {}
         return {key: (at, count) for key, (at, count) in json.loads(self.index.read_text()).items()}

@@ -30,7 +30,7 @@ class Match(NamedTuple):
     points: np.ndarray  # (n, 4) float32: x, y in left, x, y in right
 
 
-def opencv() -> Any:
+def import_opencv() -> Any:
     """The module cv2, in one thread: processes share the work out.
 
     Raises:
@@ -46,7 +46,7 @@ def opencv() -> Any:
     return cv2
 
 
-def describe(image: Image.Image, size: int, features: int, tilt: int) -> Keypoints:
+def describe_keypoints(image: Image.Image, size: int, features: int, tilt: int) -> Keypoints:
     """SIFT keypoints with RootSIFT descriptors (Arandjelovic and Zisserman, CVPR 2012).
 
     Args:
@@ -54,7 +54,7 @@ def describe(image: Image.Image, size: int, features: int, tilt: int) -> Keypoin
         features: keypoints at most, in each view.
         tilt: 0 is SIFT; else affine-SIFT (Morel and Yu, 2009) with views up to this tilt.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.convert("L").crop((left, top, left + side, top + side))
@@ -73,7 +73,7 @@ def describe(image: Image.Image, size: int, features: int, tilt: int) -> Keypoin
     )
 
 
-def match(
+def match_keypoints(
     left: Keypoints,
     right: Keypoints,
     size: int,
@@ -83,7 +83,7 @@ def match(
     """Mutual nearest neighbours, Lowe's ratio test, then an affine map by MAGSAC.
 
     Args:
-        size: of :func:`describe`.
+        size: of :func:`describe_keypoints`.
         ratio: of the distances to the nearest and the second nearest.
         pixels: farthest that a common point may lie from where the map sends it.
 
@@ -107,7 +107,7 @@ def match(
     pairs = pairs[np.unique(np.round(pairs * size / 2), axis=0, return_index=True)[1]]
     if len(pairs) < 3:
         return None
-    cv2 = opencv()
+    cv2 = import_opencv()
     half = size / 2  # in pixels about the middle: MAGSAC's tolerances are of pixels
     affine, inside = cv2.estimateAffine2D(
         np.ascontiguousarray(half * pairs[:, :2]),

@@ -16,7 +16,12 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from fewlabels.components.discovery.keypoint_store import KeypointStore
-from fewlabels.components.discovery.keypoints import Match, describe, match, opencv
+from fewlabels.components.discovery.keypoints import (
+    Match,
+    describe_keypoints,
+    import_opencv,
+    match_keypoints,
+)
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import unit
@@ -91,32 +96,32 @@ class Matching:
             ComponentError: OpenCV is not installed.
             DataError: features that are not finite.
         """
-        opencv()  # say at once that it is missing
+        import_opencv()  # say at once that it is missing
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'matching' got features that are not finite")
         assert pool.images is not None
-        wanted = candidates(pool.features, pool.labels, self.neighbours)
+        wanted = find_candidates(pool.features, pool.labels, self.neighbours)
         partners: dict[int, list[tuple[int, int]]] = {}
         for tilt in self.tilts:
             alone = np.array([i not in partners for i in range(len(pool.rows))])
             own = wanted[alone[wanted].any(1)]
-            self._match(tilt, pool, own)
+            self._match_new_pairs(tilt, pool, own)
             for i, j in own.tolist():
-                found = self._found(tilt, pool.rows[i], pool.rows[j])
+                found = self._get_match(tilt, pool.rows[i], pool.rows[j])
                 if found is not None and len(found.points) >= self.least[tilt]:
                     partners.setdefault(i, []).append((j, tilt))
                     partners.setdefault(j, []).append((i, tilt))
         nothing = np.empty(0, np.int64)
-        pairs = self._pairs(partners, pool.rows)
+        pairs = self._select_pairs(partners, pool.rows)
         return Discovered(nothing, nothing, np.empty(0, np.float32), pairs=pairs)
 
-    def _found(self, tilt: int, left: int, right: int) -> Match | None:
+    def _get_match(self, tilt: int, left: int, right: int) -> Match | None:
         """What two rows have in common, from left to right."""
         first, second = sorted((int(left), int(right)))
         found = self.known[tilt].get((first, second))
-        return found if found is None or first == left else turned(found)
+        return found if found is None or first == left else reverse_match(found)
 
-    def _match(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
+    def _match_new_pairs(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
         """Match what has not been matched before."""
         rows, known, keys = pool.rows, self.known[tilt], self.keys[tilt]
         assert pool.images is not None
@@ -130,28 +135,34 @@ class Matching:
         settings = (self.size, self.features[tilt], tilt)
         store = KeypointStore(self.cache / "-".join(map(str, settings)))
         new = sorted({i for pair in fresh for i in pair if int(rows[i]) not in keys})
-        describing, described = Describe(pool.images, settings, set(store.places)), {}
-        for i, key, keypoints in spread(describing, new, self.workers, f"keypoints, tilt {tilt}"):
+        describing, described = DescribeTask(pool.images, settings, set(store.places)), {}
+        for i, key, keypoints in map_in_processes(
+            describing, new, self.workers, f"keypoints, tilt {tilt}"
+        ):
             keys[int(rows[i])] = key
             if keypoints is not None:
                 described[key] = keypoints
         store.add(described)
         named = [(keys[int(rows[i])], keys[int(rows[j])]) for i, j in fresh]
-        found = spread(Compare(store, self.size), named, self.workers, f"matching, tilt {tilt}")
+        found = map_in_processes(
+            MatchTask(store, self.size), named, self.workers, f"matching, tilt {tilt}"
+        )
         for (i, j), one in zip(fresh, found, strict=True):
             known[int(rows[i]), int(rows[j])] = one
 
-    def _pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
+    def _select_pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
         """The best partners of each image, and the sub-images about what they have in common."""
         chosen = []
         for i in sorted(partners):
-            own = [(self._found(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
+            own = [(self._get_match(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
             ranked = sorted(own, key=lambda one: (-len(one[0].points), one[1]))  # type: ignore[union-attr]
             chosen += [(i, j, found) for found, j in ranked[: self.matches] if found is not None]
         points = tuple(found.points for _, _, found in chosen)
         empty = np.empty((0, 4), np.float32)
         boxes = [
-            np.array([self._box(p[:, side]) for p in points], np.float32) if points else empty
+            np.array([self._compute_box(p[:, side]) for p in points], np.float32)
+            if points
+            else empty
             for side in (slice(0, 2), slice(2, 4))
         ]
         return Pairs(
@@ -164,7 +175,7 @@ class Matching:
             np.array([len(p) for p in points], np.float32),
         )
 
-    def _box(self, points: np.ndarray) -> np.ndarray:
+    def _compute_box(self, points: np.ndarray) -> np.ndarray:
         """The square about points in [-1, 1]: xyxy in [0, 1], moved to lie in the image."""
         low, high = (points.min(0) + 1) / 2, (points.max(0) + 1) / 2
         side = float((high - low).max()) * (1 + 2 * self.margin)
@@ -198,7 +209,7 @@ class Matching:
                 known[i, j] = Match(next(affines), own) if len(own) else None
 
 
-def candidates(
+def find_candidates(
     features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
 ) -> np.ndarray:
     """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
@@ -215,14 +226,14 @@ def candidates(
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
-def turned(found: Match) -> Match:
+def reverse_match(found: Match) -> Match:
     """The same from right to left."""
     linear = np.linalg.inv(found.affine[:, :2].astype(np.float64))
     affine = np.concatenate([linear, -linear @ found.affine[:, 2:]], 1).astype(np.float32)
     return Match(affine, found.points[:, [2, 3, 0, 1]])
 
 
-class Describe:
+class DescribeTask:
     """Task: the keys of images' content, and keypoints, None for those that a store has."""
 
     def __init__(
@@ -236,33 +247,35 @@ class Describe:
             image = self.images[i]
             content = hashlib.sha256(str(image.size).encode() + image.convert("L").tobytes())
             key = content.hexdigest()
-            done.append((i, key, None if key in self.stored else describe(image, *self.settings)))
+            done.append(
+                (i, key, None if key in self.stored else describe_keypoints(image, *self.settings))
+            )
         return done
 
 
-class Compare:
+class MatchTask:
     """Task: what pairs of keys have in common."""
 
     def __init__(self, store: KeypointStore, size: int) -> None:
         self.store, self.size = store, size
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Match | None]:
-        return [match(self.store[i], self.store[j], self.size) for i, j in pairs]
+        return [match_keypoints(self.store[i], self.store[j], self.size) for i, j in pairs]
 
 
-_task: Callable[[Sequence[Any]], list[Any]]
+_worker_task: Callable[[Sequence[Any]], list[Any]]
 
 
-def _begin(task: Callable[[Sequence[Any]], list[Any]]) -> None:
-    global _task  # a worker process gets its task, and the images in it, once
-    _task = task
+def _set_worker_task(task: Callable[[Sequence[Any]], list[Any]]) -> None:
+    global _worker_task  # a worker process gets its task, and the images in it, once
+    _worker_task = task
 
 
-def _do(chunk: Sequence[Any]) -> list[Any]:
-    return _task(chunk)
+def _run_worker_task(chunk: Sequence[Any]) -> list[Any]:
+    return _worker_task(chunk)
 
 
-def spread(
+def map_in_processes(
     task: Callable[[Sequence[Any]], list[Any]], things: Sequence[Any], workers: int, what: str
 ) -> Iterator[Any]:
     """What a task makes of each thing, in order; in processes, or with none in this one."""
@@ -270,8 +283,8 @@ def spread(
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(things), desc=what, leave=False, disable=None))
         if workers:
-            make = ProcessPoolExecutor(workers, initializer=_begin, initargs=(task,))
-            results: Iterable[list[Any]] = stack.enter_context(make).map(_do, chunks)
+            make = ProcessPoolExecutor(workers, initializer=_set_worker_task, initargs=(task,))
+            results: Iterable[list[Any]] = stack.enter_context(make).map(_run_worker_task, chunks)
         else:
             results = map(task, chunks)
         for result in results:

@@ -50,14 +50,14 @@ class MultiSimilarity(nn.Module):
         rows = torch.arange(len(labels), device=labels.device)
         # exp(beta * similarity) needs more digits than half precision has.
         with torch.autocast(embeddings.device.type, enabled=False):
-            loss = self._term(embeddings, labels, embeddings, labels, rows)
+            loss = self._compute_term(embeddings, labels, embeddings, labels, rows)
             if memory is not None and self.memory_weight:
                 past = memory.embeddings.to(embeddings.dtype)
-                term = self._term(embeddings, labels, past, memory.labels, memory.writer)
+                term = self._compute_term(embeddings, labels, past, memory.labels, memory.writer)
                 loss = loss + self.memory_weight * term
         return loss
 
-    def _term(
+    def _compute_term(
         self, anchors: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, writer: Tensor
     ) -> Tensor:
         similarity = anchors @ others.T  # (B, M)

@@ -52,40 +52,45 @@ _TYPES: dict[str, Any] = {  # where the default does not say it
 }
 
 
-def pml_names() -> list[str]:
+def list_pml_losses() -> list[str]:
     """The names that follow ``pml:``, sorted."""
-    return sorted(_snake(cls) for name, cls in _classes().items() if name not in UNFIT)
+    return sorted(
+        _to_snake_case(cls) for name, cls in _list_loss_classes().items() if name not in UNFIT
+    )
 
 
 @functools.cache
-def pml_loss(name: str) -> type[nn.Module]:
+def resolve_pml_loss(name: str) -> type[nn.Module]:
     """The component behind ``pml:name``; the name is the class's in snake case.
 
     Raises:
         ComponentError: no such loss, or one that does not work on embeddings and labels.
     """
     bare = name.removeprefix("pml:")
-    found = {_plain(n): cls for n, cls in _classes().items()}.get(_plain(bare))
+    found = {_fold_name(n): cls for n, cls in _list_loss_classes().items()}.get(_fold_name(bare))
+    known = list_pml_losses()
     if found is None:
         raise ComponentError(
-            f"pytorch-metric-learning has no loss called {bare!r}{nearest(bare, pml_names())} "
-            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+            f"pytorch-metric-learning has no loss called {bare!r}{nearest(bare, known)} "
+            f"(all: {', '.join(known)}; fewlabels list losses)"
         )
     if found.__name__ in UNFIT:
         raise ComponentError(
             f"pml:{bare} cannot be used by itself: {UNFIT[found.__name__]} "
-            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+            f"(all: {', '.join(known)}; fewlabels list losses)"
         )
-    settable = _options(found)
+    settable = _collect_options(found)
     if found.__name__ in library.CrossBatchMemory.supported_losses():
         settable["use_memory"] = inspect.Parameter(
             "use_memory", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
         )
-    wanted = [n for n in ("embedding_size", "classes") if n in _given(found).values()]
+    wanted = [
+        n for n in ("embedding_size", "classes") if n in _map_given_parameters(found).values()
+    ]
     body = {
         "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.",
         "__module__": __name__,
-        "__init__": _constructor(f"pml:{_snake(found)}", found, wanted, settable),
+        "__init__": _build_constructor(f"pml:{_to_snake_case(found)}", found, wanted, settable),
     }
     return type(f"PML{found.__name__}", (_Bridge,), body)
 
@@ -127,7 +132,7 @@ class _Bridge(nn.Module):
                 proxies.copy_(centres)
 
 
-def _constructor(
+def _build_constructor(
     name: str, found: Any, wanted: list[str], settable: dict[str, inspect.Parameter]
 ) -> Callable[..., None]:
     """An ``__init__`` whose signature shows the program's parameters and the recipe's options."""
@@ -145,7 +150,9 @@ def _constructor(
         values = {n: v for n, v in bound.arguments.items() if n != "self"}
         nn.Module.__init__(self)
         self.use_memory = values.pop("use_memory", False)
-        program = {theirs: values.pop(ours) for theirs, ours in _given(found).items()}
+        program = {
+            theirs: values.pop(ours) for theirs, ours in _map_given_parameters(found).items()
+        }
         if None in program.values():
             raise ComponentError(
                 f"{name} has weights for each class, and the number of classes is not known; "
@@ -164,7 +171,7 @@ def _constructor(
 
 
 @functools.cache
-def _classes() -> dict[str, Any]:
+def _list_loss_classes() -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(library).items()
@@ -172,7 +179,7 @@ def _classes() -> dict[str, Any]:
     }
 
 
-def _parameters(found: Any) -> dict[str, inspect.Parameter]:
+def _collect_parameters(found: Any) -> dict[str, inspect.Parameter]:
     """The parameters of all constructors that ``**kwargs`` reaches, the nearest class first."""
     parameters: dict[str, inspect.Parameter] = {}
     for cls in found.__mro__:
@@ -183,15 +190,15 @@ def _parameters(found: Any) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def _given(found: Any) -> dict[str, str]:
+def _map_given_parameters(found: Any) -> dict[str, str]:
     """What the program gives this loss: the constructor's name for it -> ours."""
-    known = _parameters(found)
+    known = _collect_parameters(found)
     return {n: _PROGRAM[n] for n in _PROGRAM if n in known and known[n].default is known[n].empty}
 
 
-def _options(found: Any) -> dict[str, inspect.Parameter]:
+def _collect_options(found: Any) -> dict[str, inspect.Parameter]:
     options = {}
-    for name, parameter in _parameters(found).items():
+    for name, parameter in _collect_parameters(found).items():
         default = _DEFAULTS.get(found.__name__, {}).get(name, parameter.default)
         if name in _OBJECTS or name in _PROGRAM or default is parameter.empty:
             continue
@@ -199,12 +206,12 @@ def _options(found: Any) -> dict[str, inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=_annotation(name, default),
+            annotation=_choose_annotation(name, default),
         )
     return options
 
 
-def _annotation(name: str, default: Any) -> Any:
+def _choose_annotation(name: str, default: Any) -> Any:
     if name in _TYPES:
         return _TYPES[name]
     if default is None:
@@ -213,12 +220,12 @@ def _annotation(name: str, default: Any) -> Any:
     return int | float if type(default) is int else type(default)
 
 
-def _plain(name: str) -> str:
+def _fold_name(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _snake(found: Any) -> str:
+def _to_snake_case(found: Any) -> str:
     module: str = found.__module__.rpartition(".")[2]
-    if _plain(module) == _plain(found.__name__):
+    if _fold_name(module) == _fold_name(found.__name__):
         return module
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found.__name__).lower()

@@ -61,7 +61,7 @@ class Benchmark(ABC):
             raise DataError("data.root and data.id name two copies; set one of them")
         if self.id is None and self.revision is not None:
             raise DataError("data.revision is that of a Hub's copy; set data.id: default with it")
-        records = self.from_hub() if self.id is not None else self.read(self.place())
+        records = self.read_from_hub() if self.id is not None else self.read(self.place())
         split = np.asarray(self.official(records))
         records = Records(
             records.images,
@@ -98,7 +98,7 @@ class Benchmark(ABC):
         """The part of each image."""
         return records.columns["split"]
 
-    def from_hub(self) -> Records:
+    def read_from_hub(self) -> Records:
         """Records of the Hub's copy."""
         name = self.hub if self.id == "default" else str(self.id)
         data = open_dataset(local_copy(name), self.config, revision=self.revision)

@@ -38,7 +38,7 @@ class CUB200(ZeroShot):
 
     def read(self, root: Path) -> Records:
         """``images.txt`` and ``image_class_labels.txt``, or the folders of ``images/`` alone."""
-        return layouts.cub(root)
+        return layouts.read_cub(root)
 
 
 @sources.register("cars196")
@@ -54,7 +54,7 @@ class Cars196(ZeroShot):
 
     def read(self, root: Path) -> Records:
         """``cars_annos.mat``, the devkit, or Kaggle's CSV files."""
-        return layouts.cars(root)
+        return layouts.read_cars(root)
 
 
 @sources.register("sop")
@@ -70,7 +70,7 @@ class SOP(Benchmark):
 
     def read(self, root: Path) -> Records:
         """``Ebay_train.txt`` and ``Ebay_test.txt``."""
-        return layouts.sop(root)
+        return layouts.read_sop(root)
 
 
 @sources.register("inshop")
@@ -89,13 +89,13 @@ class InShop(Benchmark):
 
     def read(self, root: Path) -> Records:
         """``list_eval_partition.txt``, in the folder or in its ``Eval/``."""
-        return layouts.inshop(root)
+        return layouts.read_inshop(root)
 
     def otherwise(self) -> str:
         """A local copy is the only one."""
         return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) missing_members"
 
-    def from_hub(self) -> Records:
+    def read_from_hub(self) -> Records:
         """Refused: the Hub's copies have no partition."""
         other = "" if self.id in ("default", self.hub) else f"{self.id} is not read: "
         raise DataError(
@@ -119,7 +119,7 @@ class CIFAR10(Benchmark):
 
     def read(self, root: Path) -> Records:
         """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
-        return layouts.cifar(root, "label")
+        return layouts.read_cifar(root, "label")
 
 
 @sources.register("cifar100")
@@ -136,7 +136,7 @@ class CIFAR100(Benchmark):
 
     def read(self, root: Path) -> Records:
         """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
-        return layouts.cifar(root, "fine_label")
+        return layouts.read_cifar(root, "fine_label")
 
 
 @sources.register("svhn")
@@ -172,7 +172,7 @@ class SVHN(Benchmark):
     def read(self, root: Path) -> Records:
         """``train_32x32.mat`` and ``test_32x32.mat`` (10 is the digit 0), or parquet files."""
         if (root / "train.parquet").is_file():
-            files = {n: str(layouts.needed(root, f"{n}.parquet")) for n in self.splits}
+            files = {n: str(layouts.require_file(root, f"{n}.parquet")) for n in self.splits}
             parquet = {
                 n: open_dataset("parquet", data_files={n: file}, split=n)
                 for n, file in files.items()
@@ -182,13 +182,13 @@ class SVHN(Benchmark):
 
         arrays = {}
         for name in self.splits:
-            file = layouts.needed(root, f"{name}_32x32.mat")
+            file = layouts.require_file(root, f"{name}_32x32.mat")
             try:
                 mat = loadmat(file)
                 arrays[name] = (mat["X"].transpose(3, 0, 1, 2), mat["y"].ravel() % 10)
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise DataError(f"{file}: not SVHN's ({error}); download it again") from error
-        return layouts.of_arrays(arrays, [str(n) for n in range(10)])
+        return layouts.make_records_from_arrays(arrays, [str(n) for n in range(10)])
 
     def official(self, records: Records) -> np.ndarray:
         """The extra images train."""

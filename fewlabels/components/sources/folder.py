@@ -56,7 +56,7 @@ class Folder:
         if table is None:
             raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
         if table.is_file():
-            return make_records(from_files(files), read_labels(table, names), names)
+            return make_records(from_files(files), read_labels_csv(table, names), names)
         parts = [Path(name).parts for name in names]
         if all(len(part) == 1 for part in parts):
             return Records(from_files(files), np.full(len(files), -1), (), {}, names)
@@ -75,7 +75,7 @@ class Folder:
         return make_records(from_files(files), [part[0] for part in parts], names, columns)
 
 
-def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
+def read_labels_csv(table: Path, names: Sequence[str]) -> list[str | None]:
     """The label of each named image, None for those that a CSV (file, label) leaves out."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -93,19 +93,19 @@ def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
     missing = sorted(str(name) for name in set(found) - set(names))
     if missing:
         raise DataError(
-            f"{table}: {len(missing)} files are not in the folder ({_first_three(missing)}); "
+            f"{table}: {len(missing)} files are not in the folder ({_join_first_three(missing)}); "
             "remove their rows, or add the files"
         )
     twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
     if twice:
         raise DataError(
-            f"{table}: {len(twice)} files are listed twice ({_first_three(twice)}); "
+            f"{table}: {len(twice)} files are listed twice ({_join_first_three(twice)}); "
             "keep one row of each"
         )
     return [found.get(name) or None for name in names]
 
 
-def _first_three(names: Sequence[str]) -> str:
+def _join_first_three(names: Sequence[str]) -> str:
     """The first few of many names, for a sentence."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 

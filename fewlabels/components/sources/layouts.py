@@ -19,7 +19,7 @@ from fewlabels.errors import DataError
 Listing = Sequence[tuple[str, int, str]]  # file below the folder, class number, part
 
 
-def of_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Records:
+def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Records:
     """Records of the files of a listing."""
     names = [name for name, _, _ in listing]
     files = [root / name for name in names]
@@ -32,7 +32,9 @@ def of_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Recor
     return Records(from_files(files), truth, tuple(classes), {"split": split}, names)
 
 
-def of_arrays(parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]) -> Records:
+def make_records_from_arrays(
+    parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]
+) -> Records:
     """Records of uint8 arrays (N, H, W, 3) and labels, by part."""
     images = np.concatenate([pixels for pixels, _ in parts.values()])
     truth = np.concatenate([labels for _, labels in parts.values()]).astype(np.int64)
@@ -41,7 +43,7 @@ def of_arrays(parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence
     return Records(from_arrays(images), truth, tuple(classes), {"split": split}, names)
 
 
-def needed(root: Path, *names: str) -> Path:
+def require_file(root: Path, *names: str) -> Path:
     """The first of some files that is there.
 
     Raises:
@@ -53,16 +55,16 @@ def needed(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no {' or '.join(names)}; it is not the folder that was unpacked")
 
 
-def words(path: Path) -> list[list[str]]:
+def read_words(path: Path) -> list[list[str]]:
     """Lines of a text file, split at blanks."""
     return [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
-def cub(root: Path) -> Records:
+def read_cub(root: Path) -> Records:
     """CUB-200-2011; without its text files the folders of ``images/`` say the class."""
     if (root / "images.txt").is_file():
-        label = {i: int(n) - 1 for i, n in words(needed(root, "image_class_labels.txt"))}
-        lines = words(root / "images.txt")
+        label = {i: int(n) - 1 for i, n in read_words(require_file(root, "image_class_labels.txt"))}
+        lines = read_words(root / "images.txt")
         lost = [name for i, name in lines if i not in label]
         if lost:
             raise DataError(f"{root}/image_class_labels.txt leaves out {lost[0]}; unpack it again")
@@ -76,10 +78,10 @@ def cub(root: Path) -> Records:
             raise DataError(f"{root} has no images.txt and no folders such as 001.Name") from error
     names = {n: Path(name).parent.name.split(".")[-1] for name, n, _ in listing}
     last = max(names, default=-1)
-    return of_files(root, listing, [names.get(n, str(n)) for n in range(last + 1)])
+    return make_records_from_files(root, listing, [names.get(n, str(n)) for n in range(last + 1)])
 
 
-def cars(root: Path) -> Records:
+def read_cars(root: Path) -> Records:
     """Cars-196 as one ``cars_annos.mat``, as the devkit, or as Kaggle's CSV files."""
     from scipy.io import loadmat
 
@@ -93,12 +95,12 @@ def cars(root: Path) -> Records:
     elif (root / "devkit").is_dir():
         devkit = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
         for part, annotations in devkit.items():
-            mat = loadmat(needed(root, f"devkit/{annotations}", annotations), squeeze_me=True)
+            mat = loadmat(require_file(root, f"devkit/{annotations}", annotations), squeeze_me=True)
             for row in np.atleast_1d(mat["annotations"]):
                 listing.append((f"cars_{part}/{row['fname']}", int(row["class"]) - 1, part))
     else:
-        needed(root, "anno_train.csv", "cars_annos.mat", "devkit/cars_train_annos.mat")
-        lines = needed(root, "names.csv").read_text("utf-8").splitlines()
+        require_file(root, "anno_train.csv", "cars_annos.mat", "devkit/cars_train_annos.mat")
+        lines = require_file(root, "names.csv").read_text("utf-8").splitlines()
         names = [line for line in lines if line]
         for part in ("train", "test"):
             # A file name is another car in train/ than in test/.
@@ -107,26 +109,26 @@ def cars(root: Path) -> Records:
                 for path in image_files(root / "car_data")
                 if part in path.relative_to(root).parts  # root itself may lie below a "test"
             }
-            with needed(root, f"anno_{part}.csv").open(newline="") as file:
+            with require_file(root, f"anno_{part}.csv").open(newline="") as file:
                 for row in csv.reader(file):
                     listing.append((place.get(row[0], row[0]), int(row[5]) - 1, part))
-    return of_files(root, listing, names)
+    return make_records_from_files(root, listing, names)
 
 
-def sop(root: Path) -> Records:
+def read_sop(root: Path) -> Records:
     """Stanford Online Products: ``image_id class_id super_class_id path`` a line."""
     listing = [
         (row[3], int(row[1]) - 1, part)
         for part in ("train", "test")
-        for row in words(needed(root, f"Ebay_{part}.txt"))[1:]
+        for row in read_words(require_file(root, f"Ebay_{part}.txt"))[1:]
     ]
-    return of_files(root, listing)
+    return make_records_from_files(root, listing)
 
 
-def inshop(root: Path) -> Records:
+def read_inshop(root: Path) -> Records:
     """In-Shop: a count, a header, then ``image item status`` a line."""
-    path = needed(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
-    rows = words(path)
+    path = require_file(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
+    rows = read_words(path)
     if len(rows) < 3:
         raise DataError(f"{path} lists no image; download it again")
     stated, listed = rows[0], rows[2:]
@@ -141,13 +143,13 @@ def inshop(root: Path) -> Records:
         (move for move in moves if (root / first.replace(*move, 1)).is_file()), ("img/", "img/")
     )
     listing = [(name.replace(old, new, 1), number[i], part) for name, i, part in listed]
-    return of_files(root, listing, items)
+    return make_records_from_files(root, listing, items)
 
 
-def cifar(root: Path, label: str) -> Records:
+def read_cifar(root: Path, label: str) -> Records:
     """CIFAR-10 or -100 (``label`` says which): Python batches, binary batches, or parquet."""
     if (root / "train.parquet").is_file():
-        return parquet(root, label)
+        return read_parquet(root, label)
     fine = label == "fine_label"
     if any(root.glob("*.bin")):
         files = {"train": ["train.bin"], "test": ["test.bin"]} if fine else {
@@ -156,30 +158,32 @@ def cifar(root: Path, label: str) -> Records:
         skip = 2 if fine else 1  # a coarse label stands before the fine one
         parts = {}
         for part, names in files.items():
-            raw = [np.fromfile(needed(root, n), np.uint8) for n in names]
+            raw = [np.fromfile(require_file(root, n), np.uint8) for n in names]
             short = [n for n, batch in zip(names, raw, strict=True) if batch.size % (skip + 3072)]
             if short:
                 raise DataError(f"{root / short[0]}: is cut short; download it again")
             rows = np.concatenate(raw).reshape(-1, skip + 3072)
-            parts[part] = (_planes(rows[:, skip:]), rows[:, skip - 1])
-        meta = needed(root, "fine_label_names.txt" if fine else "batches.meta.txt")
-        return of_arrays(parts, [line for line in meta.read_text().splitlines() if line.strip()])
+            parts[part] = (_convert_planes(rows[:, skip:]), rows[:, skip - 1])
+        meta = require_file(root, "fine_label_names.txt" if fine else "batches.meta.txt")
+        return make_records_from_arrays(
+            parts, [line for line in meta.read_text().splitlines() if line.strip()]
+        )
     files = {"train": ["train"], "test": ["test"]} if fine else {
         "train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"],
     }  # fmt: skip
     parts = {}
     for part, names in files.items():
-        batches = [unpickle(needed(root, name)) for name in names]
+        batches = [load_cifar_batch(require_file(root, name)) for name in names]
         key = b"fine_labels" if fine else b"labels"
         pixels = np.concatenate([batch[b"data"] for batch in batches])
-        parts[part] = (_planes(pixels), np.concatenate([batch[key] for batch in batches]))
-    meta = unpickle(needed(root, "meta" if fine else "batches.meta"))
-    return of_arrays(
+        parts[part] = (_convert_planes(pixels), np.concatenate([batch[key] for batch in batches]))
+    meta = load_cifar_batch(require_file(root, "meta" if fine else "batches.meta"))
+    return make_records_from_arrays(
         parts, [n.decode() for n in meta[b"fine_label_names" if fine else b"label_names"]]
     )
 
 
-def _planes(rows: np.ndarray) -> np.ndarray:
+def _convert_planes(rows: np.ndarray) -> np.ndarray:
     """Rows of red, green and blue planes as (N, 32, 32, 3)."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
@@ -201,7 +205,7 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def unpickle(path: Path) -> Any:
+def load_cifar_batch(path: Path) -> Any:
     """A CIFAR batch.
 
     Raises:
@@ -216,11 +220,11 @@ def unpickle(path: Path) -> Any:
         raise DataError(f"{path}: not a CIFAR batch ({error}); it is not read further") from error
 
 
-def parquet(root: Path, label: str) -> Records:
+def read_parquet(root: Path, label: str) -> Records:
     """``train.parquet`` and ``test.parquet``."""
     parts = {
         part: open_dataset(
-            "parquet", data_files={part: str(needed(root, f"{part}.parquet"))}, split=part
+            "parquet", data_files={part: str(require_file(root, f"{part}.parquet"))}, split=part
         )
         for part in ("train", "test")
     }

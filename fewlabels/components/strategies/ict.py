@@ -14,11 +14,11 @@ from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
     Count,
     Unlabelled,
-    beta,
-    forward,
-    images_of,
-    predict,
-    required,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
+    sample_beta,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -66,14 +66,15 @@ class InterpolationConsistency(MeanTeacher):
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy, and the distance of mixed images' predictions to mixed predictions."""
-        part, images = batch["labelled"], images_of(batch["unlabelled"])
-        share = beta(self.alpha, len(images), images)
+        part, images = batch["labelled"], get_images(batch["unlabelled"])
+        share = sample_beta(self.alpha, len(images), images)
         partner = torch.randperm(len(images)).to(images.device)
         mixed = share * images + (1 - share) * images[partner]
         known, answer = (
-            required(output.logits) for output in forward(models["student"], images_of(part), mixed)
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), mixed)
         )
-        (logits,) = predict(models.plain("teacher"), images)
+        (logits,) = predict_logits(models.plain("teacher"), images)
         predicted, share = logits.softmax(1), share[:, :, 0, 0]
         target = share * predicted + (1 - share) * predicted[partner]
         return {

@@ -11,15 +11,15 @@ from annotated_types import Gt, Interval
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fewlabels.components.strategies.mixmatch import MixMatch, mean_prediction
+from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
     Count,
     Unlabelled,
-    forward,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import (
     Average,
@@ -130,11 +130,13 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.renew(models.plain("student"), models.plain("teacher"))
-            centres = self._clusters(len(master.centres), found, extract)
+            centres = self._compute_cluster_centres(len(master.centres), found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
-    def _clusters(self, count: int, found: LabelState, extract: Extract) -> np.ndarray:
+    def _compute_cluster_centres(
+        self, count: int, found: LabelState, extract: Extract
+    ) -> np.ndarray:
         """Centres (count, F) of the master's features of unlabelled images."""
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
@@ -153,25 +155,25 @@ class LMCS(MixMatch):
         """The mean prediction (B, C) of several views by the guide, once there is a master."""
         if self.guide is None or not self.guided:
             return super().guess(models, *images)
-        guided = mean_prediction(predict(models.plain(self.guide), *images))
+        guided = average_predictions(predict_logits(models.plain(self.guide), *images))
         return guided if self.alone else (guided + super().guess(models, *images)) / 2
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """MixMatch's for the student; the terms of the master's loss for the master."""
         if phase.name != "composition":
             return super().losses(phase, models, batch, clock)
-        part, rest = batch["labelled"], images_of(batch["unlabelled"])
-        known, others = forward(models["master"], images_of(part), rest)
-        (wanted,) = predict(models.plain("teacher"), rest)
+        part, rest = batch["labelled"], get_images(batch["unlabelled"])
+        known, others = forward_batches(models["master"], get_images(part), rest)
+        (wanted,) = predict_logits(models.plain("teacher"), rest)
         master: Any = models.plain("master")
         return {
-            "master_supervised": cross_entropy(required(known.logits), part.labels),
-            "consistency": mean_squared(required(others.logits), wanted),
-            "discrimination": discrimination(others.features, master.centres, self.form),
+            "master_supervised": cross_entropy(require_output(known.logits), part.labels),
+            "consistency": consistency_loss(require_output(others.logits), wanted),
+            "discrimination": discrimination_loss(others.features, master.centres, self.form),
         }
 
 
-def discrimination(
+def discrimination_loss(
     features: Tensor, centres: Tensor, form: Literal["contrast", "printed"] = "contrast"
 ) -> Tensor:
     """J_D: how badly features (B, F) tell the two nearest of centres (K, F) apart; a mean over B.

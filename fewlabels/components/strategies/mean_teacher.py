@@ -15,11 +15,11 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -81,15 +81,15 @@ class MeanTeacher(SemiSupervised):
     def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The losses, and the logits of the labelled images that answer to an average."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        whole = forward(models["student"], images_of(part), images_of(rest))
-        targets = predict(models.plain("teacher"), images_of(part, 1), images_of(rest, 1))
+        whole = forward_batches(models["student"], get_images(part), get_images(rest))
+        targets = predict_logits(models.plain("teacher"), get_images(part, 1), get_images(rest, 1))
         answers = [output.logits if output.logits2 is None else output.logits2 for output in whole]
-        answer, target = torch.cat([required(a) for a in answers]), torch.cat(targets)
+        answer, target = torch.cat([require_output(a) for a in answers]), torch.cat(targets)
         losses = {
-            "supervised": cross_entropy(required(whole[0].logits), part.labels),
-            "consistency": mean_squared(answer, target),
+            "supervised": cross_entropy(require_output(whole[0].logits), part.labels),
+            "consistency": consistency_loss(answer, target),
         }
         if whole[0].logits2 is not None:
-            first = torch.cat([required(output.logits) for output in whole])
+            first = torch.cat([require_output(output.logits) for output in whole])
             losses["logit_distance"] = mse_loss(first, answer)
-        return losses, required(answers[0])
+        return losses, require_output(answers[0])

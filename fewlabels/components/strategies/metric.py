@@ -167,26 +167,26 @@ class Metric:
         """What losses may ask for, by the names of their inputs."""
         part = batch["images"]
         images = torch.cat([view.images for view in part.views])
-        embeddings = self._gathered(models, models["student"](images).embedding)
+        embeddings = self._gather_views(models, models["student"](images).embedding)
         keys = embeddings
         if "momentum" in self.averages:
             with torch.no_grad():
-                keys = self._gathered(models, models["momentum"](images).embedding)
+                keys = self._gather_views(models, models["momentum"](images).embedding)
         labels = models.gather(part.labels).repeat(self.views)
         indices = models.gather(part.indices).repeat(self.views)
         return {
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": self.remember(models, clock, keys, labels, indices),
+            "memory": self.update_memory(models, clock, keys, labels, indices),
             "centres": self.centres,
         }
 
-    def _gathered(self, models: Models, embedding: Tensor) -> Tensor:
+    def _gather_views(self, models: Models, embedding: Tensor) -> Tensor:
         """The global batch in the order of one process: each view is gathered by itself."""
         return torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
 
-    def remember(
+    def update_memory(
         self, models: Models, clock: Clock, embeddings: Tensor, labels: Tensor, indices: Tensor
     ) -> Memory | None:
         """Put a batch into the memory; what losses see of it, None before ``memory_start``."""

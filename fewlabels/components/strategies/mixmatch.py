@@ -14,10 +14,10 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    beta,
-    images_of,
-    predict,
-    required,
+    get_images,
+    predict_logits,
+    require_output,
+    sample_beta,
     soft_cross_entropy,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
@@ -80,8 +80,8 @@ class MixMatch(SemiSupervised):
         Norms see each view by itself, as in the paper's code.
         """
         with models.freeze_statistics("student"):
-            logits = [predict(models.plain("student"), each)[0] for each in images]
-        return mean_prediction(logits)
+            logits = [predict_logits(models.plain("student"), each)[0] for each in images]
+        return average_predictions(logits)
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of the mixed labelled, squared error of the mixed unlabelled images."""
@@ -90,12 +90,14 @@ class MixMatch(SemiSupervised):
     def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], None]:
         """The losses; the student is shown no unmixed image whose answer could be used."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        guessed = sharpen(self.guess(models, images_of(rest), images_of(rest, 1)), self.temperature)
+        guessed = sharpen(
+            self.guess(models, get_images(rest), get_images(rest, 1)), self.temperature
+        )
         given = one_hot(part.labels, guessed.shape[1]).to(guessed.dtype)
-        images = torch.cat([images_of(part), images_of(rest), images_of(rest, 1)])
+        images = torch.cat([get_images(part), get_images(rest), get_images(rest, 1)])
         targets = torch.cat([given, guessed, guessed])
-        images, targets = mix(images, targets, self.alpha)
-        logits = interleaved(models, images.chunk(3))
+        images, targets = mix_pairs(images, targets, self.alpha)
+        logits = forward_interleaved(models, images.chunk(3))
         known, others = logits[0], torch.cat(logits[1:])
         wanted = targets[len(known) :]
         return {
@@ -104,7 +106,7 @@ class MixMatch(SemiSupervised):
         }, None
 
 
-def mean_prediction(logits: list[Tensor]) -> Tensor:
+def average_predictions(logits: list[Tensor]) -> Tensor:
     """The mean of the probabilities (B, C) of several views."""
     return torch.stack([each.softmax(1) for each in logits]).mean(0)
 
@@ -115,9 +117,9 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     return raised / raised.sum(1, keepdim=True)
 
 
-def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def mix_pairs(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Each image and target with those of a random partner, nearer to its own."""
-    share = beta(alpha, len(images), images)
+    share = sample_beta(alpha, len(images), images)
     share = torch.maximum(share, 1 - share)
     partner = torch.randperm(len(images)).to(images.device)
     mixed = share * images + (1 - share) * images[partner]
@@ -125,7 +127,7 @@ def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return mixed, share * targets + (1 - share) * targets[partner]
 
 
-def interleave(batches: list[Tensor]) -> list[Tensor]:
+def interleave_batches(batches: list[Tensor]) -> list[Tensor]:
     """Swap the i-th part of batch 0 with the i-th part of batch i; done twice, it undoes itself."""
     parts = [list(batch.tensor_split(len(batches))) for batch in batches]
     for i in range(1, len(batches)):
@@ -133,10 +135,10 @@ def interleave(batches: list[Tensor]) -> list[Tensor]:
     return [torch.cat(own) for own in parts]
 
 
-def interleaved(models: Models, batches: tuple[Tensor, ...]) -> list[Tensor]:
+def forward_interleaved(models: Models, batches: tuple[Tensor, ...]) -> list[Tensor]:
     """Logits of each batch; passed interleaved, the first alone moves running statistics."""
-    first, *others = interleave(list(batches))
+    first, *others = interleave_batches(list(batches))
     outputs = [models["student"](first)]
     with models.freeze_statistics("student"):
         outputs += [models["student"](other) for other in others]
-    return interleave([required(output.logits) for output in outputs])
+    return interleave_batches([require_output(output.logits) for output in outputs])

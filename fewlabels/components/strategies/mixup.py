@@ -8,15 +8,15 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from fewlabels.components.strategies.mixmatch import mix
+from fewlabels.components.strategies.mixmatch import mix_pairs
 from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    predict,
-    required,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
     soft_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
@@ -54,11 +54,13 @@ class Mixup(SemiSupervised):
         """Cross-entropy of mixed labelled and of mixed unlabelled images."""
         part, rest = batch["labelled"], batch["unlabelled"]
         with models.freeze_statistics("student"):
-            (logits,) = predict(models.plain("student"), images_of(rest))
+            (logits,) = predict_logits(models.plain("student"), get_images(rest))
         given = one_hot(part.labels, logits.shape[1]).to(logits.dtype)
-        known, target = mix(images_of(part), given, self.alpha)
-        others, guessed = mix(images_of(rest), logits.softmax(1), self.alpha)
-        ours, theirs = (required(o.logits) for o in forward(models["student"], known, others))
+        known, target = mix_pairs(get_images(part), given, self.alpha)
+        others, guessed = mix_pairs(get_images(rest), logits.softmax(1), self.alpha)
+        ours, theirs = (
+            require_output(o.logits) for o in forward_batches(models["student"], known, others)
+        )
         return {
             "supervised": soft_cross_entropy(ours, target),
             "unlabelled": soft_cross_entropy(theirs, guessed),

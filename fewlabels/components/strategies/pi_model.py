@@ -10,9 +10,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -44,9 +44,9 @@ class PiModel(SemiSupervised):
         """Cross-entropy and the distance of the two views' predictions."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, one, two = (
-            required(output.logits)
-            for output in forward(
-                models["student"], images_of(part), images_of(rest), images_of(rest, 1)
+            require_output(output.logits)
+            for output in forward_batches(
+                models["student"], get_images(part), get_images(rest), get_images(rest, 1)
             )
         )
         return {

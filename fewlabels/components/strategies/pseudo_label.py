@@ -12,9 +12,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -51,8 +51,8 @@ class PseudoLabel(SemiSupervised):
         """Cross-entropy under given and under predicted labels."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, unknown = (
-            required(output.logits)
-            for output in forward(models["student"], images_of(part), images_of(rest))
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), get_images(rest))
         )
         certain, guess = unknown.detach().softmax(1).max(1)
         each = cross_entropy(unknown, guess, reduction="none")

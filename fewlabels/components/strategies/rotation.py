@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fewlabels.components.strategies.semi_supervised import images_of
+from fewlabels.components.strategies.semi_supervised import get_images
 from fewlabels.contracts import (
     Batch,
     Build,
@@ -71,12 +71,12 @@ class Rotation:
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of the four turns."""
-        images, turns = turned(images_of(batch["images"]))
+        images, turns = rotate_images(get_images(batch["images"]))
         logits = models["head"](models["student"](images).features.float())
         return {"rotation": cross_entropy(logits, turns)}
 
 
-def turned(images: Tensor) -> tuple[Tensor, Tensor]:
+def rotate_images(images: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B, C, S, S) at each of four turns, (4B, C, S, S), and the turns (4B,)."""
     views = torch.cat([images.rot90(turn, (2, 3)) for turn in range(4)])
     return views, torch.arange(4, device=images.device).repeat_interleave(len(images))

@@ -89,11 +89,11 @@ class SemiSupervised:
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy on the labelled images alone."""
         part = batch["labelled"]
-        logits = forward(models["student"], part.views[0].images)[0].logits
-        return {"supervised": cross_entropy(required(logits), part.labels)}
+        logits = forward_batches(models["student"], part.views[0].images)[0].logits
+        return {"supervised": cross_entropy(require_output(logits), part.labels)}
 
 
-def forward(model: nn.Module, *images: Tensor) -> list[Output]:
+def forward_batches(model: nn.Module, *images: Tensor) -> list[Output]:
     """One forward of several batches together, so that norms see them as one; an Output each."""
     whole: Output = model(torch.cat(images))
     sizes = [len(batch) for batch in images]
@@ -104,9 +104,9 @@ def forward(model: nn.Module, *images: Tensor) -> list[Output]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, *images: Tensor) -> list[Tensor]:
+def predict_logits(model: nn.Module, *images: Tensor) -> list[Tensor]:
     """First-head logits of several batches, seen as one; without gradient."""
-    return [required(output.logits) for output in forward(model, *images)]
+    return [require_output(output.logits) for output in forward_batches(model, *images)]
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
-def beta(alpha: float, count: int, like: Tensor) -> Tensor:
+def sample_beta(alpha: float, count: int, like: Tensor) -> Tensor:
     """``count`` draws of Beta(alpha, alpha), shaped to multiply images (B, C, H, W).
 
     Drawn by the global CPU generator, which the loop seeds at every step and in every process.
@@ -123,13 +123,13 @@ def beta(alpha: float, count: int, like: Tensor) -> Tensor:
     return draws.to(like.device)
 
 
-def required(value: Tensor | None) -> Tensor:
+def require_output(value: Tensor | None) -> Tensor:
     """A field of an Output that the model must have."""
     assert value is not None, "the model gives no such output"
     return value
 
 
-def mean_squared(logits: Tensor, target: Tensor) -> Tensor:
+def consistency_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over samples and classes of (softmax - softmax)^2; no gradient into ``target``.
 
     Eq. 2.5 is the sum over classes: its weight is this one's divided by their number.
@@ -137,6 +137,6 @@ def mean_squared(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.softmax(1) - target.detach().softmax(1)).square().mean()
 
 
-def images_of(part: Part, view: int = 0) -> Tensor:
+def get_images(part: Part, view: int = 0) -> Tensor:
     """One view of a part."""
     return part.views[view].images

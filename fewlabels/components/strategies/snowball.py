@@ -16,10 +16,10 @@ from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
     Count,
     Unlabelled,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import (
     Average,
@@ -111,9 +111,9 @@ class Snowball:
         if self.discoveries:
             if answer is None:  # the base has shown the student mixed images alone
                 with models.freeze_statistics("student"):
-                    output = models["student"](images_of(batch["labelled"]))
-                answer = required(output.logits)
-            other = images_of(batch["labelled"], self.views[0] - 1)
-            (target,) = predict(models.plain("master"), other)
-            losses["master"] = mean_squared(answer, target)
+                    output = models["student"](get_images(batch["labelled"]))
+                answer = require_output(output.logits)
+            other = get_images(batch["labelled"], self.views[0] - 1)
+            (target,) = predict_logits(models.plain("master"), other)
+            losses["master"] = consistency_loss(answer, target)
         return losses

@@ -185,7 +185,7 @@ class TACCCL(Metric):
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": self.remember(models, clock, embeddings, labels, indices),
+            "memory": self.update_memory(models, clock, embeddings, labels, indices),
             "centres": self.centres,
             "first": first,
             "embeddings_pair": second,
@@ -193,9 +193,13 @@ class TACCCL(Metric):
         if self.attention in output.side:
             maps = [models.gather(rows) for rows in output.side[self.attention].split(counts)]
             self.watched = torch.cat(maps).detach()
-            compared = [self._transformed(*maps[:2], *self._matrices(models, sides[:2]))]
+            compared = [
+                self._compare_transformed(*maps[:2], *self._gather_matrices(models, sides[:2]))
+            ]
             if matched is not None and matched.partners is not None:
-                compared.append(self._matched(models, matched.partners, sides[2:], *maps[2:]))
+                compared.append(
+                    self._compare_matched(models, matched.partners, sides[2:], *maps[2:])
+                )
             names = ("attention", "attention_pair", "matrix", "valid")
             given |= {
                 n: torch.cat(each)
@@ -204,20 +208,20 @@ class TACCCL(Metric):
         return given
 
     @staticmethod
-    def _matrices(models: Models, sides: list[View]) -> list[Tensor]:
+    def _gather_matrices(models: Models, sides: list[View]) -> list[Tensor]:
         return [models.gather(view.matrix) for view in sides]
 
     @staticmethod
-    def _transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
+    def _compare_transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
         """Eq. 4.2: x' = T(x)."""
         matrix = geometry.compose(geometry.invert(to_one), to_two)
         return one, two, matrix, geometry.valid(matrix, *two.shape[-2:])
 
-    def _matched(
+    def _compare_matched(
         self, models: Models, partners: Partners, sides: list[View], one: Tensor, two: Tensor
     ) -> Compared:
         """Eq. 4.6: matched images, near their common keypoints."""
-        to_one, to_two = self._matrices(models, sides)
+        to_one, to_two = self._gather_matrices(models, sides)
         points, there = models.gather(partners.points), models.gather(partners.there.float()) > 0
         size = two.shape[-2:]
         masks = [

@@ -14,9 +14,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Build, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -34,7 +34,7 @@ class Ensemble(nn.Module):
         self.register_buffer("counts", torch.zeros(size, dtype=torch.int64))
 
     @torch.no_grad()
-    def target(self, indices: Tensor, alpha: float) -> Tensor:
+    def get_targets(self, indices: Tensor, alpha: float) -> Tensor:
         """Z / (1 - alpha^t) of each image; zeros where it has not been seen."""
         seen = self.counts[indices]
         scale = torch.where(seen > 0, 1 - alpha ** seen.float(), 1.0)
@@ -88,12 +88,12 @@ class TemporalEnsembling(SemiSupervised):
         """Cross-entropy, and the distance of predictions to their averages."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, unknown = (
-            required(output.logits)
-            for output in forward(models["student"], images_of(part), images_of(rest))
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), get_images(rest))
         )
         ensemble: Any = models.plain("ensemble")
         predicted = unknown.softmax(1)
-        target = ensemble.target(rest.indices, self.alpha)
+        target = ensemble.get_targets(rest.indices, self.alpha)
         seen = (ensemble.counts[rest.indices] > 0)[:, None]
         losses = {
             "supervised": cross_entropy(known, part.labels),

@@ -13,9 +13,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    images_of,
-    predict,
-    required,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -55,39 +55,39 @@ class VirtualAdversarial(SemiSupervised):
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy, the divergence under attack, and the entropy of predictions."""
-        part, images = batch["labelled"], images_of(batch["unlabelled"])
-        known = required(models["student"](images_of(part)).logits)
+        part, images = batch["labelled"], get_images(batch["unlabelled"])
+        known = require_output(models["student"](get_images(part)).logits)
         with models.freeze_statistics("student"):
             plain = models.plain("student")
-            (logits,) = predict(plain, images)
-            attack = self.attack(plain, images, logits)
+            (logits,) = predict_logits(plain, images)
+            attack = self.find_perturbation(plain, images, logits)
             both = models["student"](torch.cat([images + attack, images]))
-        attacked, clean = required(both.logits).chunk(2)
+        attacked, clean = require_output(both.logits).chunk(2)
         entropy = -(clean.softmax(1) * clean.log_softmax(1)).sum(1).mean()
         return {
             "supervised": cross_entropy(known, part.labels),
-            "adversarial": divergence(logits, attacked),
+            "adversarial": kl_divergence(logits, attacked),
             "entropy": entropy,
         }
 
-    def attack(self, model: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+    def find_perturbation(self, model: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
         """r, of length epsilon for each image."""
-        direction = unit(torch.randn(images.shape).to(images))
+        direction = normalise_perturbation(torch.randn(images.shape).to(images))
         for _ in range(self.iterations):
             direction = direction.detach().requires_grad_()
-            moved = required(model(images + self.xi * direction).logits)
-            (gradient,) = torch.autograd.grad(divergence(logits, moved), direction)
-            direction = unit(gradient)
+            moved = require_output(model(images + self.xi * direction).logits)
+            (gradient,) = torch.autograd.grad(kl_divergence(logits, moved), direction)
+            direction = normalise_perturbation(gradient)
         return self.epsilon * direction.detach()
 
 
-def unit(directions: Tensor) -> Tensor:
+def normalise_perturbation(directions: Tensor) -> Tensor:
     """Each (C, H, W) of length 1."""
     lengths = torch.linalg.vector_norm(directions, dim=(1, 2, 3), keepdim=True)
     return directions / lengths.clamp(min=1e-12)
 
 
-def divergence(logits: Tensor, moved: Tensor) -> Tensor:
+def kl_divergence(logits: Tensor, moved: Tensor) -> Tensor:
     """Mean over samples of KL(softmax(logits) || softmax(moved)); no gradient into the first."""
     return kl_div(
         moved.log_softmax(1), logits.detach().log_softmax(1), reduction="batchmean", log_target=True

@@ -64,7 +64,7 @@ class Homography:
         maps = []
         area, shape, x, y = next(d), next(d), next(d), next(d)
         if self.crop is not None:
-            maps.append(geometry.crop(self._box(area, shape, x, y)))
+            maps.append(geometry.crop(self._draw_boxes(area, shape, x, y)))
         angle, zoom, right, down = next(d), next(d), next(d), next(d)
         maps.append(geometry.rotation(spread_draws(angle, -1, 1) * math.radians(self.rotation)))
         if self.zoom is not None:
@@ -79,7 +79,7 @@ class Homography:
             maps.append(geometry.perspective(square + moves.view(-1, 4, 2)))
         return geometry.compose(*maps)
 
-    def _box(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _draw_boxes(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Boxes of a random area, of a shape that fits the image, at a random place."""
         assert self.crop is not None
         share = spread_draws(area, *self.crop)
