@@ -1,4 +1,4 @@
-"""Matching: pairs of images that show one object, by keypoints under one affine map."""
+"""Matching: pairs of images of one object, found by keypoints that one affine map explains."""
 
 from __future__ import annotations
 
@@ -33,28 +33,33 @@ CHUNK = 32
 
 @discovery.register("matching")
 class Matching:
-    """Cross-image supervision (Section 4.3.4): finds no labels, but pairs of matched sub-images.
+    """Finds pairs of matched sub-images within clusters (TAC-CCL, Section 4.3.4); no labels.
 
-    Candidates are the nearest by embedding within a cluster. Keypoints of two candidates are
-    matched, and count as common where one affine map explains them. Each image is paired with those
-    that it has most in common with, and of both the sub-image around the common keypoints is kept.
+    Candidates of an image are its nearest by embedding within its cluster, so a discovery that
+    labels samples comes before this one. The keypoints of two candidates are matched, and count as
+    common where one affine map explains them. Each image is paired with the candidates that it has
+    most keypoints in common with; of both images the sub-image around these keypoints is kept.
 
-    An image is described once, on disk, by its content; a pair is matched once in a run, so that a
-    discovery costs only the pairs that the ones before have not seen.
+    The keypoints of an image are computed once and kept on disk by the image's content. A pair is
+    matched once in a run.
 
     Args:
-        detector: ``sift``, ``asift`` (affine-SIFT), or ``cascade``: SIFT, then affine-SIFT of tilt
-            3 and 5 for the images that are left without a partner.
-        size: pixels of a side in which keypoints are sought.
-        features: keypoints of an image at most; in each of affine-SIFT's views a fifth of it.
-        neighbours: candidates of an image; ``all`` of its cluster.
-        matches: partners of an image at most.
-        min_inliers: common keypoints at least; null: 12 for SIFT, 20 for affine-SIFT, whose many
-            views agree by chance more often.
-        margin: of a sub-image about its keypoints, as a share of their extent to each side.
-        smallest: side of a sub-image at least, as a share of the image's.
-        workers: processes; 0 is none beside this one, null as many as there are processors.
+        detector: ``sift``; ``asift`` (affine-SIFT); or ``cascade``: SIFT, then affine-SIFT of tilt
+            3 and 5 for images that have no partner yet.
+        size: side in pixels to which an image is resized for keypoints.
+        features: largest number of keypoints of an image; for affine-SIFT a fifth of it in each
+            view.
+        neighbours: number of candidates of an image; ``all``: its whole cluster.
+        matches: largest number of partners of an image.
+        min_inliers: smallest number of common keypoints; null: 12 for SIFT, 20 for affine-SIFT,
+            whose many views agree by chance more often.
+        margin: margin on each side of a sub-image, as a share of the extent of its keypoints.
+        smallest: smallest side of a sub-image, as a share of the image's side.
+        workers: worker processes; 0: none, null: as many as there are processors.
         cache: folder of the keypoints; null: ``$FEWLABELS_CACHE`` or ``~/.cache/fewlabels``.
+
+    Source: Li (2021), chapter 4, Section 4.3.4.
+    Recipe: `discovery: [{name: kmeans, clusters: 100}, {name: matching, detector: cascade}]`
     """
 
     classes: int | None = None
@@ -81,22 +86,23 @@ class Matching:
         self.workers = os.cpu_count() or 1 if workers is None else workers
         given = cache or os.environ.get("FEWLABELS_CACHE") or "~/.cache/fewlabels"
         self.cache = Path(given).expanduser() / "keypoints"
-        # By tilt: keys of images by data-set row; matches by two rows, the smaller first.
+        # For each tilt: keys of images by row of the data set; matches by a pair of rows, the
+        # smaller row first.
         self.keys: dict[int, dict[int, str]] = {tilt: {} for tilt in self.tilts}
         self.known: dict[int, dict[tuple[int, int], Match | None]] = {t: {} for t in self.tilts}
 
     def needs(self) -> Needs:
-        """The student's embeddings, and the images."""
+        """The embeddings of the student, and the images."""
         return Needs("student", images=True)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
-        """Pairs among images of one label.
+        """Pairs of images that have the same label.
 
         Raises:
             ComponentError: OpenCV is not installed.
             DataError: features that are not finite.
         """
-        import_opencv()  # say at once that it is missing
+        import_opencv()  # report a missing OpenCV before any work is done
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'matching' got features that are not finite")
         assert pool.images is not None
@@ -116,13 +122,13 @@ class Matching:
         return Discovered(nothing, nothing, np.empty(0, np.float32), pairs=pairs)
 
     def _get_match(self, tilt: int, left: int, right: int) -> Match | None:
-        """What two rows have in common, from left to right."""
+        """The match of two rows, with the map from left to right; None where they do not match."""
         first, second = sorted((int(left), int(right)))
         found = self.known[tilt].get((first, second))
         return found if found is None or first == left else reverse_match(found)
 
     def _match_new_pairs(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
-        """Match what has not been matched before."""
+        """Describe images and match pairs that were not matched before."""
         rows, known, keys = pool.rows, self.known[tilt], self.keys[tilt]
         assert pool.images is not None
         fresh = [
@@ -151,7 +157,7 @@ class Matching:
             known[int(rows[i]), int(rows[j])] = one
 
     def _select_pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
-        """The best partners of each image, and the sub-images about what they have in common."""
+        """The best partners of each image, with the sub-images around the common keypoints."""
         chosen = []
         for i in sorted(partners):
             own = [(self._get_match(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
@@ -176,7 +182,7 @@ class Matching:
         )
 
     def _compute_box(self, points: np.ndarray) -> np.ndarray:
-        """The square about points in [-1, 1]: xyxy in [0, 1], moved to lie in the image."""
+        """The square around points in [-1, 1], moved into the image: x1, y1, x2, y2 in [0, 1]."""
         low, high = (points.min(0) + 1) / 2, (points.max(0) + 1) / 2
         side = float((high - low).max()) * (1 + 2 * self.margin)
         side = min(1.0, max(side, self.smallest))
@@ -184,7 +190,7 @@ class Matching:
         return np.concatenate([start, start + side])
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The pairs that have been matched."""
+        """All matches, so that a resumed run does not compute them again."""
         state: dict[str, np.ndarray] = {}
         for tilt, known in self.known.items():
             found = [m for m in known.values() if m is not None]
@@ -201,7 +207,7 @@ class Matching:
         return state
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Take over the pairs of a stopped run."""
+        """Restore the matches of a stopped run."""
         for tilt, known in self.known.items():
             counts, affines = state[f"{tilt}.counts"], iter(state[f"{tilt}.affine"])
             points = np.split(state[f"{tilt}.points"], counts.cumsum()[:-1]) if len(counts) else []
@@ -212,7 +218,7 @@ class Matching:
 def find_candidates(
     features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
 ) -> np.ndarray:
-    """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
+    """Pair each image with the nearest, by cosine, of its label: (P, 2) positions i < j."""
     features = unit(features)
     pairs = set()
     for label in np.unique(labels[labels >= 0]):
@@ -227,14 +233,19 @@ def find_candidates(
 
 
 def reverse_match(found: Match) -> Match:
-    """The same from right to left."""
+    """The same match from right to left."""
     linear = np.linalg.inv(found.affine[:, :2].astype(np.float64))
     affine = np.concatenate([linear, -linear @ found.affine[:, 2:]], 1).astype(np.float32)
     return Match(affine, found.points[:, [2, 3, 0, 1]])
 
 
 class DescribeTask:
-    """Task: the keys of images' content, and keypoints, None for those that a store has."""
+    """Computes keys and keypoints of images, by position.
+
+    Args:
+        settings: size, features and tilt of :func:`describe_keypoints`.
+        stored: keys whose keypoints are on disk already; for these, keypoints are None.
+    """
 
     def __init__(
         self, images: Sequence[Image], settings: tuple[int, int, int], stored: set[str]
@@ -254,7 +265,7 @@ class DescribeTask:
 
 
 class MatchTask:
-    """Task: what pairs of keys have in common."""
+    """Matches pairs of stored images, by key."""
 
     def __init__(self, store: KeypointStore, size: int) -> None:
         self.store, self.size = store, size
@@ -267,18 +278,25 @@ _worker_task: Callable[[Sequence[Any]], list[Any]]
 
 
 def _set_worker_task(task: Callable[[Sequence[Any]], list[Any]]) -> None:
-    global _worker_task  # a worker process gets its task, and the images in it, once
+    """Keep the task in a worker process, so that it and its images are sent once."""
+    global _worker_task
     _worker_task = task
 
 
 def _run_worker_task(chunk: Sequence[Any]) -> list[Any]:
+    """Run the kept task on a chunk."""
     return _worker_task(chunk)
 
 
 def map_in_processes(
     task: Callable[[Sequence[Any]], list[Any]], things: Sequence[Any], workers: int, what: str
 ) -> Iterator[Any]:
-    """What a task makes of each thing, in order; in processes, or with none in this one."""
+    """Run a task on chunks of ``things`` and yield the results in order, with a progress bar.
+
+    Args:
+        workers: worker processes; 0: run in this process.
+        what: title of the progress bar.
+    """
     chunks = [things[i : i + CHUNK] for i in range(0, len(things), CHUNK)]
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(things), desc=what, leave=False, disable=None))

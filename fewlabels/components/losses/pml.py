@@ -1,4 +1,7 @@
-"""Every fitting loss of pytorch-metric-learning as a component: ``pml:contrastive_loss``."""
+"""Losses of pytorch-metric-learning as components, named ``pml:NAME``.
+
+Recipe: `losses: [{name: pml:contrastive_loss, use_memory: true}]`
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ UNFIT = {
 }
 _ABSTRACT = {"BaseMetricLossFunction", "BaseLossWrapper", "GenericPairLoss"}
 
-_PROGRAM = {  # what the program gives, by the name that a constructor has for it
+_PROGRAM = {  # constructor parameters that the program fills -> our name of the value
     "embedding_size": "embedding_size",
     "descriptors_dim": "embedding_size",
     "num_classes": "classes",
 }
-_OBJECTS = {  # what a recipe cannot write, and what is of no use without it
+_OBJECTS = {  # parameters that take objects, which a recipe cannot hold, and their weights
     "distance",
     "reducer",
     "embedding_regularizer",
@@ -42,8 +45,9 @@ _OBJECTS = {  # what a recipe cannot write, and what is of no use without it
     "mat_based_loss",
     "collect_stats",
 }
-_DEFAULTS = {"RankedListLoss": {"margin": 0.4, "Tn": 5.0}}  # the library has none: chosen here
-_TYPES: dict[str, Any] = {  # where the default does not say it
+# Defaults that the library does not have; chosen by this project.
+_DEFAULTS = {"RankedListLoss": {"margin": 0.4, "Tn": 5.0}}
+_TYPES: dict[str, Any] = {  # types of options that the default does not tell
     "triplets_per_anchor": int | Literal["all"],
     "num_bins": int,
     "n_bins": int | None,
@@ -53,7 +57,7 @@ _TYPES: dict[str, Any] = {  # where the default does not say it
 
 
 def list_pml_losses() -> list[str]:
-    """The names that follow ``pml:``, sorted."""
+    """List the names that may follow ``pml:``, sorted."""
     return sorted(
         _to_snake_case(cls) for name, cls in _list_loss_classes().items() if name not in UNFIT
     )
@@ -61,10 +65,10 @@ def list_pml_losses() -> list[str]:
 
 @functools.cache
 def resolve_pml_loss(name: str) -> type[nn.Module]:
-    """The component behind ``pml:name``; the name is the class's in snake case.
+    """Make the component ``pml:name``, where ``name`` is the library's class name in snake case.
 
     Raises:
-        ComponentError: no such loss, or one that does not work on embeddings and labels.
+        ComponentError: no such loss, or one that cannot be computed from embeddings and labels.
     """
     bare = name.removeprefix("pml:")
     found = {_fold_name(n): cls for n, cls in _list_loss_classes().items()}.get(_fold_name(bare))
@@ -88,7 +92,8 @@ def resolve_pml_loss(name: str) -> type[nn.Module]:
         n for n in ("embedding_size", "classes") if n in _map_given_parameters(found).values()
     ]
     body = {
-        "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.",
+        "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.\n\n"
+        f"Recipe: `losses: [{{name: pml:{_to_snake_case(found)}}}]`",
         "__module__": __name__,
         "__init__": _build_constructor(f"pml:{_to_snake_case(found)}", found, wanted, settable),
     }
@@ -96,13 +101,16 @@ def resolve_pml_loss(name: str) -> type[nn.Module]:
 
 
 class _Bridge(nn.Module):
-    """Hands a batch to a loss of the library, without its unlabelled rows."""
+    """Calls a loss of the library with the labelled part of a batch."""
 
     loss: nn.Module
     use_memory: bool
 
     def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
-        """The library's loss; with ``use_memory``, between the batch and the memory alone."""
+        """The loss () of embeddings (B, D) with labels (B,).
+
+        With ``use_memory`` it is computed between the batch and the memory only.
+        """
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         rows = torch.nonzero(labels >= 0).flatten()
@@ -125,7 +133,7 @@ class _Bridge(nn.Module):
 
     @torch.no_grad()
     def recentre(self, centres: Tensor) -> None:
-        """Start a class's proxy, where the loss has one for each, from its new centre (K, D)."""
+        """Set the proxies of a loss that has one for each class to the new centres (K, D)."""
         for name, weights in self.loss.named_parameters():
             proxies = weights.T if name == "W" else weights
             if name in ("W", "proxies") and proxies.shape == centres.shape:
@@ -135,7 +143,14 @@ class _Bridge(nn.Module):
 def _build_constructor(
     name: str, found: Any, wanted: list[str], settable: dict[str, inspect.Parameter]
 ) -> Callable[..., None]:
-    """An ``__init__`` whose signature shows the program's parameters and the recipe's options."""
+    """Build an ``__init__`` whose signature has the program's parameters and a recipe's options.
+
+    Args:
+        name: the component's name, for messages.
+        found: the library's class.
+        wanted: parameters that the program fills.
+        settable: options that a recipe may set.
+    """
     first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     kinds = {"embedding_size": int, "classes": int | None}
     first += [
@@ -172,6 +187,7 @@ def _build_constructor(
 
 @functools.cache
 def _list_loss_classes() -> dict[str, Any]:
+    """The library's loss classes by name."""
     return {
         name: value
         for name, value in vars(library).items()
@@ -180,7 +196,7 @@ def _list_loss_classes() -> dict[str, Any]:
 
 
 def _collect_parameters(found: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of all constructors that ``**kwargs`` reaches, the nearest class first."""
+    """Collect the parameters of a class and, for its ``**kwargs``, of its base classes."""
     parameters: dict[str, inspect.Parameter] = {}
     for cls in found.__mro__:
         if "__init__" in vars(cls) and cls.__module__.startswith("pytorch_metric_learning"):
@@ -191,12 +207,13 @@ def _collect_parameters(found: Any) -> dict[str, inspect.Parameter]:
 
 
 def _map_given_parameters(found: Any) -> dict[str, str]:
-    """What the program gives this loss: the constructor's name for it -> ours."""
+    """Map the constructor parameters that the program fills to our names of the values."""
     known = _collect_parameters(found)
     return {n: _PROGRAM[n] for n in _PROGRAM if n in known and known[n].default is known[n].empty}
 
 
 def _collect_options(found: Any) -> dict[str, inspect.Parameter]:
+    """Collect what a recipe may set, as keyword-only parameters with a type and a default."""
     options = {}
     for name, parameter in _collect_parameters(found).items():
         default = _DEFAULTS.get(found.__name__, {}).get(name, parameter.default)
@@ -212,19 +229,22 @@ def _collect_options(found: Any) -> dict[str, inspect.Parameter]:
 
 
 def _choose_annotation(name: str, default: Any) -> Any:
+    """Choose the type of an option by its name or its default."""
     if name in _TYPES:
         return _TYPES[name]
     if default is None:
         return float | None
-    # The library writes margin=1 and means a number.
+    # For margin=1 the library accepts any number.
     return int | float if type(default) is int else type(default)
 
 
 def _fold_name(name: str) -> str:
+    """A name in lower case without underscores, to compare class and module names."""
     return name.lower().replace("_", "")
 
 
 def _to_snake_case(found: Any) -> str:
+    """The name of a class in snake case: its module's name where that is the same word."""
     module: str = found.__module__.rpartition(".")[2]
     if _fold_name(module) == _fold_name(found.__name__):
         return module

@@ -19,14 +19,18 @@ from fewlabels.registry import sources
 
 @sources.register("folder")
 class Folder:
-    """A folder of images: one folder a class, or flat with an optional labels.csv.
+    """Reads a folder of images: one folder for each class, or one flat folder with a labels.csv.
 
-    ``path/train`` and ``path/test`` (or ``val``, or both), with a folder a class each, are a split;
-    ``val`` counts as the test where there is no ``test``.
+    ``path/train`` and ``path/test`` (or ``val``, or both), each with a folder for each class, are
+    read as a split; ``val`` is the test part if there is no ``test``. Images of a flat folder
+    without labels.csv have no labels.
 
     Args:
         path: the folder.
-        labels_csv: a CSV (columns file, label); null: ``path/labels.csv`` if it is there.
+        labels_csv: a CSV file with columns file and label; null: ``path/labels.csv`` if it exists.
+
+    Source: this project.
+    Recipe: `data: {source: folder, path: photos, labels: all}`
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "all"
@@ -35,10 +39,11 @@ class Folder:
         self.path, self.labels_csv = path, labels_csv
 
     def load(self) -> Records:
-        """The images in sorted order.
+        """Records of the images, sorted by path.
 
         Raises:
-            DataError: no folder, no images, or a labels.csv that does not fit them.
+            DataError: no folder, no images, images outside the class folders, or a labels.csv that
+                does not fit the images.
         """
         if not self.path:
             raise DataError("data.path is empty; name the folder that holds your images")
@@ -76,7 +81,14 @@ class Folder:
 
 
 def read_labels_csv(table: Path, names: Sequence[str]) -> list[str | None]:
-    """The label of each named image, None for those that a CSV (file, label) leaves out."""
+    """Read the labels of named images from a CSV file with columns file and label.
+
+    Returns:
+        One label for each name; None for images that the file leaves out.
+
+    Raises:
+        DataError: no such columns, text that is not UTF-8, unknown files, or files listed twice.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -106,7 +118,7 @@ def read_labels_csv(table: Path, names: Sequence[str]) -> list[str | None]:
 
 
 def _join_first_three(names: Sequence[str]) -> str:
-    """The first few of many names, for a sentence."""
+    """Join the first three names for an error message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -116,7 +128,7 @@ def make_records(
     names: Sequence[str],
     columns: dict[str, np.ndarray] | None = None,
 ) -> Records:
-    """Records whose classes are the sorted labels; None is unknown."""
+    """Make records whose classes are the sorted labels; None is an unknown label."""
     classes = sorted({label for label in labels if label is not None})
     numbers = {label: i for i, label in enumerate(classes)}
     truth = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)

@@ -1,4 +1,4 @@
-"""The folders in which benchmarks come, each as records with the column ``split``."""
+"""Read the folders in which benchmarks are distributed, as records with a column ``split``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from fewlabels.data.hf_dataset import from_dataset, open_dataset
 from fewlabels.data.lazy_images import from_arrays, from_files, image_files
 from fewlabels.errors import DataError
 
-Listing = Sequence[tuple[str, int, str]]  # file below the folder, class number, part
+Listing = Sequence[tuple[str, int, str]]  # path below the folder, class number, part
 
 
 def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Records:
-    """Records of the files of a listing."""
+    """Make records of listed image files.
+
+    Raises:
+        DataError: a listed file does not exist.
+    """
     names = [name for name, _, _ in listing]
     files = [root / name for name in names]
     lost = next((file for file in files if not file.is_file()), None)
@@ -35,7 +39,7 @@ def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str]
 def make_records_from_arrays(
     parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]
 ) -> Records:
-    """Records of uint8 arrays (N, H, W, 3) and labels, by part."""
+    """Make records of uint8 arrays (N, H, W, 3) and labels (N,), by part."""
     images = np.concatenate([pixels for pixels, _ in parts.values()])
     truth = np.concatenate([labels for _, labels in parts.values()]).astype(np.int64)
     split = np.repeat(list(parts), [len(labels) for _, labels in parts.values()])
@@ -44,10 +48,10 @@ def make_records_from_arrays(
 
 
 def require_file(root: Path, *names: str) -> Path:
-    """The first of some files that is there.
+    """Return the first of several files that exists.
 
     Raises:
-        DataError: none is, with what was looked for.
+        DataError: none of them exists.
     """
     for name in names:
         if (root / name).is_file():
@@ -56,12 +60,12 @@ def require_file(root: Path, *names: str) -> Path:
 
 
 def read_words(path: Path) -> list[list[str]]:
-    """Lines of a text file, split at blanks."""
+    """Read the lines of a text file, each split at blanks."""
     return [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
 def read_cub(root: Path) -> Records:
-    """CUB-200-2011; without its text files the folders of ``images/`` say the class."""
+    """Read CUB-200-2011; without its text files, classes are the folders of ``images/``."""
     if (root / "images.txt").is_file():
         label = {i: int(n) - 1 for i, n in read_words(require_file(root, "image_class_labels.txt"))}
         lines = read_words(root / "images.txt")
@@ -82,7 +86,7 @@ def read_cub(root: Path) -> Records:
 
 
 def read_cars(root: Path) -> Records:
-    """Cars-196 as one ``cars_annos.mat``, as the devkit, or as Kaggle's CSV files."""
+    """Read Cars-196 from ``cars_annos.mat``, from the devkit, or from Kaggle's CSV files."""
     from scipy.io import loadmat
 
     names: list[str] = []
@@ -103,7 +107,7 @@ def read_cars(root: Path) -> Records:
         lines = require_file(root, "names.csv").read_text("utf-8").splitlines()
         names = [line for line in lines if line]
         for part in ("train", "test"):
-            # A file name is another car in train/ than in test/.
+            # The same file name means different images in train/ and in test/.
             place = {
                 path.name: path.relative_to(root).as_posix()
                 for path in image_files(root / "car_data")
@@ -116,7 +120,7 @@ def read_cars(root: Path) -> Records:
 
 
 def read_sop(root: Path) -> Records:
-    """Stanford Online Products: ``image_id class_id super_class_id path`` a line."""
+    """Read Stanford Online Products: lines ``image_id class_id super_class_id path``."""
     listing = [
         (row[3], int(row[1]) - 1, part)
         for part in ("train", "test")
@@ -126,7 +130,7 @@ def read_sop(root: Path) -> Records:
 
 
 def read_inshop(root: Path) -> Records:
-    """In-Shop: a count, a header, then ``image item status`` a line."""
+    """Read In-Shop's list: a count, a header, then lines ``image item status``."""
     path = require_file(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
     rows = read_words(path)
     if len(rows) < 3:
@@ -136,7 +140,7 @@ def read_inshop(root: Path) -> Records:
         raise DataError(f"{path}: says {' '.join(stated)} images and lists {len(listed)}")
     items = sorted({item for _, item, _ in listed})
     number = {item: i for i, item in enumerate(items)}
-    # What the list calls img/ is here, in Img/, or (from img_highres.zip) called img_highres/.
+    # The list's img/ is here, in Img/, or is called img_highres/ (from img_highres.zip).
     moves = [("img/", "Img/img/"), ("img/", "Img/img_highres/"), ("img/", "img_highres/")]
     first = listed[0][0]
     old, new = next(
@@ -147,7 +151,7 @@ def read_inshop(root: Path) -> Records:
 
 
 def read_cifar(root: Path, label: str) -> Records:
-    """CIFAR-10 or -100 (``label`` says which): Python batches, binary batches, or parquet."""
+    """Read CIFAR-10 (``label``) or -100 (``fine_label``): Python or binary batches, parquet."""
     if (root / "train.parquet").is_file():
         return read_parquet(root, label)
     fine = label == "fine_label"
@@ -184,12 +188,12 @@ def read_cifar(root: Path, label: str) -> Records:
 
 
 def _convert_planes(rows: np.ndarray) -> np.ndarray:
-    """Rows of red, green and blue planes as (N, 32, 32, 3)."""
+    """Convert rows (N, 3072) of red, green and blue planes to images (N, 32, 32, 3)."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the arrays of the CIFAR batches and nothing that could run."""
+    """Unpickles the arrays of CIFAR batches and refuses everything else, which could run code."""
 
     ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"),
@@ -206,22 +210,22 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_cifar_batch(path: Path) -> Any:
-    """A CIFAR batch.
+    """Load a pickled CIFAR batch.
 
     Raises:
-        DataError: the file holds more than arrays.
+        DataError: the file is damaged, or holds more than arrays.
     """
     try:
         batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise ValueError(f"it holds a {type(batch).__name__}")
         return batch
-    except Exception as error:  # a damaged pickle fails in any way, as its bytes are instructions
+    except Exception as error:  # a damaged pickle can raise any exception
         raise DataError(f"{path}: not a CIFAR batch ({error}); it is not read further") from error
 
 
 def read_parquet(root: Path, label: str) -> Records:
-    """``train.parquet`` and ``test.parquet``."""
+    """Read ``train.parquet`` and ``test.parquet``."""
     parts = {
         part: open_dataset(
             "parquet", data_files={part: str(require_file(root, f"{part}.parquet"))}, split=part
