@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Interval
 from PIL.Image import Image
-from tqdm import tqdm
 
 from fewlabels.components.discovery.keypoint_store import KeypointStore
 from fewlabels.components.discovery.keypoints import (
@@ -22,13 +19,13 @@ from fewlabels.components.discovery.keypoints import (
     import_opencv,
     match_keypoints,
 )
+from fewlabels.components.discovery.worker_processes import map_in_processes
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import unit
 from fewlabels.registry import discovery
 
 TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
-CHUNK = 32
 
 
 @discovery.register("matching")
@@ -272,39 +269,3 @@ class MatchTask:
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Match | None]:
         return [match_keypoints(self.store[i], self.store[j], self.size) for i, j in pairs]
-
-
-_worker_task: Callable[[Sequence[Any]], list[Any]]
-
-
-def _set_worker_task(task: Callable[[Sequence[Any]], list[Any]]) -> None:
-    """Keep the task in a worker process, so that it and its images are sent once."""
-    global _worker_task
-    _worker_task = task
-
-
-def _run_worker_task(chunk: Sequence[Any]) -> list[Any]:
-    """Run the kept task on a chunk."""
-    return _worker_task(chunk)
-
-
-def map_in_processes(
-    task: Callable[[Sequence[Any]], list[Any]], things: Sequence[Any], workers: int, what: str
-) -> Iterator[Any]:
-    """Run a task on chunks of ``things`` and yield the results in order, with a progress bar.
-
-    Args:
-        workers: worker processes; 0: run in this process.
-        what: title of the progress bar.
-    """
-    chunks = [things[i : i + CHUNK] for i in range(0, len(things), CHUNK)]
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(things), desc=what, leave=False, disable=None))
-        if workers:
-            make = ProcessPoolExecutor(workers, initializer=_set_worker_task, initargs=(task,))
-            results: Iterable[list[Any]] = stack.enter_context(make).map(_run_worker_task, chunks)
-        else:
-            results = map(task, chunks)
-        for result in results:
-            bar.update(len(result))
-            yield from result
