@@ -251,7 +251,7 @@ def _is_installed(distribution: str) -> bool:
 backbones = Registry("backbone", "backbones")
 blocks = Registry("block", "blocks")
 discovery = Registry("discovery", "discovery")
-losses = Registry("loss", "losses", {"pml": "fewlabels.components.losses.pml:pml_loss"})
+losses = Registry("loss", "losses", {"pml": "fewlabels.components.losses.pml:resolve_pml_loss"})
 sources = Registry("source", "sources")
 strategies = Registry("strategy", "strategies")
 views = Registry("view", "views")

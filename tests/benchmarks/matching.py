@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from fewlabels import Embedder
 from fewlabels.components.discovery.kmeans import KMeans
-from fewlabels.components.discovery.matching import Matching, candidates
+from fewlabels.components.discovery.matching import Matching, find_candidates
 from fewlabels.components.sources.parquet import Parquet
 from fewlabels.contracts import Pool
 from fewlabels.data.pixels import Pixels, Selected
@@ -49,7 +49,7 @@ def main() -> None:
             seen = features(records, rows, size)
             pool = Pool(rows, seen, np.full(len(rows), -1), given, images=images)
             labels = KMeans(clusters=52).discover(pool, 0, rng).labels
-            pairs = {tuple(p) for p in candidates(seen, labels, 10).tolist()}
+            pairs = {tuple(p) for p in find_candidates(seen, labels, 10).tolist()}
             pool = Pool(rows, seen, labels, given, images=images)
             begin = time.perf_counter()
             found = matching.discover(pool, 0, rng).pairs

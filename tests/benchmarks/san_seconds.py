@@ -63,13 +63,13 @@ def parts(batch: int, channels: int, side: int) -> None:
     count = side * side
     logits = torch.randn(batch, count, count, requires_grad=True)
     maps = torch.rand(batch, channels, side, side)
-    logs = weighing.sinkhorn(logits.detach(), 20).requires_grad_()
+    logs = weighing.normalise_by_sinkhorn(logits.detach(), 20).requires_grad_()
     weights = logs.detach().exp().requires_grad_()
     each = {
-        "sinkhorn": lambda: weighing.sinkhorn(logits, 20).sum().backward(),
-        "entropy": lambda: weighing.entropy(logs).backward(),
-        "correlation": lambda: weighing.correlation(weights).backward(),
-        "coherence": lambda: weighing.coherence(weights, maps).backward(),
+        "sinkhorn": lambda: weighing.normalise_by_sinkhorn(logits, 20).sum().backward(),
+        "entropy": lambda: weighing.assembly_entropy(logs).backward(),
+        "correlation": lambda: weighing.assembly_correlation(weights).backward(),
+        "coherence": lambda: weighing.assembly_coherence(weights, maps).backward(),
         "assembly": lambda: (maps.flatten(2) @ weights).sum().backward(),
     }
     for name, function in each.items():

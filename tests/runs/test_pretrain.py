@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 import fewlabels
 from fewlabels.components.strategies.mean_teacher import MeanTeacher
-from fewlabels.components.strategies.rotation import Rotation, turned
+from fewlabels.components.strategies.rotation import Rotation, rotate_images
 from fewlabels.errors import FewLabelsError, RecipeError
 from fewlabels.models.composition import Composition
 from fewlabels.recipe.recipe import recipe_from
@@ -47,7 +47,7 @@ def weights(folder, step=None):
 
 def test_the_four_turns_of_an_image():
     image = torch.tensor([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
-    views, turns = turned(torch.cat([image, 10 * image]))
+    views, turns = rotate_images(torch.cat([image, 10 * image]))
     assert turns.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert views[::2, 0].tolist() == [
         [[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]],

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from fewlabels.components.strategies.mean_teacher import MeanTeacher
-from fewlabels.components.strategies.semi_supervised import forward, images_of
+from fewlabels.components.strategies.semi_supervised import forward_batches, get_images
 from fewlabels.contracts import Records, write_term
 from fewlabels.registry import REGISTRIES
 from fewlabels.testing import runs
@@ -173,7 +173,7 @@ class Student(MeanTeacher):
 
 def through_the_teacher(self, phase, models, batch, clock):
     teacher = models.plain("teacher").requires_grad_(True)
-    (out,) = forward(teacher, images_of(batch["unlabelled"]))
+    (out,) = forward_batches(teacher, get_images(batch["unlabelled"]))
     right = MeanTeacher.losses(self, phase, models, batch, clock)
     return {**right, "consistency": right["consistency"] + out.logits.square().mean()}
 

@@ -1,10 +1,13 @@
-"""Networks that timm lacks."""
+"""Backbones that timm does not have."""
 
 from __future__ import annotations
 
 
 def register_into_timm() -> list[str]:
-    """Make timm know the backbones of this package, and give their names.
+    """Register the backbones of this package with timm.
+
+    A recipe and :class:`Embedder` need no such call; it is for code that calls timm itself. The
+    backbones of plugins are not registered.
 
     ::
 
@@ -13,7 +16,8 @@ def register_into_timm() -> list[str]:
         register_into_timm()
         model = timm.create_model("wrn28_2", num_classes=10)
 
-    Those of plugins stay out. A recipe and :class:`Embedder` need no such call.
+    Returns:
+        The names of the backbones, sorted.
     """
     from fewlabels.registry import backbones
 

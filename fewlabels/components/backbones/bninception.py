@@ -12,11 +12,12 @@ from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, in_own_names, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages, filter_published_weights
 from fewlabels.registry import backbones
 
-# Channels in; of the 1x1 (None: a unit of stride 2 that halves the map and has none), of the 3x3
-# and its reduction, of the double 3x3 and its reduction, of the pooled branch; its pooling.
+# For each unit: input channels; channels of the 1x1 path (None: a unit of stride 2, which halves
+# the map and has no such path); reduced and output channels of the 3x3 path, and of the double 3x3
+# path; channels of the pooled path; kind of pooling.
 _SIZES = {
     "inception_3a": (192, 64, (64, 64), (64, 96), 32, "avg"),
     "inception_3b": (256, 64, (64, 96), (64, 96), 64, "avg"),
@@ -30,12 +31,16 @@ _SIZES = {
     "inception_5b": (1024, 352, (192, 320), (192, 224), 128, "max"),
 }
 
-# Convolution with bias, batch norm, ReLU; the map keeps its size but for the stride.
+# Convolution with bias, batch norm, ReLU. Padding keeps the size of the map, divided by the stride.
 Conv = partial(ConvNormAct, bias=True)
 
 
 class BNInception(Heads):
-    """Ten inception units behind three convolutions, each with bias, batch norm and ReLU."""
+    """Three convolutions and ten inception units, each layer with bias, batch norm and ReLU.
+
+    Images (B, 3, 224, 224) become a map (B, 1024, 7, 7). Layers have the names of the weights that
+    are published for this network.
+    """
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg"
@@ -47,13 +52,18 @@ class BNInception(Heads):
         self.pool2_3x3_s2 = nn.MaxPool2d(3, 2, ceil_mode=True)
         for name, sizes in _SIZES.items():
             self.add_module(name, Inception(*sizes))
-        self.trunk = tuple(self._modules)  # in the order in which they are passed
+        self.trunk = tuple(self._modules)  # in forward order
         ends = {"conv1_7x7_s2": (64, 2), "conv2_3x3": (192, 4), "inception_3b": (320, 8)}
-        self.feature_info = stages({**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)})
+        self.feature_info = describe_stages(
+            {**ends, "inception_4d": (608, 16), "inception_5b": (1024, 32)}
+        )
         self.reset_classifier(num_classes, global_pool)
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights in common use, in these names, and the first filters for RGB, not BGR."""
+        """Convert the common published weights: this network's names, first filters RGB, not BGR.
+
+        A state dict that is in this network's names already is returned unchanged.
+        """
         if "conv1_7x7_s2.weight" not in state:
             return state
         own = {}
@@ -70,7 +80,15 @@ class BNInception(Heads):
 
 
 class Inception(nn.Module):
-    """Up to four paths, side by side in the channels; their layers have the published names."""
+    """Up to four parallel paths, whose maps are concatenated; layers have the published names.
+
+    Args:
+        before: input channels.
+        one: channels of the 1x1 path; None: there is none, and the unit halves the map.
+        three, double: reduced and output channels of the 3x3 path and of the double 3x3 path.
+        pooled: channels after the pooled path; None: as many as before.
+        pooling: ``avg`` or ``max``.
+    """
 
     def __init__(
         self,
@@ -102,7 +120,7 @@ class Inception(nn.Module):
                 self.add_module(name, layer)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The paths' maps, joined."""
+        """The concatenated maps of all paths."""
         ends = []
         for path in self.paths:
             end = maps
@@ -112,8 +130,9 @@ class Inception(nn.Module):
         return torch.cat(ends, 1)
 
 
-# The weights are Caffe's, for BGR from 0 to 255 less (104, 117, 128): in RGB from 0 to 1 the same
-# is a mean of (128, 117, 104) / 255 and a deviation of 1 / 255. register_model reads this name.
+# The weights are Caffe's, for BGR images of 0 to 255 from which (104, 117, 128) is subtracted. For
+# RGB images of 0 to 1 this is a mean of (128, 117, 104) / 255 and a deviation of 1 / 255.
+# timm's register_model reads the name default_cfgs.
 default_cfgs = generate_default_cfgs(
     {
         "bninception.caffe_in1k": {
@@ -145,7 +164,15 @@ def bninception(
     in_chans: int = 3,
     global_pool: str = "avg",
 ) -> BNInception:
-    """BN-Inception; 10.3 million weights without its classifier."""
+    """BN-Inception: Inception with batch norm; 10.3 million weights without its classifier.
+
+    Images (B, 3, 224, 224) become a map (B, 1024, 7, 7). ``pretrained: true`` downloads the weights
+    that were trained on ImageNet with Caffe.
+
+    Source: Ioffe and Szegedy, "Batch normalization: Accelerating deep network training by reducing
+    internal covariate shift", ICML 2015, arXiv 1502.03167.
+    Recipe: `model: {backbone: bninception, pretrained: true}`
+    """
     return build_model_with_cfg(
-        BNInception, "bninception", pretrained_filter_fn=in_own_names, **locals()
+        BNInception, "bninception", pretrained_filter_fn=filter_published_weights, **locals()
     )

@@ -1,4 +1,4 @@
-"""ConvNet13: the thirteen-layer network of the semi-supervised tables."""
+"""ConvNet-13: the thirteen-layer network of the tables on semi-supervised learning."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
 class ConvNet13(Heads):
-    """Nine weight-normalised convolutions in three blocks, and the pooled 128-d vector as feature.
+    """Nine weight-normalised convolutions in three blocks; the feature is the pooled 128-d vector.
 
-    As in the PyTorch code of Mean Teacher's followers: 3,127,208 parameters with two heads and 10
-    classes. Unlike there, the input noise that it declares is really added. Weight norm is
-    torch's parametrisation: the older one cannot be copied, so no average of it could be made.
+    The layers are those of the PyTorch code of Dual Student and fastSWA: 3,127,208 parameters with
+    two heads and 10 classes. That code declares input noise and never adds it; here it is added in
+    training. Weight norm is torch's parametrisation, since a module with the older implementation
+    cannot be deep-copied, and moving averages are such copies.
+
+    Args:
+        drop_rate: dropout between blocks.
+        width: factor of the channels.
+        heads: 1 or 2 linear heads.
+        noise: standard deviation of the noise that is added to normalised images in training.
     """
 
     def __init__(
@@ -38,12 +45,22 @@ class ConvNet13(Heads):
         super().__init__(d, heads, weight_norm)
         self.noise = noise
         self.block1 = nn.Sequential(
-            *_layer(in_chans, a, 3, 1), *_layer(a, a, 3, 1), *_layer(a, a, 3, 1)
+            *build_conv_layer(in_chans, a, 3, 1),
+            *build_conv_layer(a, a, 3, 1),
+            *build_conv_layer(a, a, 3, 1),
         )
-        self.block2 = nn.Sequential(*_layer(a, b, 3, 1), *_layer(b, b, 3, 1), *_layer(b, b, 3, 1))
-        self.block3 = nn.Sequential(*_layer(b, c, 3, 0), *_layer(c, b, 1, 0), *_layer(b, d, 1, 0))
+        self.block2 = nn.Sequential(
+            *build_conv_layer(a, b, 3, 1),
+            *build_conv_layer(b, b, 3, 1),
+            *build_conv_layer(b, b, 3, 1),
+        )
+        self.block3 = nn.Sequential(
+            *build_conv_layer(b, c, 3, 0),
+            *build_conv_layer(c, b, 1, 0),
+            *build_conv_layer(b, d, 1, 0),
+        )
         self.between = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(drop_rate))
-        self.feature_info = stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
+        self.feature_info = describe_stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -54,7 +71,8 @@ class ConvNet13(Heads):
         return maps
 
 
-def _layer(before: int, after: int, kernel: int, padding: int) -> list[nn.Module]:
+def build_conv_layer(before: int, after: int, kernel: int, padding: int) -> list[nn.Module]:
+    """A weight-normalised convolution, batch norm and LeakyReLU."""
     return [
         weight_norm(nn.Conv2d(before, after, kernel, padding=padding)),
         nn.BatchNorm2d(after),
@@ -62,7 +80,7 @@ def _layer(before: int, after: int, kernel: int, padding: int) -> list[nn.Module
     ]
 
 
-# register_model reads this name.
+# timm's register_model reads the name default_cfgs.
 default_cfgs = generate_default_cfgs(
     {
         "convnet13": {
@@ -96,5 +114,18 @@ def convnet13(
     noise: Annotated[float, Ge(0)] = 0.15,
     drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.5,
 ) -> ConvNet13:
-    """Thirteen-layer ConvNet of Mean Teacher; ``noise`` is of the normalised image."""
+    """ConvNet-13, the network of Mean Teacher's and Snowball's tables; 3.13 million weights.
+
+    Images (B, 3, 32, 32) become a map (B, 128, 6, 6).
+
+    Args:
+        width: factor of the channels, 128, 256, 512 and 128.
+        heads: linear heads. With 2, Mean Teacher compares the second one with the teacher.
+        noise: standard deviation of the noise that is added to normalised images in training.
+        drop_rate: dropout between the blocks.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", NIPS 2017, arXiv
+    1703.01780; layers as in the PyTorch code of Dual Student (Ke et al., ICCV 2019).
+    Recipe: `model: {backbone: convnet13, backbone_options: {heads: 2}}`
+    """
     return build_model_with_cfg(ConvNet13, "convnet13", **locals())

@@ -1,4 +1,4 @@
-"""ConvNet3 and ConvNet5: a few convolutions, for small images and for tests that must be quick."""
+"""ConvNet3 and ConvNet5: a few convolutions, for small images and for quick tests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from annotated_types import Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
 class ConvNet(Heads):
-    """Blocks of 3x3 convolution, batch norm and ReLU; the map is halved between two blocks.
+    """Blocks of 3x3 convolutions with batch norm and ReLU; maps are halved between two blocks.
 
     Args:
-        blocks: the channels of each block's convolutions, before they are multiplied by ``width``.
+        blocks: output channels of the convolutions of each block, before the factor ``width``.
+        width: factor of the channels.
+        heads: 1 or 2 linear heads.
     """
 
     def __init__(
@@ -42,13 +44,13 @@ class ConvNet(Heads):
             for after in block:
                 number += 1
                 self.blocks[-1].append(f"conv{number}")
-                self.add_module(f"conv{number}", _layer(before, after))
+                self.add_module(f"conv{number}", build_conv_layer(before, after))
                 before = after
         ends = {
             names[-1]: (own[-1], 2**i)
             for i, (names, own) in enumerate(zip(self.blocks, sizes, strict=True))
         }
-        self.feature_info = stages(ends)
+        self.feature_info = describe_stages(ends)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -61,7 +63,8 @@ class ConvNet(Heads):
         return maps
 
 
-def _layer(before: int, after: int) -> nn.Sequential:
+def build_conv_layer(before: int, after: int) -> nn.Sequential:
+    """A 3x3 convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(before, after, 3, padding=1, bias=False),
         nn.BatchNorm2d(after),
@@ -80,11 +83,11 @@ _SMALL = {
     "first_conv": "conv1.0",
     "classifier": "fc",
 }
-# register_model reads this name.
+# timm's register_model reads the name default_cfgs.
 default_cfgs = generate_default_cfgs({"convnet3": _SMALL, "convnet5": _SMALL})
 
 
-# Every parameter is named in place of timm's **kwargs, so that a misspelt one is refused.
+# Every parameter is named, unlike timm's **kwargs, so that a misspelt option is refused.
 @backbones.register("convnet3")
 @register_model
 def convnet3(
@@ -99,7 +102,17 @@ def convnet3(
     width: Annotated[float, Gt(0)] = 1.0,
     drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
 ) -> ConvNet:
-    """Three 3x3 convolutions of 32, 64 and 128 channels, times ``width``; 94 thousand weights."""
+    """Three 3x3 convolutions of 32, 64 and 128 channels; 94 thousand weights.
+
+    Images (B, 3, H, W) become a map (B, 128, H // 4, W // 4).
+
+    Args:
+        width: factor of the channels.
+        drop_rate: dropout of the pooled vector.
+
+    Source: this project, for tests and small data sets.
+    Recipe: `model: {backbone: convnet3, image_size: 24, backbone_options: {width: 0.5}}`
+    """
     return build_model_with_cfg(ConvNet, "convnet3", blocks=((32,), (64,), (128,)), **locals())
 
 
@@ -118,5 +131,16 @@ def convnet5(
     drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     heads: Literal[1, 2] = 1,
 ) -> ConvNet:
-    """Five 3x3 convolutions: two of 32 channels, two and one of 64, times ``width``."""
+    """Five 3x3 convolutions, two of 32 channels and three of 64; for small images.
+
+    Images (B, 3, H, W) become a map (B, 64, H // 4, W // 4).
+
+    Args:
+        width: factor of the channels.
+        drop_rate: dropout of the pooled vector.
+        heads: linear heads. With 2, Mean Teacher compares the second one with the teacher.
+
+    Source: this project, for tests and small data sets.
+    Recipe: `model: {backbone: convnet5, image_size: 32}`
+    """
     return build_model_with_cfg(ConvNet, "convnet5", blocks=((32, 32), (64, 64), (64,)), **locals())

@@ -1,4 +1,4 @@
-"""GoogLeNet with batch norm: torchvision's network under timm's interface."""
+"""GoogLeNet with batch norm: torchvision's network with timm's interface."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, in_own_names, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages, filter_published_weights
 from fewlabels.registry import backbones
 
-# Channels in; of the 1x1, of the 3x3 and what it is reduced to before, of the "5x5" likewise, of
-# the pooled branch (Szegedy et al., CVPR 2015, Table 1).
+# For each unit: input channels; channels of the 1x1 branch; reduced and output channels of the 3x3
+# branch, and of the "5x5" branch; channels of the pooled branch (Szegedy et al., 2015, Table 1).
 _SIZES = {
     "inception3a": (192, 64, (96, 128), (16, 32), 32),
     "inception3b": (256, 128, (128, 192), (32, 96), 64),
@@ -29,15 +29,16 @@ _SIZES = {
     "inception5b": (832, 384, (192, 384), (48, 128), 128),
 }
 
-# Convolution, batch norm, ReLU; the map keeps its size but for the stride.
+# Convolution, batch norm, ReLU. Padding keeps the size of the map, divided by the stride.
 Conv = partial(ConvNormAct, norm_kwargs={"eps": 1e-3})
 
 
 class GoogLeNet(Heads):
-    """Inception v1 as torchvision has it: batch norms of eps 1e-3, 3x3 in place of the 5x5.
+    """Inception v1 as in torchvision: batch norms with eps 1e-3, 3x3 convolutions for the 5x5.
 
-    Parameters have torchvision's names, so its weights load strictly; the two auxiliary
-    classifiers, which torchvision drops after loading, are not there.
+    Images (B, 3, 224, 224) become a map (B, 1024, 7, 7). Parameters have torchvision's names, so
+    its weights load strictly. The two auxiliary classifiers are left out; torchvision too drops
+    them once its weights are loaded.
     """
 
     def __init__(
@@ -58,21 +59,30 @@ class GoogLeNet(Heads):
                 self.maxpool3 = nn.MaxPool2d(3, 2, ceil_mode=True)
             elif name == "inception4e":
                 self.maxpool4 = nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.trunk = tuple(self._modules)  # in the order in which they are passed
+        self.trunk = tuple(self._modules)  # in forward order
         ends = {"conv1": (64, 2), "conv3": (192, 4), "inception3b": (480, 8)}
-        self.feature_info = stages({**ends, "inception4e": (832, 16), "inception5b": (1024, 32)})
+        self.feature_info = describe_stages(
+            {**ends, "inception4e": (832, 16), "inception5b": (1024, 32)}
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.01)
         self.reset_classifier(num_classes, global_pool)
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """torchvision's weights without those of the auxiliary classifiers."""
+        """Drop the auxiliary classifiers' weights from those of torchvision."""
         return {n: value for n, value in state.items() if not n.startswith(("aux1.", "aux2."))}
 
 
 class Inception(nn.Module):
-    """Four branches, side by side in the channels."""
+    """Four parallel branches, whose maps are concatenated.
+
+    Args:
+        before: input channels.
+        one: channels of the 1x1 branch.
+        three, five: reduced and output channels of the 3x3 and of the "5x5" branch.
+        pooled: channels of the pooled branch.
+    """
 
     def __init__(
         self,
@@ -90,13 +100,13 @@ class Inception(nn.Module):
         self.branch4 = nn.Sequential(pool, Conv(before, pooled, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The branches' maps, joined."""
+        """The concatenated maps of all branches."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return torch.cat([branch(maps) for branch in branches], 1)
 
 
-# Mean and standard deviation .5: torchvision's `transform_input` undoes the normalisation by
-# ImageNet's and applies this one. register_model reads this name.
+# Mean and standard deviation are .5, since torchvision's `transform_input` undoes the normalisation
+# by ImageNet's statistics and applies these. timm's register_model reads the name default_cfgs.
 default_cfgs = generate_default_cfgs(
     {
         "googlenet.tv_in1k": {
@@ -130,7 +140,17 @@ def googlenet(
     *,
     drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.2,
 ) -> GoogLeNet:
-    """GoogLeNet with batch norm, torchvision's; 5.6 million weights without its classifier."""
+    """GoogLeNet with batch norm, as in torchvision; 5.6 million weights without its classifier.
+
+    Images (B, 3, 224, 224) become a map (B, 1024, 7, 7). ``pretrained: true`` downloads
+    torchvision's ImageNet weights.
+
+    Args:
+        drop_rate: dropout of the pooled vector.
+
+    Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, arXiv 1409.4842.
+    Recipe: `model: {backbone: googlenet, pretrained: true, image_size: 227}`
+    """
     return build_model_with_cfg(
-        GoogLeNet, "googlenet", pretrained_filter_fn=in_own_names, **locals()
+        GoogLeNet, "googlenet", pretrained_filter_fn=filter_published_weights, **locals()
     )

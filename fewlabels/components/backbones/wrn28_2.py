@@ -1,4 +1,4 @@
-"""WRN-28-2: the wide residual network of the MixMatch tables."""
+"""WRN-28-2: the wide residual network of MixMatch's tables."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from annotated_types import Gt
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fewlabels.components.backbones.heads import Heads, stages
+from fewlabels.components.backbones.heads import Heads, describe_stages
 from fewlabels.registry import backbones
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+def build_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm as in MixMatch's TensorFlow code, whose momentum of 0.999 is torch's 0.001."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.001)
 
 
-def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def build_conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias, with He's initialisation."""
     conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
     nn.init.normal_(conv.weight, 0, math.sqrt(2 / (kernel * kernel * after)))
     return conv
 
 
 class Unit(nn.Module):
-    """A pre-activation unit: its first convolution always sees the normalised, activated input.
+    """A pre-activation residual unit; its first convolution sees the normalised, activated input.
 
-    The known PyTorch ports hand the raw input to the first convolution where a stage begins, so
-    that a norm there is computed and thrown away; here every parameter learns.
+    The known PyTorch ports give the raw input to the first convolution of a stage, so the norm
+    before it gets no gradient. Here every parameter is trained.
 
     Args:
-        activate_skip: the skip path too sees the activated input: in the network's first unit.
+        activate_skip: whether the skip path sees the activated input too, as in the network's
+            first unit.
     """
 
     def __init__(self, before: int, after: int, stride: int, activate_skip: bool = False) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(before), _conv(before, after, 3, stride)
-        self.norm2, self.conv2 = _norm(after), _conv(after, after, 3)
+        self.norm1, self.conv1 = build_norm(before), build_conv(before, after, 3, stride)
+        self.norm2, self.conv2 = build_norm(after), build_conv(after, after, 3)
         self.activation = nn.LeakyReLU(0.1)
         self.activate_skip = activate_skip
         same = before == after and stride == 1
-        self.skip = nn.Identity() if same else _conv(before, after, 1, stride)
+        self.skip = nn.Identity() if same else build_conv(before, after, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, after, H / stride, W / stride)."""
+        """A map (B, after, H / stride, W / stride) of a map (B, before, H, W)."""
         active = self.activation(self.norm1(x))
         y = self.conv2(self.activation(self.norm2(self.conv1(active))))
         result: Tensor = self.skip(active if self.activate_skip else x) + y
@@ -53,10 +56,10 @@ class Unit(nn.Module):
 
 
 class WideResNet28(Heads):
-    """Three stages of four units, 32, 64 and 128 channels (Zagoruyko and Komodakis, BMVC 2016).
+    """Three stages of four units with 32, 64 and 128 channels.
 
-    1,467,610 parameters with 10 classes. LeakyReLU 0.1, running statistics that move by 0.001 a
-    step, eps 1e-3, as in MixMatch's own code.
+    1,467,610 parameters with 10 classes. As in MixMatch's own code, the slope of LeakyReLU is 0.1,
+    and batch norms have eps 1e-3 and move their running statistics by 0.001 a step.
     """
 
     def __init__(
@@ -69,18 +72,18 @@ class WideResNet28(Heads):
     ) -> None:
         sizes = [max(1, round(width * n)) for n in (16, 32, 64, 128)]
         super().__init__(sizes[-1], 1)
-        self.conv = _conv(in_chans, sizes[0], 3)
+        self.conv = build_conv(in_chans, sizes[0], 3)
         self.stages = nn.Sequential()
         for stage, (before, after) in enumerate(itertools.pairwise(sizes)):
             units = [Unit(before, after, 1 if stage == 0 else 2, activate_skip=stage == 0)]
             units += [Unit(after, after, 1) for _ in range(3)]
             self.stages.append(nn.Sequential(*units))
-        self.feature_info = stages({f"stages.{i}": (sizes[i + 1], 2**i) for i in range(3)})
-        self.norm, self.activation = _norm(sizes[-1]), nn.LeakyReLU(0.1)
+        self.feature_info = describe_stages({f"stages.{i}": (sizes[i + 1], 2**i) for i in range(3)})
+        self.norm, self.activation = build_norm(sizes[-1]), nn.LeakyReLU(0.1)
         self.reset_classifier(num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer, Glorot normal; 0 classes is none."""
+        """Replace the last layer by a new one, Glorot normal; with 0 classes there is none."""
         super().reset_classifier(num_classes, global_pool)
         if isinstance(self.fc, nn.Linear):
             nn.init.xavier_normal_(self.fc.weight)
@@ -92,7 +95,7 @@ class WideResNet28(Heads):
         return maps
 
 
-# register_model reads this name.
+# timm's register_model reads the name default_cfgs.
 default_cfgs = generate_default_cfgs(
     {
         "wrn28_2": {
@@ -123,5 +126,15 @@ def wrn28_2(
     *,
     width: Annotated[float, Gt(0)] = 1.0,
 ) -> WideResNet28:
-    """Wide ResNet of 28 layers and factor 2, times ``width``; 1.47 million weights."""
+    """Wide ResNet of 28 layers and width factor 2; 1.47 million weights.
+
+    Images (B, 3, 32, 32) become a map (B, 128, 8, 8).
+
+    Args:
+        width: further factor of the channels.
+
+    Source: Zagoruyko and Komodakis, "Wide residual networks", BMVC 2016, arXiv 1605.07146; norms
+    and activations as in the code of MixMatch.
+    Recipe: `model: {backbone: wrn28_2}`
+    """
     return build_model_with_cfg(WideResNet28, "wrn28_2", **locals())

@@ -14,21 +14,29 @@ from fewlabels.registry import blocks
 
 @blocks.register("cbam")
 class CBAM(nn.Module):
-    """Channel attention, then spatial attention, each a gate in (0, 1) times the map.
+    """Multiplies a map by channel attention, then by spatial attention (TAC-CCL's attention map).
 
-    The spatial gate is TAC-CCL's attention map M (Section 4.3.1); the running forward has it as
-    ``side["cbam.map"]``, (B, 1, H, W).
+    The spatial attention (B, 1, H, W) is the attention map M of TAC-CCL (Section 4.3.1). A model's
+    output has it as ``side["cbam.map"]``.
 
-    Gates of random weights spoil what a pretrained network sees (docs/results/). So here they
-    begin near 1/2 everywhere and are doubled, which passes the map on as it is; from there they
-    dim and amplify. They see the map divided by its root mean square, without which "near" would
-    depend on the network's scale. In the paper's block, trained from scratch, gates only dim.
+    With ``start: identity`` the block begins close to the identity, since gates of random weights
+    spoil the features of a pretrained network (docs/results/): both gates begin near 1/2
+    everywhere and are doubled, so they lie in (0, 2). They are computed from the map divided by its
+    root mean square, so that this start does not depend on the scale of the network's features.
+    With ``start: paper`` gates lie in (0, 1), as in the paper's block.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         reduction: the channel gate's hidden layer has ``channels / reduction`` units.
-        kernel_size: of the spatial gate's convolution, odd.
-        start: ``identity``, or the ``paper``'s.
+        kernel_size: side of the spatial gate's convolution, in positions; odd.
+        start: how the block begins.
+
+    Raises:
+        ValueError: an even ``kernel_size``.
+
+    Source: Woo et al., "CBAM: Convolutional block attention module", ECCV 2018, arXiv 1807.06521;
+    as attention map: Li (2021), chapter 4, Section 4.3.1.
+    Recipe: `blocks: {name: cbam, after: layer4}`
     """
 
     def __init__(
@@ -56,7 +64,7 @@ class CBAM(nn.Module):
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:
-        """A map of the same shape (B, C, H, W)."""
+        """The map (B, C, H, W) times both gates, of the same shape."""
         gain, seen = 1.0, maps
         if self.near:
             square = maps.float().square().mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""SAN: the spatial assembly network (chapter 5), which moves features to other positions."""
+"""SAN: the spatial assembly network, which moves features to other positions."""
 
 from __future__ import annotations
 
@@ -11,45 +11,58 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from fewlabels.components.blocks.san_weights import coherence, correlation, entropy, sinkhorn
+from fewlabels.components.blocks.san_weights import (
+    assembly_coherence,
+    assembly_correlation,
+    assembly_entropy,
+    normalise_by_sinkhorn,
+)
 from fewlabels.contracts import write_side, write_term
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ModelError
 from fewlabels.registry import blocks
 
 MARGIN = 3.0
-"""The identity begins with this much more log-weight than all other positions together."""
+"""The initial log-weight of a position's own feature, above that of all others together."""
 INACTIVE = 0.01
-"""A SAN that moves less than this is no evidence for or against SAN."""
+"""Below this share of moved weight a run is reported as "SAN inactive"."""
 
 
 @blocks.register("san")
 class SAN(nn.Module):
-    """Assembles the feature at each position from those at all others (Eq. 5.3, 5.4).
+    """Replaces each position's feature by a mixture of all features (SAN, Eq. 5.3, 5.4).
 
-    The weights are a function of the map: logits by ``predictor``, bounded and biased towards the
-    identity, s tanh(Phi / s) + b I with b = log(N - 1) + 3 for N positions, then normalised. Phi
-    begins at 0, so the block passes 95 % of its input on as it is. ``side["san.weights"]`` are the
-    weights (B, N, N): of the source (row) in the destination (column).
+    A map (B, C, H, W) becomes one of the same shape. The weights of the mixtures are predicted from
+    the map: ``predictor`` gives logits Phi, which are bounded and biased towards the identity,
+    s tanh(Phi / s) + b I with b = log(N - 1) + 3 for N = H * W positions, and then normalised. Phi
+    is 0 at first, so the block begins by keeping 95 % of the weight at its position. A model's
+    output has the weights (B, N, N), source by destination, as ``side["san.weights"]``.
 
-    An average over positions sees nothing of a doubly stochastic assembly, so the block belongs
-    before a stage that looks at neighbours.
+    Doubly stochastic weights do not change the mean over positions, so the block has no effect just
+    before global average pooling. Place it before a convolution.
 
-    A training step gets, with weights of its own: ``san.entropy`` (Eq. 5.5), ``san.correlation``
-    (5.6) and ``san.coherence`` (5.8), each of a position; and at weight 0, to be looked at:
-    ``san.residual`` (how far row sums are from 1 at most), ``san.off_diagonal`` (the share of
-    weight that leaves its position) and ``san.moved`` (the share of destinations that get most from
-    another position).
+    Loss terms, each divided by N and by default weighted .0003: ``san.entropy`` (Eq. 5.5),
+    ``san.correlation`` (Eq. 5.6) and ``san.coherence`` (Eq. 5.8). Terms of weight 0, which are
+    logged only: ``san.residual`` (largest distance of a row sum from 1), ``san.off_diagonal``
+    (share of the weight that leaves its position) and ``san.moved`` (share of the destinations
+    whose largest weight is another position's).
 
     Args:
-        channels, height, width: of the map.
-        predictor: ``conv`` predicts a source's destinations from its surroundings, for this map
-            size alone; ``attention`` compares sources with destinations, for any size.
+        channels, height, width: size of the map.
+        predictor: ``conv`` predicts the destinations of each source from its surroundings, for maps
+            of this size only; ``attention`` compares destinations with sources, for any size.
         hidden: channels of the predictor.
-        normalise: ``sinkhorn`` is doubly stochastic; ``softmax`` normalises destinations alone.
-        iterations: of Sinkhorn's normalisation.
-        scale: s, the bound of the predicted logits, which float32 holds up to 30; null: b, the
-            least that can leave the identity.
+        normalise: ``sinkhorn`` gives doubly stochastic weights; ``softmax`` normalises each
+            destination alone.
+        iterations: turns of Sinkhorn's normalisation.
+        scale: s, the bound of the predicted logits; at most 30, for float32. null: b, the least
+            bound at which weights can leave the identity.
+
+    Raises:
+        ValueError: a map of one position, or a ``scale`` below b.
+
+    Source: Li (2021), chapter 5, Eq. 5.3 to 5.8.
+    Recipe: `blocks: {name: san, after: inception5a, predictor: conv}`
     """
 
     terms: ClassVar[tuple[str, ...]] = (
@@ -84,7 +97,7 @@ class SAN(nn.Module):
         super().__init__()
         if height * width < 2:
             raise ValueError("a map of one position has nothing to assemble; choose an earlier one")
-        bias = identity_bias(height * width)
+        bias = compute_identity_bias(height * width)
         if scale is not None and scale < bias:
             raise ValueError(
                 f"scale {scale} is below the identity's bias of {bias:.2f}, which it could never "
@@ -100,45 +113,52 @@ class SAN(nn.Module):
 
     @property
     def keeps_mean(self) -> bool:
-        """Whether the mean over positions is that of the input, whatever the weights are."""
+        """Whether the output always has the input's mean over positions."""
         return self.doubly
 
     def forward(self, maps: Tensor) -> Tensor:
-        """A map of the same shape (B, C, H, W)."""
+        """The assembled map (B, C, H, W) of a map of this shape."""
         tokens = self.reduce(maps)
-        # Each image's have a root mean square of 1, whatever the scale of the network's maps is.
-        length = torch.linalg.vector_norm(tokens, dim=(1, 2, 3), keepdim=True, dtype=_wide(tokens))
+        # The root mean square of an image's tokens becomes 1, at any scale of the network's maps.
+        length = torch.linalg.vector_norm(
+            tokens, dim=(1, 2, 3), keepdim=True, dtype=_choose_wide_dtype(tokens)
+        )
         gain = math.sqrt(tokens[0].numel()) / length.clamp(min=1e-6)
         logits = self.predict(tokens * gain.to(tokens))
-        # Of meta tensors only the shapes are wanted, and they have no autocast.
+        # Meta tensors, which are used to learn shapes, do not support autocast.
         with nullcontext() if maps.is_meta else torch.autocast(maps.device.type, enabled=False):
-            log_weights = self.normalised(logits)
+            log_weights = self.normalise_logits(logits)
             weights = log_weights.exp()
             write_side("san.weights", weights)
             if self.training and torch.is_grad_enabled():
-                self._tell(log_weights, weights, maps)
+                self._write_terms(log_weights, weights, maps)
         sources, weights = maps.flatten(2), weights.to(maps.dtype)
-        if maps.is_contiguous(memory_format=torch.channels_last):  # then so is what comes out
+        if maps.is_contiguous(memory_format=torch.channels_last):  # keep this memory format
             assembled = (weights.mT @ sources.mT).mT
         else:
             assembled = sources @ weights
         return assembled.unflatten(2, maps.shape[2:])
 
-    def normalised(self, logits: Tensor) -> Tensor:
-        """Logarithms of the weights from what the predictor gives (B, N, N), in float32."""
-        logits = logits.to(_wide(logits))
+    def normalise_logits(self, logits: Tensor) -> Tensor:
+        """Logarithms of the weights (B, N, N), from predicted logits (B, N, N), in float32."""
+        logits = logits.to(_choose_wide_dtype(logits))
         count = logits.shape[1]
-        bias = identity_bias(count)
+        bias = compute_identity_bias(count)
         scale = max(self.scale or bias, bias)  # a larger image than that of training has more
         identity = torch.eye(count, dtype=logits.dtype, device=logits.device)
         bounded = scale * (logits / scale).tanh() + bias * identity
-        return sinkhorn(bounded, self.iterations) if self.doubly else bounded.log_softmax(1)
+        return (
+            normalise_by_sinkhorn(bounded, self.iterations)
+            if self.doubly
+            else bounded.log_softmax(1)
+        )
 
     @staticmethod
-    def _tell(log_weights: Tensor, weights: Tensor, maps: Tensor) -> None:
-        write_term("san.entropy", entropy(log_weights))
-        write_term("san.correlation", correlation(weights))
-        write_term("san.coherence", coherence(weights, maps))
+    def _write_terms(log_weights: Tensor, weights: Tensor, maps: Tensor) -> None:
+        """Add the loss terms and the logged terms to the running training step."""
+        write_term("san.entropy", assembly_entropy(log_weights))
+        write_term("san.correlation", assembly_correlation(weights))
+        write_term("san.coherence", assembly_coherence(weights, maps))
         known = weights.detach()
         own = torch.arange(known.shape[1], device=known.device)
         write_term("san.residual", (known.sum(2) - 1).abs().max())
@@ -147,7 +167,7 @@ class SAN(nn.Module):
 
     @staticmethod
     def remark(values: Mapping[str, float]) -> str | None:
-        """What a person should know of a training phase, from the terms of its last logged step."""
+        """A warning if the block moved next to nothing, from a phase's last logged terms."""
         moved, off = values["san.moved"], values["san.off_diagonal"]
         if min(moved, off) >= INACTIVE:
             return None
@@ -158,17 +178,23 @@ class SAN(nn.Module):
         )
 
 
-def _wide(values: Tensor) -> torch.dtype:
+def _choose_wide_dtype(values: Tensor) -> torch.dtype:
+    """The type of ``values``, or float32 where that is wider."""
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def identity_bias(count: int) -> float:
-    """What the identity's logit has beyond the others among ``count`` positions."""
+def compute_identity_bias(count: int) -> float:
+    """b = log(N - 1) + 3: what is added to the identity's logits for N = ``count`` positions."""
     return math.log(count - 1) + MARGIN
 
 
 class ConvPredictor(nn.Module):
-    """Each source predicts its destinations, from itself and its eight neighbours."""
+    """Predicts the destinations of each source from its feature and its eight neighbours.
+
+    Args:
+        hidden: channels of the tokens.
+        height, width: size of the map, which is fixed.
+    """
 
     def __init__(self, hidden: int, height: int, width: int) -> None:
         super().__init__()
@@ -187,7 +213,7 @@ class ConvPredictor(nn.Module):
         """Logits (B, N, N) of tokens (B, hidden, H, W).
 
         Raises:
-            ModelError: a map of another size.
+            ModelError: a map of another size than the predictor was made for.
         """
         height, width = tokens.shape[2:]
         if (height, width) != self.size:
@@ -200,7 +226,14 @@ class ConvPredictor(nn.Module):
 
 
 class AttentionPredictor(nn.Module):
-    """Queries of destinations meet keys of sources; both know where they are."""
+    """Compares queries of destinations with keys of sources; tokens get their positions' codes.
+
+    Args:
+        hidden: channels of the tokens.
+
+    Raises:
+        ValueError: ``hidden`` is no multiple of 4.
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -214,14 +247,14 @@ class AttentionPredictor(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, N, N) of tokens (B, hidden, H, W)."""
         hidden, height, width = tokens.shape[1:]
-        tokens = tokens + positions(height, width, hidden).to(tokens)
+        tokens = tokens + encode_positions(height, width, hidden).to(tokens)
         keys, queries = self.key(tokens).flatten(2), self.query(tokens).flatten(2)
         logits: Tensor = keys.transpose(1, 2) @ queries / math.sqrt(keys.shape[1])
         return logits
 
 
-def positions(height: int, width: int, channels: int) -> Tensor:
-    """Sines and cosines of the places on a map whose sides span [-1, 1]: (channels, H, W)."""
+def encode_positions(height: int, width: int, channels: int) -> Tensor:
+    """Sines and cosines of the coordinates of each position, in [-1, 1]: (channels, H, W)."""
     waves = torch.logspace(-1, 3, channels // 4, base=2) * math.pi
     rows, columns = ((2 * torch.arange(n) + 1) / n - 1 for n in (height, width))
     down = (waves[:, None] * rows)[:, :, None].expand(-1, -1, width)

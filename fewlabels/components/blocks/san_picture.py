@@ -1,4 +1,7 @@
-"""Pictures of spatial assembly weights (Fig. 5.4): from where SAN takes features."""
+"""Pictures of SAN's weights: from where it takes the features of a position.
+
+Source: Li (2021), chapter 5, Fig. 5.4.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ DESTINATION, SOURCE = (60, 140, 255), (255, 60, 60)
 
 
 @torch.no_grad()
-def assembly_weights(model: ImageModel, image: str | Path | Image.Image) -> np.ndarray:
-    """What SAN does with an image: (H, W, H, W) float32, destinations first.
+def compute_assembly_weights(model: ImageModel, image: str | Path | Image.Image) -> np.ndarray:
+    """SAN's weights for an image: (H, W, H, W) float32, destinations first.
 
-    ``weights[i, j]`` are the shares (H, W) of all positions in what stands at (i, j) afterwards.
+    ``weights[i, j]`` (H, W) are the shares of all positions in the new feature of position (i, j).
 
     Raises:
         ModelError: a model without SAN, or an image that cannot be read.
@@ -44,18 +47,18 @@ def draw_assembly(
     image: str | Path | Image.Image,
     at: Sequence[tuple[int, int]] | None = None,
 ) -> Image.Image:
-    """The image as the model sees it, and a panel for each destination (Fig. 5.4).
+    """Draw the image as the model sees it, and a panel for each destination (Fig. 5.4).
 
-    In a panel the destination is framed in blue, its strongest source in red, and each position is
-    as bright as its share.
+    In a panel the destination is framed in blue and its largest source in red; the brightness of a
+    position is its share.
 
     Args:
-        at: destinations as (row, column); None is the four that get most from elsewhere.
+        at: destinations as (row, column); None: the four that get most from other positions.
 
     Raises:
-        ModelError: as ``assembly_weights``; also a destination outside the map.
+        ModelError: as ``compute_assembly_weights``; also a destination outside the map.
     """
-    weights = assembly_weights(model, image)
+    weights = compute_assembly_weights(model, image)
     side = len(weights)
     if at is None:
         own = np.einsum("ijij->ij", weights).ravel()
@@ -70,7 +73,7 @@ def draw_assembly(
     seen = Image.fromarray(pixels.round().astype(np.uint8)).resize(
         (PANEL, PANEL), Image.Resampling.BICUBIC
     )
-    panels = [_panel(seen, "destinations", side, at, [])]
+    panels = [_draw_panel(seen, "destinations", side, at, [])]
     for place in at:
         shares = weights[place]
         source = divmod(int(shares.argmax()), side)
@@ -78,7 +81,7 @@ def draw_assembly(
         mask = bright.resize((PANEL, PANEL), Image.Resampling.NEAREST)
         lit = Image.composite(seen, Image.new("RGB", seen.size), mask)
         text = f"{place}: {shares.max():.0%} from {source}"
-        panels.append(_panel(lit, text, side, [place], [source]))
+        panels.append(_draw_panel(lit, text, side, [place], [source]))
     columns = min(len(panels), COLUMNS)
     width, height = PANEL + GAP, PANEL + CAPTION + GAP
     sheet = Image.new(
@@ -89,14 +92,14 @@ def draw_assembly(
     return sheet
 
 
-def _panel(
+def _draw_panel(
     picture: Image.Image,
     text: str,
     side: int,
     destinations: Sequence[tuple[int, int]],
     sources: Sequence[tuple[int, int]],
 ) -> Image.Image:
-    """A picture with frames around positions, and a line of text below."""
+    """Draw frames around positions of a picture, and a line of text below it."""
     panel = Image.new("RGB", (PANEL, PANEL + CAPTION), "white")
     panel.paste(picture)
     pen, cell = ImageDraw.Draw(panel), PANEL / side

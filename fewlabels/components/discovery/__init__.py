@@ -1,1 +1,1 @@
-"""Finds labels, clusters or pairs among images that nobody has labelled."""
+"""Find labels, clusters or pairs of unlabelled images."""

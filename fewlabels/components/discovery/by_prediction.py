@@ -1,4 +1,4 @@
-"""ByPrediction: labels the samples of which the classifier is most certain."""
+"""ByPrediction: labels the samples that the classifier is most certain about."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from fewlabels.registry import discovery
 
 @discovery.register("by_prediction")
 class ByPrediction:
-    """Labels by the classifier's own largest probability (Fig. 2.7).
+    """Labels samples by the classifier's largest probability (baseline of Snowball, Fig. 2.7).
 
-    The baseline that the distance to a class centre has to beat.
+    A sample gets its most likely class; its score is that probability.
 
     Args:
-        select: of the confident pool: the surest (min, as of a distance), the least sure, or any.
-        pool_factor: the confident pool holds this many times the budget; null: every sample.
-        balance: the same number from each class instead of the best of all together.
-        by: the model whose probabilities are read.
+        select: which samples of the confident pool: the most certain (``min``, as of a distance),
+            the least certain (``max``), or random ones.
+        pool_factor: size of the confident pool, in budgets; null: every unlabelled sample.
+        balance: take the same number from each class, not the best of all classes together.
+        by: the model whose probabilities are used.
+
+    Source: Li (2021), chapter 2, Fig. 2.7.
+    Recipe: `discovery: {name: by_prediction, by: student}`
     """
 
     classes: int | None = None
@@ -40,7 +44,7 @@ class ByPrediction:
         self.balance, self.by = balance, by
 
     def needs(self) -> Needs:
-        """One model's probabilities."""
+        """The probabilities (N, C) of the model ``by``."""
         return Needs(self.by, probabilities=True)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
@@ -53,7 +57,8 @@ class ByPrediction:
             raise DataError(
                 "discovery 'by_prediction' needs a classifier's probabilities, all of them finite"
             )
-        # Many probabilities can be 1 to the last digit; in the data's order one class would win.
+        # Many probabilities can be exactly 1. The order is random, so that such ties do not favour
+        # the class that comes first in the data.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         certain = pool.probabilities[free]
         labels, score = certain.argmax(1), certain.max(1)

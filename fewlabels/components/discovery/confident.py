@@ -1,4 +1,4 @@
-"""Confident: labels the unlabelled samples that lie nearest to a class centre."""
+"""Confident: labels the unlabelled samples that are nearest to a class centre."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ from fewlabels.registry import discovery
 class Confident:
     """Labels the unlabelled samples nearest to a class centre (Snowball, Eq. 2.8).
 
-    A sample is labelled with its nearest centre, the mean feature of a class's labelled samples;
-    the score is minus that distance. Classes without a labelled sample are not given.
+    A class centre is the mean feature of the labelled samples of a class. A sample gets the class
+    of its nearest centre; its score is minus the distance. A class without labelled samples has no
+    centre, so no sample gets that label.
 
-    Features are scaled to length 1 first. The text compares them as they are; but the features of
-    a network's surest samples tend to be the longest, far from every mean: on CIFAR-10 with 4,000
-    labels the nearest samples were wrong more often than the farthest (docs/results/).
+    Features (N, D) are scaled to length 1 first, unlike in the dissertation: the features of the
+    most certain samples tend to be the longest, far from every mean. On CIFAR-10 with 4,000 labels
+    and unscaled features the nearest samples were wrong more often than the farthest
+    (docs/results/).
 
     Args:
-        select: which samples of the confident pool: the nearest, the farthest, or any (Table 2.9).
-        pool_factor: the confident pool holds this many times the budget, the nearest first; null is
-            every unlabelled sample. Snowball with MixMatch takes 10 and ``select: max``.
-        balance: the same number from each class instead of the best of all together.
+        select: which samples of the confident pool (Table 2.9): the nearest (``min``), the farthest
+            (``max``), or random ones.
+        pool_factor: size of the confident pool, in budgets, filled with the nearest samples; null:
+            every unlabelled sample. Snowball with MixMatch has 10 and ``select: max``.
+        balance: take the same number from each class, not the best of all classes together.
         by: the model whose features are compared.
-        fusion: of the models of the last three rounds (Table 2.10): mean ``distance``, the
-            ``cascade`` (concatenation) of their features, or the mean position in their three
-            orders (``rank``, with the newest model's labels).
-        normalise: scale features to length 1; false is the text.
+        fusion: how the models of the last three rounds are joined (Table 2.10): by their mean
+            ``distance``, by concatenated features (``cascade``), or by a sample's mean ``rank`` in
+            the three orders, with the labels of the newest model.
+        normalise: scale features to length 1; false as in the dissertation.
+
+    Source: Li (2021), chapter 2, Eq. 2.8.
+    Recipe: `discovery: {name: confident, by: master, select: max, pool_factor: 10}`
     """
 
     classes: int | None = None
@@ -53,7 +59,7 @@ class Confident:
         self.by, self.fusion, self.normalise = by, fusion, normalise
 
     def needs(self) -> Needs:
-        """One model's features, and those of the two rounds before where they are fused."""
+        """The features of the model ``by``; with ``fusion`` also those of the two rounds before."""
         return Needs(self.by, history=0 if self.fusion == "none" else 2)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:

@@ -1,4 +1,4 @@
-"""Confined maximum entropy: labels samples near to known ones, and of those the least certain."""
+"""Confined maximum entropy: of the samples near a class centre, labels the least certain ones."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from fewlabels.registry import discovery
 
 @discovery.register("confined_entropy")
 class ConfinedEntropy:
-    """Critical samples: near a class centre, and torn between classes (LMCS, Eq. 3.8-3.12).
+    """Labels critical samples: near a class centre, yet uncertain (LMCS, Eq. 3.8 to 3.12).
 
-    The confined set is what lies within Delta of a class centre (Eq. 3.9). There a sample gets a
-    soft label, the vote of all labelled samples by their rank (Eq. 3.10, 3.11), and the samples of
-    highest entropy (Eq. 3.12) get the class that won as their hard label. The score is minus the
-    entropy in bits.
+    The confined set holds the unlabelled samples within Delta of a class centre (Eq. 3.8, 3.9).
+    Each of them gets a soft label, a vote of all labelled samples weighted by the rank of their
+    distance (Eq. 3.10, 3.11). The samples of highest entropy (Eq. 3.12) get their most likely class
+    as a hard label; the score is minus the entropy in bits.
 
-    Eq. 3.11 as printed lets the biggest class win once classes are unbalanced, since every labelled
-    sample has a vote and no weight falls below beta / (beta + 1); so each class's votes are divided
-    by its size, which changes nothing while classes are balanced. As in ``confident``, features are
-    scaled to length 1 first.
+    In Eq. 3.11 as printed the largest class wins once classes are unbalanced, since every labelled
+    sample votes with a weight of at least beta / (beta + 1). So the votes of a class are divided by
+    its size, which changes nothing while classes are balanced. Features (N, D) are scaled to length
+    1 first, as in ``confident``.
 
     Args:
-        confine: Delta as a share: the nearest of the unlabelled samples.
+        confine: Delta as the share of the unlabelled samples that is kept, the nearest first.
         delta: Delta as a distance, in place of ``confine``.
-        confined: false: all unlabelled samples (Table 3.8).
-        beta: of the rank weight beta / (beta + R / |Omega_L|), R = 1 for the nearest.
-        order: take the highest or the lowest entropies (Table 3.8).
-        per_class: divide each class's votes by the number of its labelled samples; false is the
-            text.
-        balance: the same number from each class instead of the best of all together.
+        confined: false: keep all unlabelled samples (Table 3.8).
+        beta: beta in the rank weight beta / (beta + R / |Omega_L|), R = 1 for the nearest.
+        order: label the samples of highest (``max``) or lowest (``min``) entropy (Table 3.8).
+        per_class: divide the votes of a class by the number of its labelled samples; false as in
+            the dissertation.
+        balance: take the same number from each class, not the best of all classes together.
         by: the model whose features are compared.
-        normalise: scale features to length 1; false is the text.
-        block_bytes: memory for the ranks of as many samples as fit.
+        normalise: scale features to length 1; false as in the dissertation.
+        block_bytes: memory in bytes for the ranks, which are computed a block of samples at a time.
+
+    Source: Li (2021), chapter 3, Eq. 3.8 to 3.12.
+    Recipe: `discovery: {name: confined_entropy, by: student, confine: 0.2}`
     """
 
     classes: int | None = None
@@ -63,7 +66,7 @@ class ConfinedEntropy:
         self.by, self.normalise, self.block_bytes = by, normalise, block_bytes
 
     def needs(self) -> Needs:
-        """One model's features."""
+        """The features of the model ``by``."""
         return Needs(self.by)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
@@ -82,11 +85,12 @@ class ConfinedEntropy:
             raise DataError("discovery 'confined_entropy' got features that are not finite")
         features = l2_normalize(pool.features) if self.normalise else pool.features
         known, centres = class_centres(features, pool.labels)
-        # Entropies can be equal; in the data's order one class would win.
+        # Entropies can be equal. The order is random, so that such ties do not favour the class
+        # that comes first in the data.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         if self.confined and len(free):
-            free = free[self._inside(measure_distances(features, centres).min(1)[free])]
-        soft = soft_labels(
+            free = free[self._select_confined(measure_distances(features, centres).min(1)[free])]
+        soft = vote_soft_labels(
             features[free],
             features[labelled],
             np.searchsorted(known, pool.labels[labelled]),
@@ -95,14 +99,14 @@ class ConfinedEntropy:
             self.per_class,
             self.block_bytes,
         )
-        score, labels = -entropy(soft), known[soft.argmax(1)]
-        # The least sure have the highest entropies.
+        score, labels = -compute_entropy(soft), known[soft.argmax(1)]
+        # Scores are minus the entropies, so ``max`` takes the highest entropies.
         chosen = select_samples(score, labels, budget, self.order, None, self.balance, rng)
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32), centres)
 
-    def _inside(self, nearest: np.ndarray) -> np.ndarray:
-        """Positions of the confined set, by distances (F,) to the nearest centre (Eq. 3.9)."""
+    def _select_confined(self, nearest: np.ndarray) -> np.ndarray:
+        """Positions of the confined set among distances (F,) to the nearest centre (Eq. 3.9)."""
         if self.delta is None:
             count = max(1, round(self.confine * len(nearest)))
             return np.sort(np.argsort(nearest, kind="stable")[:count])
@@ -115,7 +119,7 @@ class ConfinedEntropy:
         return inside
 
 
-def soft_labels(
+def vote_soft_labels(
     features: np.ndarray,
     labelled: np.ndarray,
     labels: np.ndarray,
@@ -124,49 +128,55 @@ def soft_labels(
     per_class: bool = True,
     block_bytes: int = 2**28,
 ) -> np.ndarray:
-    """The vote of the labelled samples by their rank (Eq. 3.10, 3.11), a block at a time.
+    """Compute soft labels: votes of the labelled samples, weighted by rank (Eq. 3.10, 3.11).
 
     Args:
         features: (F, D) of the samples that get a soft label.
-        labelled: (L, D) of the labelled ones, nearest first for ranks; of two at one distance the
-            one that stands first is nearer.
+        labelled: (L, D) of the labelled samples. Of two at the same distance, the first one counts
+            as nearer.
         labels: (L,) their classes, 0 to ``classes`` - 1.
-        per_class: divide a class's votes by the number of its samples.
+        beta: of the rank weight (Eq. 3.10).
+        per_class: divide the votes of a class by the number of its samples.
+        block_bytes: memory in bytes for a block of samples.
 
     Returns:
         (F, classes) float64, rows sum to 1.
     """
     count = len(labelled)
-    votes = np.zeros((count, classes), np.float32)  # column c: who votes for c, and how strongly
+    votes = np.zeros((count, classes), np.float32)  # in column c the votes for class c
     votes[np.arange(count), labels] = 1
     if per_class:
         votes /= np.bincount(labels, minlength=classes)
     weights = (beta / (beta + np.arange(1, count + 1) / count)).astype(np.float32)
-    middle = labelled.mean(0, dtype=np.float32)  # about it squares are small, and differences exact
+    middle = labelled.mean(0, dtype=np.float32)  # subtracted, so that squares stay small
     known = (labelled - middle).astype(np.float32)
     squares = np.einsum("ld,ld->l", known, known)
-    rows = max(1, block_bytes // (28 * count))  # 12 at once: distance and key, key and weight
+    rows = max(1, block_bytes // (28 * count))  # 28 bytes: keys, distances, weights
     soft = np.empty((len(features), classes))
     for begin in range(0, len(features), rows):
         block = (features[begin : begin + rows] - middle).astype(np.float32)
-        order = _nearest_first(block, known, squares)
+        order = _rank_nearest_first(block, known, squares)
         weight = np.empty(order.shape, np.float32)
         np.put_along_axis(weight, order, weights[None], axis=1)
         soft[begin : begin + rows] = weight @ votes
     return soft / soft.sum(1, keepdims=True)
 
 
-def _nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """(B, L) positions among ``known`` (L, D), the nearest to each row of ``block`` (B, D) first.
+def _rank_nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Rank the rows of ``known`` (L, D) by distance to each row of ``block`` (B, D): (B, L).
 
-    A stable argsort, several times faster than numpy's: the bits of floats that are not negative
-    stand in the order of the floats, so one sort of whole numbers, bits and position, will do.
+    This is a stable argsort, several times faster than numpy's. The bits of non-negative floats,
+    read as whole numbers, have the same order as the floats; so keys of distance bits and position
+    are sorted as whole numbers.
+
+    Args:
+        squares: (L,) squared lengths of ``known``.
     """
     distance = block @ known.T
     distance *= -2
     distance += squares
     distance += np.einsum("bd,bd->b", block, block)[:, None]
-    np.maximum(distance, 0, out=distance)  # rounding may leave less than nothing
+    np.maximum(distance, 0, out=distance)  # rounding can make it negative
     keys = distance.view(np.uint32).astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= np.arange(len(known), dtype=np.uint64)
@@ -175,7 +185,7 @@ def _nearest_first(block: np.ndarray, known: np.ndarray, squares: np.ndarray) ->
     return keys.view(np.int64)
 
 
-def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """In bits, of each row (Eq. 3.12)."""
+def compute_entropy(probabilities: np.ndarray) -> np.ndarray:
+    """The entropy in bits of each row of probabilities (N, C) (Eq. 3.12)."""
     logs = np.log2(np.where(probabilities > 0, probabilities, 1))
     return -(probabilities * logs).sum(1)

@@ -1,4 +1,4 @@
-"""Keypoints on disk: described once for each image's content, and shared by runs and processes."""
+"""Keypoints on disk, by the content of images; shared by runs and processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ ROW = 8 + 128  # bytes of a keypoint: two float32, and its descriptor
 
 
 class KeypointStore:
-    """One file of keypoints, mapped into memory, and an index from keys into it.
+    """A file of keypoints that is mapped into memory, and an index of it by key.
 
-    Several runs may add to one store at a time; what one adds, others that are open do not see.
+    Several runs may add to one store at the same time. A store that is open does not see what
+    others add.
 
     Args:
-        folder: made if it is not there.
+        folder: the folder of both files; it is made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,13 +30,13 @@ class KeypointStore:
         self.data, self.index = folder / "keypoints.bin", folder / "index.json"
         self.lock = FileLock(folder / "lock")
         self.data.touch()
-        self.places = self._read()
+        self.places = self._read_index()
 
     def __contains__(self, key: str) -> bool:
         return key in self.places
 
     def __getitem__(self, key: str) -> Keypoints:
-        """Read from the map; nothing is copied until it is used."""
+        """The keypoints of a key, as views into the mapped file; data is read on use."""
         offset, count = self.places[key]
         raw = np.memmap(self.data, np.uint8, "r", offset, (count * ROW,)) if count else b""
         split = count * 8
@@ -43,9 +44,9 @@ class KeypointStore:
         return Keypoints(points, np.frombuffer(raw, np.uint8, -1, split).reshape(-1, 128))
 
     def add(self, described: Mapping[str, Keypoints]) -> None:
-        """Append what is not there yet; a kill in between loses at most what was being added."""
+        """Append the keypoints of new keys; if the process is killed, only these can be lost."""
         with self.lock:
-            self.places = self._read()
+            self.places = self._read_index()
             with self.data.open("ab") as file:
                 for key, (points, descriptors) in described.items():
                     if key not in self.places:
@@ -56,7 +57,8 @@ class KeypointStore:
             draft.write_text(json.dumps(self.places))
             replace_when_whole(draft, self.index)
 
-    def _read(self) -> dict[str, tuple[int, int]]:
+    def _read_index(self) -> dict[str, tuple[int, int]]:
+        """By key, the offset in bytes and the number of keypoints."""
         if not self.index.exists():
             return {}
         return {key: (at, count) for key, (at, count) in json.loads(self.index.read_text()).items()}

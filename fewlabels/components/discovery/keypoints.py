@@ -1,7 +1,7 @@
-"""Keypoints of images, and two images' keypoints matched by one affine map.
+"""Describe the keypoints of images, and match those of two images by one affine map.
 
-Coordinates are x, y in [-1, 1] of the middle square of an image: the square from which views are
-cut. OpenCV is the extra ``matching``; it is imported where it is used.
+Coordinates are x, y in [-1, 1] on the central square of an image, from which views are cut. OpenCV
+comes with the extra ``matching`` and is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from PIL import Image
 
 from fewlabels.errors import ComponentError
 
-SCALE = 512  # of the bytes of a descriptor
+SCALE = 512  # factor from a RootSIFT value to the byte that is stored
 
 
 class Keypoints(NamedTuple):
-    """Of one image."""
+    """The keypoints of an image."""
 
     points: np.ndarray  # (n, 2) float32
     descriptors: np.ndarray  # (n, 128) uint8: RootSIFT times SCALE
 
 
 class Match(NamedTuple):
-    """Two images' common points under one affine map."""
+    """The points that two images have in common under one affine map."""
 
     affine: np.ndarray  # (2, 3) float32, left -> right
     points: np.ndarray  # (n, 4) float32: x, y in left, x, y in right
 
 
-def opencv() -> Any:
-    """The module cv2, in one thread: processes share the work out.
+def import_opencv() -> Any:
+    """Import the module cv2 and limit it to one thread, since several processes use it at once.
 
     Raises:
-        ComponentError: it is not installed.
+        ComponentError: OpenCV is not installed.
     """
     try:
         import cv2
@@ -46,15 +46,18 @@ def opencv() -> Any:
     return cv2
 
 
-def describe(image: Image.Image, size: int, features: int, tilt: int) -> Keypoints:
-    """SIFT keypoints with RootSIFT descriptors (Arandjelovic and Zisserman, CVPR 2012).
+def describe_keypoints(image: Image.Image, size: int, features: int, tilt: int) -> Keypoints:
+    """Describe an image by SIFT keypoints with RootSIFT descriptors.
+
+    Source: Arandjelovic and Zisserman, "Three things everyone should know to improve object
+    retrieval", CVPR 2012 (RootSIFT); Morel and Yu, "ASIFT", SIAM Journal on Imaging Sciences, 2009.
 
     Args:
-        size: pixels of the side that the middle square is resized to.
-        features: keypoints at most, in each view.
-        tilt: 0 is SIFT; else affine-SIFT (Morel and Yu, 2009) with views up to this tilt.
+        size: side in pixels to which the central square is resized.
+        features: largest number of keypoints in each view.
+        tilt: 0: SIFT; otherwise affine-SIFT, with views up to this tilt.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.convert("L").crop((left, top, left + side, top + side))
@@ -67,29 +70,30 @@ def describe(image: Image.Image, size: int, features: int, tilt: int) -> Keypoin
         return Keypoints(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8))
     points = np.array([keypoint.pt for keypoint in found], np.float32)
     roots = np.sqrt(raw / np.maximum(raw.sum(1, keepdims=True), 1e-12))
-    # A pixel's middle is half a pixel from its edge; OpenCV's coordinates count from the middle.
+    # OpenCV counts coordinates from the centre of the first pixel, half a pixel from the edge.
     return Keypoints(
         (2 * points + 1) / size - 1, np.minimum(SCALE * roots + 0.5, 255).astype(np.uint8)
     )
 
 
-def match(
+def match_keypoints(
     left: Keypoints,
     right: Keypoints,
     size: int,
     ratio: float = 0.95,
     pixels: float = 4.0,
 ) -> Match | None:
-    """Mutual nearest neighbours, Lowe's ratio test, then an affine map by MAGSAC.
+    """Match keypoints: mutual nearest neighbours, Lowe's ratio test, an affine map by MAGSAC.
 
     Args:
-        size: of :func:`describe`.
-        ratio: of the distances to the nearest and the second nearest.
-        pixels: farthest that a common point may lie from where the map sends it.
+        size: the ``size`` of :func:`describe_keypoints`, in pixels.
+        ratio: largest ratio of the distances to the nearest and to the second nearest descriptor.
+        pixels: largest distance between a common point and its image under the map.
 
     Returns:
-        None for fewer than three common points, or a degenerate map: one that mirrors, that changes
-        areas more than tenfold, or stretches one direction over four times as much as another.
+        None for fewer than three common points, and for a degenerate map: one that mirrors, that
+        changes areas more than tenfold, or that stretches one direction over four times as much as
+        another.
     """
     if min(len(left.points), len(right.points)) < 3:
         return None
@@ -103,12 +107,12 @@ def match(
     squares = [np.maximum(2 - 2 * n, 0) for n in (best, second)]
     kept = mutual & (squares[0] <= ratio**2 * squares[1])
     pairs = np.concatenate([left.points[kept], right.points[forth[kept]]], 1)
-    # Affine-SIFT finds one place in many views.
+    # Affine-SIFT finds the same place in many views; each pair of places counts once.
     pairs = pairs[np.unique(np.round(pairs * size / 2), axis=0, return_index=True)[1]]
     if len(pairs) < 3:
         return None
-    cv2 = opencv()
-    half = size / 2  # in pixels about the middle: MAGSAC's tolerances are of pixels
+    cv2 = import_opencv()
+    half = size / 2  # pixels from the centre, as MAGSAC's tolerance is in pixels
     affine, inside = cv2.estimateAffine2D(
         np.ascontiguousarray(half * pairs[:, :2]),
         np.ascontiguousarray(half * pairs[:, 2:]),

@@ -15,15 +15,20 @@ from fewlabels.registry import discovery
 
 @discovery.register("kmeans")
 class KMeans:
-    """Labels every sample with its cluster (Section 4.3.2); centres serve Eq. 4.3.
+    """Labels every sample with its k-means cluster (TAC-CCL, Section 4.3.2).
 
-    Scores are the similarity to the cluster's centre. The budget is not looked at: a cluster number
-    means nothing beside the numbers of another clustering, so all samples are labelled anew.
+    Embeddings (N, D) are scaled to length 1. The score of a sample is its cosine to the centre of
+    its cluster; centres are given to the losses (Eq. 4.3). The budget is ignored: cluster numbers
+    of two clusterings do not correspond, so every sample is labelled anew.
 
     Args:
-        clusters: how many; the text has 100 for CUB and Cars, 10,000 for SOP.
-        iterations: of k-means.
-        warm: begin with the centres of the discovery before, so that numbers stay comparable.
+        clusters: number of clusters; the dissertation has 100 for CUB and Cars, 10,000 for SOP.
+        iterations: iterations of k-means.
+        warm: start from the centres of the previous discovery, so that a cluster tends to keep its
+            number.
+
+    Source: Li (2021), chapter 4, Section 4.3.2.
+    Recipe: `discovery: {name: kmeans, clusters: 100}`
     """
 
     def __init__(
@@ -38,17 +43,17 @@ class KMeans:
         self.centres: np.ndarray | None = None
 
     def needs(self) -> Needs:
-        """The student's embeddings."""
+        """The embeddings of the student."""
         return Needs("student")
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
-        """Clusters of all samples that no person has labelled.
+        """Clusters of all samples without a given label.
 
         Raises:
             DataError: fewer samples than clusters, or features that are not finite.
         """
         free = np.flatnonzero(~pool.given)
-        with np.errstate(invalid="ignore"):  # what is not finite is refused by kmeans
+        with np.errstate(invalid="ignore"):  # kmeans refuses features that are not finite
             features = l2_normalize(pool.features[free])
         centres, labels = cluster_kmeans(
             features,
@@ -62,9 +67,9 @@ class KMeans:
         return Discovered(free, labels, scores, centres, merge="replace")
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The centres that the next discovery begins with."""
+        """The centres from which the next discovery starts."""
         return {} if self.centres is None else {"centres": self.centres}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Take over the centres of a stopped run."""
+        """Restore the centres of a stopped run."""
         self.centres = state.get("centres")

@@ -1,55 +1,62 @@
-"""Matching: pairs of images that show one object, by keypoints under one affine map."""
+"""Matching: pairs of images of one object, found by keypoints that one affine map explains."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Interval
 from PIL.Image import Image
-from tqdm import tqdm
 
 from fewlabels.components.discovery.keypoint_store import KeypointStore
-from fewlabels.components.discovery.keypoints import Match, describe, match, opencv
+from fewlabels.components.discovery.keypoints import (
+    Match,
+    describe_keypoints,
+    import_opencv,
+    match_keypoints,
+)
+from fewlabels.components.discovery.worker_processes import map_in_processes
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import l2_normalize
 from fewlabels.registry import discovery
 
 TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
-CHUNK = 32
 
 
 @discovery.register("matching")
 class Matching:
-    """Cross-image supervision (Section 4.3.4): finds no labels, but pairs of matched sub-images.
+    """Finds pairs of matched sub-images within clusters (TAC-CCL, Section 4.3.4); no labels.
 
-    Candidates are the nearest by embedding within a cluster. Keypoints of two candidates are
-    matched, and count as common where one affine map explains them. Each image is paired with those
-    that it has most in common with, and of both the sub-image around the common keypoints is kept.
+    Candidates of an image are its nearest by embedding within its cluster, so a discovery that
+    labels samples comes before this one. The keypoints of two candidates are matched, and count as
+    common where one affine map explains them. Each image is paired with the candidates that it has
+    most keypoints in common with; of both images the sub-image around these keypoints is kept.
 
-    An image is described once, on disk, by its content; a pair is matched once in a run, so that a
-    discovery costs only the pairs that the ones before have not seen.
+    The keypoints of an image are computed once and kept on disk by the image's content. A pair is
+    matched once in a run.
 
     Args:
-        detector: ``sift``, ``asift`` (affine-SIFT), or ``cascade``: SIFT, then affine-SIFT of tilt
-            3 and 5 for the images that are left without a partner.
-        size: pixels of a side in which keypoints are sought.
-        features: keypoints of an image at most; in each of affine-SIFT's views a fifth of it.
-        neighbours: candidates of an image; ``all`` of its cluster.
-        matches: partners of an image at most.
-        min_inliers: common keypoints at least; null: 12 for SIFT, 20 for affine-SIFT, whose many
-            views agree by chance more often.
-        margin: of a sub-image about its keypoints, as a share of their extent to each side.
-        smallest: side of a sub-image at least, as a share of the image's.
-        workers: processes; 0 is none beside this one, null as many as there are processors.
+        detector: ``sift``; ``asift`` (affine-SIFT); or ``cascade``: SIFT, then affine-SIFT of tilt
+            3 and 5 for images that have no partner yet.
+        size: side in pixels to which an image is resized for keypoints.
+        features: largest number of keypoints of an image; for affine-SIFT a fifth of it in each
+            view.
+        neighbours: number of candidates of an image; ``all``: its whole cluster.
+        matches: largest number of partners of an image.
+        min_inliers: smallest number of common keypoints; null: 12 for SIFT, 20 for affine-SIFT,
+            whose many views agree by chance more often.
+        margin: margin on each side of a sub-image, as a share of the extent of its keypoints.
+        smallest: smallest side of a sub-image, as a share of the image's side.
+        workers: worker processes; 0: none, null: as many as there are processors.
         cache: folder of the keypoints; null: ``$FEWLABELS_CACHE`` or ``~/.cache/fewlabels``.
+
+    Source: Li (2021), chapter 4, Section 4.3.4.
+    Recipe: `discovery: [{name: kmeans, clusters: 100}, {name: matching, detector: cascade}]`
     """
 
     classes: int | None = None
@@ -76,48 +83,49 @@ class Matching:
         self.workers = os.cpu_count() or 1 if workers is None else workers
         given = cache or os.environ.get("FEWLABELS_CACHE") or "~/.cache/fewlabels"
         self.cache = Path(given).expanduser() / "keypoints"
-        # By tilt: keys of images by data-set row; matches by two rows, the smaller first.
+        # For each tilt: keys of images by row of the data set; matches by a pair of rows, the
+        # smaller row first.
         self.keys: dict[int, dict[int, str]] = {tilt: {} for tilt in self.tilts}
         self.known: dict[int, dict[tuple[int, int], Match | None]] = {t: {} for t in self.tilts}
 
     def needs(self) -> Needs:
-        """The student's embeddings, and the images."""
+        """The embeddings of the student, and the images."""
         return Needs("student", images=True)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
-        """Pairs among images of one label.
+        """Pairs of images that have the same label.
 
         Raises:
             ComponentError: OpenCV is not installed.
             DataError: features that are not finite.
         """
-        opencv()  # say at once that it is missing
+        import_opencv()  # report a missing OpenCV before any work is done
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'matching' got features that are not finite")
         assert pool.images is not None
-        wanted = candidates(pool.features, pool.labels, self.neighbours)
+        wanted = find_candidates(pool.features, pool.labels, self.neighbours)
         partners: dict[int, list[tuple[int, int]]] = {}
         for tilt in self.tilts:
             alone = np.array([i not in partners for i in range(len(pool.rows))])
             own = wanted[alone[wanted].any(1)]
-            self._match(tilt, pool, own)
+            self._match_new_pairs(tilt, pool, own)
             for i, j in own.tolist():
-                found = self._found(tilt, pool.rows[i], pool.rows[j])
+                found = self._get_match(tilt, pool.rows[i], pool.rows[j])
                 if found is not None and len(found.points) >= self.least[tilt]:
                     partners.setdefault(i, []).append((j, tilt))
                     partners.setdefault(j, []).append((i, tilt))
         nothing = np.empty(0, np.int64)
-        pairs = self._pairs(partners, pool.rows)
+        pairs = self._select_pairs(partners, pool.rows)
         return Discovered(nothing, nothing, np.empty(0, np.float32), pairs=pairs)
 
-    def _found(self, tilt: int, left: int, right: int) -> Match | None:
-        """What two rows have in common, from left to right."""
+    def _get_match(self, tilt: int, left: int, right: int) -> Match | None:
+        """The match of two rows, with the map from left to right; None where they do not match."""
         first, second = sorted((int(left), int(right)))
         found = self.known[tilt].get((first, second))
-        return found if found is None or first == left else turned(found)
+        return found if found is None or first == left else reverse_match(found)
 
-    def _match(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
-        """Match what has not been matched before."""
+    def _match_new_pairs(self, tilt: int, pool: Pool, wanted: np.ndarray) -> None:
+        """Describe images and match pairs that were not matched before."""
         rows, known, keys = pool.rows, self.known[tilt], self.keys[tilt]
         assert pool.images is not None
         fresh = [
@@ -130,28 +138,34 @@ class Matching:
         settings = (self.size, self.features[tilt], tilt)
         store = KeypointStore(self.cache / "-".join(map(str, settings)))
         new = sorted({i for pair in fresh for i in pair if int(rows[i]) not in keys})
-        describing, described = Describe(pool.images, settings, set(store.places)), {}
-        for i, key, keypoints in spread(describing, new, self.workers, f"keypoints, tilt {tilt}"):
+        describing, described = DescribeTask(pool.images, settings, set(store.places)), {}
+        for i, key, keypoints in map_in_processes(
+            describing, new, self.workers, f"keypoints, tilt {tilt}"
+        ):
             keys[int(rows[i])] = key
             if keypoints is not None:
                 described[key] = keypoints
         store.add(described)
         named = [(keys[int(rows[i])], keys[int(rows[j])]) for i, j in fresh]
-        found = spread(Compare(store, self.size), named, self.workers, f"matching, tilt {tilt}")
+        found = map_in_processes(
+            MatchTask(store, self.size), named, self.workers, f"matching, tilt {tilt}"
+        )
         for (i, j), one in zip(fresh, found, strict=True):
             known[int(rows[i]), int(rows[j])] = one
 
-    def _pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
-        """The best partners of each image, and the sub-images about what they have in common."""
+    def _select_pairs(self, partners: dict[int, list[tuple[int, int]]], rows: np.ndarray) -> Pairs:
+        """The best partners of each image, with the sub-images around the common keypoints."""
         chosen = []
         for i in sorted(partners):
-            own = [(self._found(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
+            own = [(self._get_match(tilt, rows[i], rows[j]), j) for j, tilt in partners[i]]
             ranked = sorted(own, key=lambda one: (-len(one[0].points), one[1]))  # type: ignore[union-attr]
             chosen += [(i, j, found) for found, j in ranked[: self.matches] if found is not None]
         points = tuple(found.points for _, _, found in chosen)
         empty = np.empty((0, 4), np.float32)
         boxes = [
-            np.array([self._box(p[:, side]) for p in points], np.float32) if points else empty
+            np.array([self._compute_box(p[:, side]) for p in points], np.float32)
+            if points
+            else empty
             for side in (slice(0, 2), slice(2, 4))
         ]
         return Pairs(
@@ -164,8 +178,8 @@ class Matching:
             np.array([len(p) for p in points], np.float32),
         )
 
-    def _box(self, points: np.ndarray) -> np.ndarray:
-        """The square about points in [-1, 1]: xyxy in [0, 1], moved to lie in the image."""
+    def _compute_box(self, points: np.ndarray) -> np.ndarray:
+        """The square around points in [-1, 1], moved into the image: x1, y1, x2, y2 in [0, 1]."""
         low, high = (points.min(0) + 1) / 2, (points.max(0) + 1) / 2
         side = float((high - low).max()) * (1 + 2 * self.margin)
         side = min(1.0, max(side, self.smallest))
@@ -173,7 +187,7 @@ class Matching:
         return np.concatenate([start, start + side])
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The pairs that have been matched."""
+        """All matches, so that a resumed run does not compute them again."""
         state: dict[str, np.ndarray] = {}
         for tilt, known in self.known.items():
             found = [m for m in known.values() if m is not None]
@@ -190,7 +204,7 @@ class Matching:
         return state
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Take over the pairs of a stopped run."""
+        """Restore the matches of a stopped run."""
         for tilt, known in self.known.items():
             counts, affines = state[f"{tilt}.counts"], iter(state[f"{tilt}.affine"])
             points = np.split(state[f"{tilt}.points"], counts.cumsum()[:-1]) if len(counts) else []
@@ -198,10 +212,10 @@ class Matching:
                 known[i, j] = Match(next(affines), own) if len(own) else None
 
 
-def candidates(
+def find_candidates(
     features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
 ) -> np.ndarray:
-    """Pairs (P, 2) of positions, i < j: the nearest of each image, by cosine, among its label's."""
+    """Pair each image with the nearest, by cosine, of its label: (P, 2) positions i < j."""
     features = l2_normalize(features)
     pairs = set()
     for label in np.unique(labels[labels >= 0]):
@@ -215,15 +229,20 @@ def candidates(
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
-def turned(found: Match) -> Match:
-    """The same from right to left."""
+def reverse_match(found: Match) -> Match:
+    """The same match from right to left."""
     linear = np.linalg.inv(found.affine[:, :2].astype(np.float64))
     affine = np.concatenate([linear, -linear @ found.affine[:, 2:]], 1).astype(np.float32)
     return Match(affine, found.points[:, [2, 3, 0, 1]])
 
 
-class Describe:
-    """Task: the keys of images' content, and keypoints, None for those that a store has."""
+class DescribeTask:
+    """Computes keys and keypoints of images, by position.
+
+    Args:
+        settings: size, features and tilt of :func:`describe_keypoints`.
+        stored: keys whose keypoints are on disk already; for these, keypoints are None.
+    """
 
     def __init__(
         self, images: Sequence[Image], settings: tuple[int, int, int], stored: set[str]
@@ -236,44 +255,17 @@ class Describe:
             image = self.images[i]
             content = hashlib.sha256(str(image.size).encode() + image.convert("L").tobytes())
             key = content.hexdigest()
-            done.append((i, key, None if key in self.stored else describe(image, *self.settings)))
+            done.append(
+                (i, key, None if key in self.stored else describe_keypoints(image, *self.settings))
+            )
         return done
 
 
-class Compare:
-    """Task: what pairs of keys have in common."""
+class MatchTask:
+    """Matches pairs of stored images, by key."""
 
     def __init__(self, store: KeypointStore, size: int) -> None:
         self.store, self.size = store, size
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Match | None]:
-        return [match(self.store[i], self.store[j], self.size) for i, j in pairs]
-
-
-_task: Callable[[Sequence[Any]], list[Any]]
-
-
-def _begin(task: Callable[[Sequence[Any]], list[Any]]) -> None:
-    global _task  # a worker process gets its task, and the images in it, once
-    _task = task
-
-
-def _do(chunk: Sequence[Any]) -> list[Any]:
-    return _task(chunk)
-
-
-def spread(
-    task: Callable[[Sequence[Any]], list[Any]], things: Sequence[Any], workers: int, what: str
-) -> Iterator[Any]:
-    """What a task makes of each thing, in order; in processes, or with none in this one."""
-    chunks = [things[i : i + CHUNK] for i in range(0, len(things), CHUNK)]
-    with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(things), desc=what, leave=False, disable=None))
-        if workers:
-            make = ProcessPoolExecutor(workers, initializer=_begin, initargs=(task,))
-            results: Iterable[list[Any]] = stack.enter_context(make).map(_do, chunks)
-        else:
-            results = map(task, chunks)
-        for result in results:
-            bar.update(len(result))
-            yield from result
+        return [match_keypoints(self.store[i], self.store[j], self.size) for i, j in pairs]

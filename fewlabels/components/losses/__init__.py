@@ -1,1 +1,1 @@
-"""Losses of embeddings and attention; ``pml:NAME`` is any loss of pytorch-metric-learning."""
+"""Losses on embeddings and on attention; ``pml:NAME`` is a loss of pytorch-metric-learning."""

@@ -1,4 +1,4 @@
-"""Transformed attention consistency: attention moves with what it looks at."""
+"""Transformed attention consistency: attention follows the image when the image is transformed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from fewlabels.registry import losses
 
 @losses.register("attention_consistency")
 class AttentionConsistency(nn.Module):
-    """The attention of an image, moved as the image was, is the attention of the moved image.
+    """Squared difference of transformed attention and attention of the transform (Eq. 4.2).
 
-    Eq. 4.2 as a mean over valid positions, (T[M] - M')^2, so that its weight does not depend on the
-    map's size. With maps under the masks of :func:`keypoint_mask` it is Eq. 4.6.
+    The mean of (T[M] - M')^2 over valid positions; M and M' are the attention maps of an image x
+    and of x' = T(x). Eq. 4.2 is a sum; the mean makes the weight independent of the map's size. On
+    maps that are multiplied by the masks of :func:`keypoint_mask` this is Eq. 4.6. The strategy
+    ``tac_ccl`` supplies the inputs.
+
+    Source: Li (2021), chapter 4, Eq. 4.2 and 4.6.
+    Recipe: `losses: [multi_similarity, {name: attention_consistency}]`
     """
 
     def __init__(self) -> None:
@@ -23,11 +28,12 @@ class AttentionConsistency(nn.Module):
     def forward(
         self, attention: Tensor, attention_pair: Tensor, matrix: Tensor, valid: Tensor
     ) -> Tensor:
-        """The loss of maps (B, 1, H, W) of the first and the second image of each pair.
+        """The loss () of attention maps (B, 1, H, W) of both images of each pair.
 
         Args:
-            matrix: (B, 3, 3) maps, first image -> second, in [-1, 1].
-            valid: (B, H, W) bool, the positions of the second map that count.
+            attention, attention_pair: maps of the first and of the second images.
+            matrix: (B, 3, 3) maps from first to second image, on coordinates in [-1, 1].
+            valid: (B, H, W) bool, positions of the second map that are compared.
         """
         with torch.autocast(attention.device.type, enabled=False):
             first, second = attention.float(), attention_pair.float()

@@ -1,4 +1,4 @@
-"""Contrastive clustering loss: an embedding near its cluster's centre, far from the next."""
+"""Contrastive clustering loss: near one cluster centre, and far from the next one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from fewlabels.registry import losses
 
 @losses.register("contrastive_clustering")
 class ContrastiveClustering(nn.Module):
-    """Moves an embedding to its cluster's centre and away from the next (Eq. 4.3).
+    """Pulls an embedding to a cluster centre and away from the next (TAC-CCL, Eq. 4.3).
 
-    The mean of d+/d-, as the formula is printed; the sentence beside it in the text has the
-    fraction upside down. Gradient flows into the embeddings only.
+    The mean of d+ / d-, the distances to the centre C+ and to the nearest other centre C-. This is
+    the equation as printed; the sentence beside it in the dissertation has the inverse fraction.
+    Gradient flows into the embeddings only.
 
     Args:
-        centre: of d+: the ``nearest``, as printed, or that of an image's ``own`` cluster; d- is to
-            the nearest of the others. As printed the loss is 0 where all embeddings sit on one
-            centre; at a high learning rate it went there in ten steps (docs/results/).
+        centre: what C+ is: the ``nearest`` centre, as printed, or the centre of the image's ``own``
+            cluster. As printed the loss is 0 if all embeddings are on one centre; at a high
+            learning rate this happened within ten steps (docs/results/).
+
+    Source: Li (2021), chapter 4, Eq. 4.3.
+    Recipe: `losses: [multi_similarity, {name: contrastive_clustering, centre: own}]`
     """
 
     def __init__(self, *, centre: Literal["nearest", "own"] = "nearest") -> None:
@@ -29,7 +33,7 @@ class ContrastiveClustering(nn.Module):
         self.own = centre == "own"
 
     def forward(self, embeddings: Tensor, centres: Tensor | None, labels: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) among centres (K, D), with the clusters (B,) as labels.
+        """The loss () of embeddings (B, D) and centres (K, D); labels (B,) are cluster numbers.
 
         Raises:
             FewLabelsError: fewer than two centres.
@@ -41,7 +45,7 @@ class ContrastiveClustering(nn.Module):
                 "two clusters or more"
             )
         if self.own:
-            known = labels >= 0  # an image without a cluster has no centre of its own
+            known = labels >= 0  # images without a cluster are left out
             embeddings, labels = embeddings[known], labels[known]
             if len(labels) == 0:
                 return embeddings.sum()
@@ -52,9 +56,9 @@ class ContrastiveClustering(nn.Module):
             with torch.no_grad():
                 all_distances = torch.cdist(embeddings, centres)
                 if self.own:
-                    all_distances.scatter_(1, labels[:, None], -1.0)  # before all others
+                    all_distances.scatter_(1, labels[:, None], -1.0)  # an own centre sorts first
                 chosen = all_distances.topk(2, largest=False).indices  # (B, 2)
-            # cdist may go through a matrix product, whose cancellation spoils small distances;
+            # cdist may use a matrix product, which makes small distances inexact by cancellation;
             # vector_norm is exact, and its gradient at zero is zero.
             distances = torch.linalg.vector_norm(embeddings[:, None] - centres[chosen], dim=2)
             if not self.own:

@@ -1,4 +1,4 @@
-"""Feature similarity: the two images of a pair have one embedding."""
+"""Feature similarity: both images of a pair have the same embedding."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from fewlabels.registry import losses
 
 @losses.register("feature_similarity")
 class FeatureSimilarity(nn.Module):
-    """L_F: the mean distance of an image's embedding to that of its pair (Section 4.3.1)."""
+    """Mean distance between the embeddings of both images of a pair (TAC-CCL's L_F, Section 4.3.1).
+
+    The strategy ``tac_ccl`` supplies the pairs: an image and its transform, and matched images.
+
+    Source: Li (2021), chapter 4, Section 4.3.1.
+    Recipe: `losses: [multi_similarity, {name: feature_similarity}]`
+    """
 
     def __init__(self) -> None:
         super().__init__()
 
     def forward(self, embeddings: Tensor, embeddings_pair: Tensor) -> Tensor:
-        """The loss of embeddings (B, D) and those of their pairs (B, D)."""
+        """The loss () of the embeddings (B, D) of first and of second images."""
         with torch.autocast(embeddings.device.type, enabled=False):
             difference = embeddings.float() - embeddings_pair.float()
             return torch.linalg.vector_norm(difference, dim=1).mean()

@@ -1,4 +1,4 @@
-"""Multi-similarity loss, within the batch and against a memory of past embeddings."""
+"""Multi-similarity loss, within the batch and between the batch and a memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from fewlabels.registry import losses
 
 @losses.register("multi_similarity")
 class MultiSimilarity(nn.Module):
-    """Weighs pairs by three kinds of similarity (Wang et al., CVPR 2019).
+    """Weights positive and negative pairs by their similarities (Wang et al., CVPR 2019).
 
-    With a memory, the same loss between batch and memory is added (Wang et al., CVPR 2020). A row
-    is an anchor only if a positive and a negative of it survive mining; the loss is the sum over
-    anchors by the number of rows. Rows and entries labelled -1 take no part.
+    With a memory of past embeddings, the same loss between batch and memory is added. An image is
+    an anchor only if a positive and a negative of it are kept by mining. The loss is the sum over
+    anchors divided by the number of labelled images. Images and entries labelled -1 are left out.
 
     Args:
         alpha: sharpness over positives.
         beta: sharpness over negatives; 50 in the paper, 40 in its authors' code.
-        base: the similarity that divides easy pairs from hard ones.
-        epsilon: a positive is kept if it is less similar than the hardest negative plus this, a
-            negative if it is more similar than the hardest positive minus this; None keeps all.
-        memory_weight: of the memory term.
+        base: cosine that separates easy pairs from hard ones.
+        epsilon: a positive is kept if its cosine is below that of the hardest negative plus this, a
+            negative if its cosine is above that of the hardest positive minus this; null keeps all.
+        memory_weight: weight of the loss between batch and memory.
+
+    Source: Wang et al., "Multi-similarity loss with general pair weighting for deep metric
+    learning", CVPR 2019, arXiv 1904.06627; memory: Wang et al., "Cross-batch memory for embedding
+    learning", CVPR 2020, arXiv 1912.06798.
+    Recipe: `losses: [{name: multi_similarity, beta: 40}]`
     """
 
     def __init__(
@@ -44,22 +49,27 @@ class MultiSimilarity(nn.Module):
         self.memory_weight = memory_weight
 
     def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
-        """The loss of L2-normalised embeddings (B, D) under labels (B,)."""
+        """The loss () of L2-normalised embeddings (B, D) with labels (B,)."""
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         rows = torch.arange(len(labels), device=labels.device)
-        # exp(beta * similarity) needs more digits than half precision has.
+        # exp(beta * similarity) needs float32.
         with torch.autocast(embeddings.device.type, enabled=False):
-            loss = self._term(embeddings, labels, embeddings, labels, rows)
+            loss = self._compute_term(embeddings, labels, embeddings, labels, rows)
             if memory is not None and self.memory_weight:
                 past = memory.embeddings.to(embeddings.dtype)
-                term = self._term(embeddings, labels, past, memory.labels, memory.writer)
+                term = self._compute_term(embeddings, labels, past, memory.labels, memory.writer)
                 loss = loss + self.memory_weight * term
         return loss
 
-    def _term(
+    def _compute_term(
         self, anchors: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, writer: Tensor
     ) -> Tensor:
+        """The loss of anchors (B, D) against others (M, D).
+
+        Args:
+            writer: (M,) the position in the batch from which an entry comes, -1 for older ones.
+        """
         similarity = anchors @ others.T  # (B, M)
         if similarity.numel() == 0:
             return similarity.sum()
@@ -67,7 +77,7 @@ class MultiSimilarity(nn.Module):
         labelled = labels >= 0
         usable = labelled[:, None] & (other_labels >= 0)  # (B, M)
         same = labels[:, None] == other_labels
-        # A row's own embedding is known by position: by value, duplicate images would go too.
+        # An image's own embedding is excluded by position; by value, duplicates would be too.
         positive = usable & same & (writer != rows[:, None])
         negative = usable & ~same
         if self.epsilon is not None:
@@ -84,6 +94,6 @@ class MultiSimilarity(nn.Module):
 
 def _log_one_plus_sum(exponents: Tensor, keep: Tensor) -> Tensor:
     """``log(1 + sum(exp(x)))`` over the kept entries of each row."""
-    # The least number in place of -inf: a row that keeps nothing would have a NaN gradient.
+    # Not -inf, with which a row that keeps no entry would have a NaN gradient.
     least = torch.finfo(exponents.dtype).min
     return softplus(exponents.masked_fill(~keep, least).logsumexp(1))

@@ -1,4 +1,7 @@
-"""Every fitting loss of pytorch-metric-learning as a component: ``pml:contrastive_loss``."""
+"""Losses of pytorch-metric-learning as components, named ``pml:NAME``.
+
+Recipe: `losses: [{name: pml:contrastive_loss, use_memory: true}]`
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ UNFIT = {
 }
 _ABSTRACT = {"BaseMetricLossFunction", "BaseLossWrapper", "GenericPairLoss"}
 
-_PROGRAM = {  # what the program gives, by the name that a constructor has for it
+_PROGRAM = {  # constructor parameters that the program fills -> our name of the value
     "embedding_size": "embedding_size",
     "descriptors_dim": "embedding_size",
     "num_classes": "classes",
 }
-_OBJECTS = {  # what a recipe cannot write, and what is of no use without it
+_OBJECTS = {  # parameters that take objects, which a recipe cannot hold, and their weights
     "distance",
     "reducer",
     "embedding_regularizer",
@@ -42,8 +45,9 @@ _OBJECTS = {  # what a recipe cannot write, and what is of no use without it
     "mat_based_loss",
     "collect_stats",
 }
-_DEFAULTS = {"RankedListLoss": {"margin": 0.4, "Tn": 5.0}}  # the library has none: chosen here
-_TYPES: dict[str, Any] = {  # where the default does not say it
+# Defaults that the library does not have; chosen by this project.
+_DEFAULTS = {"RankedListLoss": {"margin": 0.4, "Tn": 5.0}}
+_TYPES: dict[str, Any] = {  # types of options that the default does not tell
     "triplets_per_anchor": int | Literal["all"],
     "num_bins": int,
     "n_bins": int | None,
@@ -52,53 +56,61 @@ _TYPES: dict[str, Any] = {  # where the default does not say it
 }
 
 
-def pml_names() -> list[str]:
-    """The names that follow ``pml:``, sorted."""
-    return sorted(_snake(cls) for name, cls in _classes().items() if name not in UNFIT)
+def list_pml_losses() -> list[str]:
+    """List the names that may follow ``pml:``, sorted."""
+    return sorted(
+        _to_snake_case(cls) for name, cls in _list_loss_classes().items() if name not in UNFIT
+    )
 
 
 @functools.cache
-def pml_loss(name: str) -> type[nn.Module]:
-    """The component behind ``pml:name``; the name is the class's in snake case.
+def resolve_pml_loss(name: str) -> type[nn.Module]:
+    """Make the component ``pml:name``, where ``name`` is the library's class name in snake case.
 
     Raises:
-        ComponentError: no such loss, or one that does not work on embeddings and labels.
+        ComponentError: no such loss, or one that cannot be computed from embeddings and labels.
     """
     bare = name.removeprefix("pml:")
-    found = {_plain(n): cls for n, cls in _classes().items()}.get(_plain(bare))
+    found = {_fold_name(n): cls for n, cls in _list_loss_classes().items()}.get(_fold_name(bare))
+    known = list_pml_losses()
     if found is None:
         raise ComponentError(
-            f"pytorch-metric-learning has no loss called {bare!r}"
-            f"{suggest_nearest(bare, pml_names())} (all: {', '.join(pml_names())}; "
-            "fewlabels list losses)"
+            f"pytorch-metric-learning has no loss called {bare!r}{suggest_nearest(bare, known)} "
+            f"(all: {', '.join(known)}; fewlabels list losses)"
         )
     if found.__name__ in UNFIT:
         raise ComponentError(
             f"pml:{bare} cannot be used by itself: {UNFIT[found.__name__]} "
-            f"(all: {', '.join(pml_names())}; fewlabels list losses)"
+            f"(all: {', '.join(known)}; fewlabels list losses)"
         )
-    settable = _options(found)
+    settable = _collect_options(found)
     if found.__name__ in library.CrossBatchMemory.supported_losses():
         settable["use_memory"] = inspect.Parameter(
             "use_memory", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
         )
-    wanted = [n for n in ("embedding_size", "classes") if n in _given(found).values()]
+    wanted = [
+        n for n in ("embedding_size", "classes") if n in _map_given_parameters(found).values()
+    ]
     body = {
-        "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.",
+        "__doc__": f"pytorch-metric-learning's {found.__name__}, with its options and defaults.\n\n"
+        f"Recipe: `losses: [{{name: pml:{_to_snake_case(found)}}}]`",
         "__module__": __name__,
-        "__init__": _constructor(f"pml:{_snake(found)}", found, wanted, settable),
+        "__init__": _build_constructor(f"pml:{_to_snake_case(found)}", found, wanted, settable),
     }
     return type(f"PML{found.__name__}", (_Bridge,), body)
 
 
 class _Bridge(nn.Module):
-    """Hands a batch to a loss of the library, without its unlabelled rows."""
+    """Calls a loss of the library with the labelled part of a batch."""
 
     loss: nn.Module
     use_memory: bool
 
     def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
-        """The library's loss; with ``use_memory``, between the batch and the memory alone."""
+        """The loss () of embeddings (B, D) with labels (B,).
+
+        With ``use_memory`` it is computed between the batch and the memory only.
+        """
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         rows = torch.nonzero(labels >= 0).flatten()
@@ -121,17 +133,24 @@ class _Bridge(nn.Module):
 
     @torch.no_grad()
     def recentre(self, centres: Tensor) -> None:
-        """Start a class's proxy, where the loss has one for each, from its new centre (K, D)."""
+        """Set the proxies of a loss that has one for each class to the new centres (K, D)."""
         for name, weights in self.loss.named_parameters():
             proxies = weights.T if name == "W" else weights
             if name in ("W", "proxies") and proxies.shape == centres.shape:
                 proxies.copy_(centres)
 
 
-def _constructor(
+def _build_constructor(
     name: str, found: Any, wanted: list[str], settable: dict[str, inspect.Parameter]
 ) -> Callable[..., None]:
-    """An ``__init__`` whose signature shows the program's parameters and the recipe's options."""
+    """Build an ``__init__`` whose signature has the program's parameters and a recipe's options.
+
+    Args:
+        name: the component's name, for messages.
+        found: the library's class.
+        wanted: parameters that the program fills.
+        settable: options that a recipe may set.
+    """
     first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     kinds = {"embedding_size": int, "classes": int | None}
     first += [
@@ -146,7 +165,9 @@ def _constructor(
         values = {n: v for n, v in bound.arguments.items() if n != "self"}
         nn.Module.__init__(self)
         self.use_memory = values.pop("use_memory", False)
-        program = {theirs: values.pop(ours) for theirs, ours in _given(found).items()}
+        program = {
+            theirs: values.pop(ours) for theirs, ours in _map_given_parameters(found).items()
+        }
         if None in program.values():
             raise ComponentError(
                 f"{name} has weights for each class, and the number of classes is not known; "
@@ -165,7 +186,8 @@ def _constructor(
 
 
 @functools.cache
-def _classes() -> dict[str, Any]:
+def _list_loss_classes() -> dict[str, Any]:
+    """The library's loss classes by name."""
     return {
         name: value
         for name, value in vars(library).items()
@@ -173,8 +195,8 @@ def _classes() -> dict[str, Any]:
     }
 
 
-def _parameters(found: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of all constructors that ``**kwargs`` reaches, the nearest class first."""
+def _collect_parameters(found: Any) -> dict[str, inspect.Parameter]:
+    """Collect the parameters of a class and, for its ``**kwargs``, of its base classes."""
     parameters: dict[str, inspect.Parameter] = {}
     for cls in found.__mro__:
         if "__init__" in vars(cls) and cls.__module__.startswith("pytorch_metric_learning"):
@@ -184,15 +206,16 @@ def _parameters(found: Any) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def _given(found: Any) -> dict[str, str]:
-    """What the program gives this loss: the constructor's name for it -> ours."""
-    known = _parameters(found)
+def _map_given_parameters(found: Any) -> dict[str, str]:
+    """Map the constructor parameters that the program fills to our names of the values."""
+    known = _collect_parameters(found)
     return {n: _PROGRAM[n] for n in _PROGRAM if n in known and known[n].default is known[n].empty}
 
 
-def _options(found: Any) -> dict[str, inspect.Parameter]:
+def _collect_options(found: Any) -> dict[str, inspect.Parameter]:
+    """Collect what a recipe may set, as keyword-only parameters with a type and a default."""
     options = {}
-    for name, parameter in _parameters(found).items():
+    for name, parameter in _collect_parameters(found).items():
         default = _DEFAULTS.get(found.__name__, {}).get(name, parameter.default)
         if name in _OBJECTS or name in _PROGRAM or default is parameter.empty:
             continue
@@ -200,26 +223,29 @@ def _options(found: Any) -> dict[str, inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=_annotation(name, default),
+            annotation=_choose_annotation(name, default),
         )
     return options
 
 
-def _annotation(name: str, default: Any) -> Any:
+def _choose_annotation(name: str, default: Any) -> Any:
+    """Choose the type of an option by its name or its default."""
     if name in _TYPES:
         return _TYPES[name]
     if default is None:
         return float | None
-    # The library writes margin=1 and means a number.
+    # For margin=1 the library accepts any number.
     return int | float if type(default) is int else type(default)
 
 
-def _plain(name: str) -> str:
+def _fold_name(name: str) -> str:
+    """A name in lower case without underscores, to compare class and module names."""
     return name.lower().replace("_", "")
 
 
-def _snake(found: Any) -> str:
+def _to_snake_case(found: Any) -> str:
+    """The name of a class in snake case: its module's name where that is the same word."""
     module: str = found.__module__.rpartition(".")[2]
-    if _plain(module) == _plain(found.__name__):
+    if _fold_name(module) == _fold_name(found.__name__):
         return module
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", found.__name__).lower()

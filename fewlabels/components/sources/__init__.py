@@ -1,1 +1,1 @@
-"""Where images and what is known about them come from."""
+"""Data sources: images with their labels and other columns."""

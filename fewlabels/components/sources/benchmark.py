@@ -1,4 +1,4 @@
-"""What all benchmarks share: a local or a Hub's copy, with its splits and counts checked."""
+"""Benchmark: base of the benchmark sources, which read a local copy or one of the Hub."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from fewlabels.data.hf_dataset import from_dataset, local_copy, open_dataset
 from fewlabels.errors import DataError
 from fewlabels.files import find_path, looked_for
 
-Counts = Mapping[str, tuple[int, int]]  # images and classes of each part
+Counts = Mapping[str, tuple[int, int]]  # for each part: number of images, number of classes
 
 
 class Benchmark(ABC):
-    """What all benchmarks share; each names its folders, its Hub id, its layout and its counts.
+    """Base of the benchmarks; a subclass gives folder names, Hub id, layout and counts.
 
     Args:
-        root: its folder; null: a folder of the usual name under a data root.
-        id: read it from the Hub instead; ``default`` is the copy whose columns are known here.
-        revision: of the Hub's copy; name a commit for figures that are to last.
-        check_counts: refuse a copy that has not the published number of images and classes.
+        root: folder of a local copy; null: a folder of the usual name under the data roots.
+        id: data set of the Hub to read instead; ``default``: the copy that this project knows.
+        revision: revision of the Hub's copy; name a commit if results have to be reproducible.
+        check_counts: refuse a copy without the published numbers of images and classes.
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "official"
     title: ClassVar[str]
-    home: ClassVar[str]  # where a person gets it
+    home: ClassVar[str]  # where to download it
     folders: ClassVar[tuple[str, ...]]
     hub: ClassVar[str]
     config: ClassVar[str | None] = None
     columns: ClassVar[tuple[str, str]] = ("image", "label")
     splits: tuple[str, ...] = ("train", "test")
     counts: Counts
-    photographs: ClassVar[bool] = True  # of many sizes; equal ones were resized by somebody
+    # Whether images have many sizes; a copy of such a data set with equal sizes was resized.
+    photographs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -51,17 +52,17 @@ class Benchmark(ABC):
         self.check_counts = check_counts
 
     def load(self) -> Records:
-        """Records with the column ``split`` as publications use it.
+        """Records with a column ``split`` that holds the split of publications.
 
         Raises:
-            DataError: no copy found, a layout that is not known, or wrong counts; or options that
-                contradict each other.
+            DataError: no copy found, an unknown layout, wrong counts, or options that contradict
+                each other.
         """
         if self.id is not None and self.root is not None:
             raise DataError("data.root and data.id name two copies; set one of them")
         if self.id is None and self.revision is not None:
             raise DataError("data.revision is that of a Hub's copy; set data.id: default with it")
-        records = self.from_hub() if self.id is not None else self.read(self.place())
+        records = self.read_from_hub() if self.id is not None else self.read(self.place())
         split = np.asarray(self.official(records))
         records = Records(
             records.images,
@@ -87,26 +88,27 @@ class Benchmark(ABC):
         )
 
     def otherwise(self) -> str:
-        """What else a person can do who has no local copy."""
+        """What the error message offers to those who have no local copy."""
         return f"or set data.id: default to read {self.hub} from the Hub"
 
     @abstractmethod
     def read(self, root: Path) -> Records:
-        """Records of a local copy."""
+        """Read the records of a local copy."""
 
     def official(self, records: Records) -> Sequence[str] | np.ndarray:
-        """The part of each image."""
+        """The split (N,) of each image, as publications have it."""
         return records.columns["split"]
 
-    def from_hub(self) -> Records:
-        """Records of the Hub's copy."""
+    def read_from_hub(self) -> Records:
+        """Read the records of the Hub's copy."""
         name = self.hub if self.id == "default" else str(self.id)
         data = open_dataset(local_copy(name), self.config, revision=self.revision)
         missing = [split for split in self.splits if split not in data]
         if missing:
             raise DataError(f"{name} has no split {missing[0]!r} (it has: {', '.join(data)})")
         parts = {split: data[split] for split in self.splits}
-        # Another copy may use other names; then they are found, and the counts show what was.
+        # Columns of another copy may have other names. They are then guessed, and the counts show
+        # whether the guess is right.
         known = parts[self.splits[0]].column_names
         image, label = (column if column in known else None for column in self.columns)
         records = from_dataset(parts, image, label)
@@ -122,7 +124,11 @@ class Benchmark(ABC):
         return records
 
     def count(self, records: Records) -> None:
-        """Refuse wrong counts."""
+        """Check the numbers of images and classes of each part.
+
+        Raises:
+            DataError: other numbers than the published ones.
+        """
         split = records.columns["split"]
         for part, (images, classes) in self.counts.items():
             chosen = split == part

@@ -1,4 +1,4 @@
-"""The benchmarks: where each comes from, its parts and its counts."""
+"""The benchmark data sets: where to get each, its splits and its counts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from fewlabels.registry import sources
 
 
 class ZeroShot(Benchmark):
-    """Trains on the first half of the classes, retrieves the second: no official file says so."""
+    """Base of benchmarks whose first half of the classes trains; the second half is retrieved.
+
+    Publications split by class number; no file of these data sets says so.
+    """
 
     half: ClassVar[int]
 
     def official(self, records: Records) -> np.ndarray:
-        """By class number; the classification split that the copy may have is not used."""
+        """The split by class number; a classification split of the copy is ignored."""
         return np.where(records.truth < self.half, "train", "test")
 
 
 @sources.register("cub200")
 class CUB200(ZeroShot):
-    """CUB-200-2011: 11,788 photographs of birds; classes 1-100 train, 101-200 are retrieved."""
+    """CUB-200-2011: 11,788 photographs of birds; classes 1-100 train, 101-200 are retrieved.
+
+    Options and errors are those of :class:`Benchmark`.
+
+    Source: Wah et al., "The Caltech-UCSD Birds-200-2011 dataset", 2011.
+    Recipe: `data: {source: cub200, labels: none}`
+    """
 
     title = "CUB-200-2011"
     home = "https://data.caltech.edu/records/65de6-vp158"
@@ -38,12 +47,19 @@ class CUB200(ZeroShot):
 
     def read(self, root: Path) -> Records:
         """``images.txt`` and ``image_class_labels.txt``, or the folders of ``images/`` alone."""
-        return layouts.cub(root)
+        return layouts.read_cub(root)
 
 
 @sources.register("cars196")
 class Cars196(ZeroShot):
-    """Cars-196: 16,185 photographs; classes 1-98 train, 99-196 are retrieved."""
+    """Cars-196: 16,185 photographs of cars; classes 1-98 train, 99-196 are retrieved.
+
+    Options and errors are those of :class:`Benchmark`.
+
+    Source: Krause et al., "3D object representations for fine-grained categorization", 3dRR
+    workshop, 2013.
+    Recipe: `data: {source: cars196, labels: none}`
+    """
 
     title = "Cars-196"
     home = "its first site is gone; Kaggle has copies under 'Stanford Cars'"
@@ -54,12 +70,19 @@ class Cars196(ZeroShot):
 
     def read(self, root: Path) -> Records:
         """``cars_annos.mat``, the devkit, or Kaggle's CSV files."""
-        return layouts.cars(root)
+        return layouts.read_cars(root)
 
 
 @sources.register("sop")
 class SOP(Benchmark):
-    """Stanford Online Products: 120,053 photographs of 22,634 products."""
+    """Stanford Online Products: 120,053 photographs of 22,634 products; half of these train.
+
+    Options and errors are those of :class:`Benchmark`.
+
+    Source: Oh Song et al., "Deep metric learning via lifted structured feature embedding", CVPR
+    2016.
+    Recipe: `data: {source: sop, labels: none}`
+    """
 
     title = "Stanford Online Products"
     home = "https://cvgl.stanford.edu/projects/lifted_struct/"
@@ -70,12 +93,20 @@ class SOP(Benchmark):
 
     def read(self, root: Path) -> Records:
         """``Ebay_train.txt`` and ``Ebay_test.txt``."""
-        return layouts.sop(root)
+        return layouts.read_sop(root)
 
 
 @sources.register("inshop")
 class InShop(Benchmark):
-    """DeepFashion In-Shop: 52,712 photographs of 7,982 items; queries search a gallery."""
+    """DeepFashion In-Shop: 52,712 photographs of 7,982 clothes; queries search a gallery.
+
+    Options and errors are those of :class:`Benchmark`, but the Hub's copies are refused, since none
+    has the official split.
+
+    Source: Liu et al., "DeepFashion: Powering robust clothes recognition and retrieval with rich
+    annotations", CVPR 2016.
+    Recipe: `data: {source: inshop, labels: all}`
+    """
 
     title = "In-Shop Clothes Retrieval"
     home = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
@@ -89,14 +120,18 @@ class InShop(Benchmark):
 
     def read(self, root: Path) -> Records:
         """``list_eval_partition.txt``, in the folder or in its ``Eval/``."""
-        return layouts.inshop(root)
+        return layouts.read_inshop(root)
 
     def otherwise(self) -> str:
-        """A local copy is the only one."""
-        return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) missing_members"
+        """Only a local copy has the official split."""
+        return f"with list_eval_partition.txt, which the Hub's copy ({self.hub}) lacks"
 
-    def from_hub(self) -> Records:
-        """Refused: the Hub's copies have no partition."""
+    def read_from_hub(self) -> Records:
+        """Refuse the Hub's copies, which do not have the official split.
+
+        Raises:
+            DataError: always.
+        """
         other = "" if self.id in ("default", self.hub) else f"{self.id} is not read: "
         raise DataError(
             f"{self.title}: {other}{self.hub} has no partition and lacks 121 images, so its "
@@ -107,7 +142,13 @@ class InShop(Benchmark):
 
 @sources.register("cifar10")
 class CIFAR10(Benchmark):
-    """CIFAR-10: 50,000 + 10,000 images of 32 x 32 pixels."""
+    """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels in 10 classes.
+
+    Options and errors are those of :class:`Benchmark`.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    Recipe: `data: {source: cifar10, split: official, labels: 4000}`
+    """
 
     title = "CIFAR-10"
     home = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -119,12 +160,18 @@ class CIFAR10(Benchmark):
 
     def read(self, root: Path) -> Records:
         """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
-        return layouts.cifar(root, "label")
+        return layouts.read_cifar(root, "label")
 
 
 @sources.register("cifar100")
 class CIFAR100(Benchmark):
-    """CIFAR-100: 50,000 + 10,000 images of 32 x 32 pixels, with its 100 fine classes."""
+    """CIFAR-100: 50,000 training and 10,000 test images of 32 x 32 pixels in 100 classes.
+
+    Options and errors are those of :class:`Benchmark`.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    Recipe: `data: {source: cifar100, split: official, labels: 10000}`
+    """
 
     title = "CIFAR-100"
     home = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -136,15 +183,21 @@ class CIFAR100(Benchmark):
 
     def read(self, root: Path) -> Records:
         """The Python or binary batches, or ``train.parquet`` and ``test.parquet``."""
-        return layouts.cifar(root, "fine_label")
+        return layouts.read_cifar(root, "fine_label")
 
 
 @sources.register("svhn")
 class SVHN(Benchmark):
-    """SVHN, cropped digits: 73,257 + 26,032 images of 32 x 32 pixels.
+    """SVHN, cropped house-number digits: 73,257 training and 26,032 test images of 32 x 32 pixels.
+
+    Other options, and errors, are those of :class:`Benchmark`.
 
     Args:
-        extra: train on the 531,131 easier images of the extra part as well.
+        extra: train on the 531,131 easier images of the part ``extra`` too.
+
+    Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning",
+    NIPS workshop, 2011.
+    Recipe: `data: {source: svhn, split: official, labels: 250}`
     """
 
     title = "SVHN"
@@ -172,7 +225,7 @@ class SVHN(Benchmark):
     def read(self, root: Path) -> Records:
         """``train_32x32.mat`` and ``test_32x32.mat`` (10 is the digit 0), or parquet files."""
         if (root / "train.parquet").is_file():
-            files = {n: str(layouts.needed(root, f"{n}.parquet")) for n in self.splits}
+            files = {n: str(layouts.require_file(root, f"{n}.parquet")) for n in self.splits}
             parquet = {
                 n: open_dataset("parquet", data_files={n: file}, split=n)
                 for n, file in files.items()
@@ -182,14 +235,14 @@ class SVHN(Benchmark):
 
         arrays = {}
         for name in self.splits:
-            file = layouts.needed(root, f"{name}_32x32.mat")
+            file = layouts.require_file(root, f"{name}_32x32.mat")
             try:
                 mat = loadmat(file)
                 arrays[name] = (mat["X"].transpose(3, 0, 1, 2), mat["y"].ravel() % 10)
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise DataError(f"{file}: not SVHN's ({error}); download it again") from error
-        return layouts.of_arrays(arrays, [str(n) for n in range(10)])
+        return layouts.make_records_from_arrays(arrays, [str(n) for n in range(10)])
 
     def official(self, records: Records) -> np.ndarray:
-        """The extra images train."""
+        """The official split; the part ``extra`` is training data."""
         return np.where(records.columns["split"] == "test", "test", "train")

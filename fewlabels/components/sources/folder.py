@@ -19,14 +19,18 @@ from fewlabels.registry import sources
 
 @sources.register("folder")
 class Folder:
-    """A folder of images: one folder a class, or flat with an optional labels.csv.
+    """Reads a folder of images: one folder for each class, or one flat folder with a labels.csv.
 
-    ``path/train`` and ``path/test`` (or ``val``, or both), with a folder a class each, are a split;
-    ``val`` counts as the test where there is no ``test``.
+    ``path/train`` and ``path/test`` (or ``val``, or both), each with a folder for each class, are
+    read as a split; ``val`` is the test part if there is no ``test``. Images of a flat folder
+    without labels.csv have no labels.
 
     Args:
         path: the folder.
-        labels_csv: a CSV (columns file, label); null: ``path/labels.csv`` if it is there.
+        labels_csv: a CSV file with columns file and label; null: ``path/labels.csv`` if it exists.
+
+    Source: this project.
+    Recipe: `data: {source: folder, path: photos, labels: all}`
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "all"
@@ -35,10 +39,11 @@ class Folder:
         self.path, self.labels_csv = path, labels_csv
 
     def load(self) -> Records:
-        """The images in sorted order.
+        """Records of the images, sorted by path.
 
         Raises:
-            DataError: no folder, no images, or a labels.csv that does not fit them.
+            DataError: no folder, no images, images outside the class folders, or a labels.csv that
+                does not fit the images.
         """
         if not self.path:
             raise DataError("data.path is empty; name the folder that holds your images")
@@ -56,7 +61,7 @@ class Folder:
         if table is None:
             raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
         if table.is_file():
-            return make_records(from_files(files), read_labels(table, names), names)
+            return make_records(from_files(files), read_labels_csv(table, names), names)
         parts = [Path(name).parts for name in names]
         if all(len(part) == 1 for part in parts):
             return Records(from_files(files), np.full(len(files), -1), (), {}, names)
@@ -75,8 +80,15 @@ class Folder:
         return make_records(from_files(files), [part[0] for part in parts], names, columns)
 
 
-def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
-    """The label of each named image, None for those that a CSV (file, label) leaves out."""
+def read_labels_csv(table: Path, names: Sequence[str]) -> list[str | None]:
+    """Read the labels of named images from a CSV file with columns file and label.
+
+    Returns:
+        One label for each name; None for images that the file leaves out.
+
+    Raises:
+        DataError: no such columns, text that is not UTF-8, unknown files, or files listed twice.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -93,20 +105,20 @@ def read_labels(table: Path, names: Sequence[str]) -> list[str | None]:
     missing = sorted(str(name) for name in set(found) - set(names))
     if missing:
         raise DataError(
-            f"{table}: {len(missing)} files are not in the folder ({_first_three(missing)}); "
+            f"{table}: {len(missing)} files are not in the folder ({_join_first_three(missing)}); "
             "remove their rows, or add the files"
         )
     twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
     if twice:
         raise DataError(
-            f"{table}: {len(twice)} files are listed twice ({_first_three(twice)}); "
+            f"{table}: {len(twice)} files are listed twice ({_join_first_three(twice)}); "
             "keep one row of each"
         )
     return [found.get(name) or None for name in names]
 
 
-def _first_three(names: Sequence[str]) -> str:
-    """The first few of many names, for a sentence."""
+def _join_first_three(names: Sequence[str]) -> str:
+    """Join the first three names for an error message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -116,7 +128,7 @@ def make_records(
     names: Sequence[str],
     columns: dict[str, np.ndarray] | None = None,
 ) -> Records:
-    """Records whose classes are the sorted labels; None is unknown."""
+    """Make records whose classes are the sorted labels; None is an unknown label."""
     classes = sorted({label for label in labels if label is not None})
     numbers = {label: i for i, label in enumerate(classes)}
     truth = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)

@@ -1,4 +1,4 @@
-"""Any image data set of the Hugging Face Hub."""
+"""Image data sets of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from fewlabels.registry import sources
 
 @sources.register("hub")
 class Hub:
-    """Any image data set of the Hugging Face Hub, or a local copy of one.
+    """Reads an image data set of the Hugging Face Hub, or a local copy of one.
 
     Args:
-        id: its name, as in ``uoft-cs/cifar10``; or a folder.
-        config: its configuration, where it has several.
-        revision: a commit, tag or branch; name a commit for figures that are to last.
-        splits: the splits to read, one after the other; empty: all.
-        image: the column of images; null: the only one.
-        label: the column of classes; null: the only one, or ``label``.
+        id: name of the data set, as ``uoft-cs/cifar10``, or a folder under the data roots.
+        config: its configuration, if it has several.
+        revision: commit, tag or branch; name a commit if results have to be reproducible.
+        splits: splits to read, in this order; empty: all.
+        image: column of images; null: the only such column.
+        label: column of classes; null: the only such column, or ``label``.
+
+    Source: the library `datasets` of Hugging Face.
+    Recipe: `data: {source: hub, id: uoft-cs/cifar10, split: official, labels: 4000}`
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "official"
@@ -39,10 +42,10 @@ class Hub:
         self.image, self.label = image, label
 
     def load(self) -> Records:
-        """The rows of the splits, with the column ``split``.
+        """Records of all rows, with a column ``split``.
 
         Raises:
-            DataError: no such data set or column, or no network and no copy in the cache.
+            DataError: no such data set, split or column; or no network and no cached copy.
         """
         if not self.id:
             raise DataError("data.id is empty; name a data set of the Hub, as uoft-cs/cifar10")

@@ -1,4 +1,4 @@
-"""The folders in which benchmarks come, each as records with the column ``split``."""
+"""Read the folders in which benchmarks are distributed, as records with a column ``split``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from fewlabels.data.hf_dataset import from_dataset, open_dataset
 from fewlabels.data.lazy_images import from_arrays, from_files, image_files
 from fewlabels.errors import DataError
 
-Listing = Sequence[tuple[str, int, str]]  # file below the folder, class number, part
+Listing = Sequence[tuple[str, int, str]]  # path below the folder, class number, part
 
 
-def of_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Records:
-    """Records of the files of a listing."""
+def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Records:
+    """Make records of listed image files.
+
+    Raises:
+        DataError: a listed file does not exist.
+    """
     names = [name for name, _, _ in listing]
     files = [root / name for name in names]
     lost = next((file for file in files if not file.is_file()), None)
@@ -32,8 +36,10 @@ def of_files(root: Path, listing: Listing, classes: Sequence[str] = ()) -> Recor
     return Records(from_files(files), truth, tuple(classes), {"split": split}, names)
 
 
-def of_arrays(parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]) -> Records:
-    """Records of uint8 arrays (N, H, W, 3) and labels, by part."""
+def make_records_from_arrays(
+    parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]
+) -> Records:
+    """Make records of uint8 arrays (N, H, W, 3) and labels (N,), by part."""
     images = np.concatenate([pixels for pixels, _ in parts.values()])
     truth = np.concatenate([labels for _, labels in parts.values()]).astype(np.int64)
     split = np.repeat(list(parts), [len(labels) for _, labels in parts.values()])
@@ -41,11 +47,11 @@ def of_arrays(parts: dict[str, tuple[np.ndarray, np.ndarray]], classes: Sequence
     return Records(from_arrays(images), truth, tuple(classes), {"split": split}, names)
 
 
-def needed(root: Path, *names: str) -> Path:
-    """The first of some files that is there.
+def require_file(root: Path, *names: str) -> Path:
+    """Return the first of several files that exists.
 
     Raises:
-        DataError: none is, with what was looked for.
+        DataError: none of them exists.
     """
     for name in names:
         if (root / name).is_file():
@@ -53,16 +59,16 @@ def needed(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no {' or '.join(names)}; it is not the folder that was unpacked")
 
 
-def words(path: Path) -> list[list[str]]:
-    """Lines of a text file, split at blanks."""
+def read_words(path: Path) -> list[list[str]]:
+    """Read the lines of a text file, each split at blanks."""
     return [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
-def cub(root: Path) -> Records:
-    """CUB-200-2011; without its text files the folders of ``images/`` say the class."""
+def read_cub(root: Path) -> Records:
+    """Read CUB-200-2011; without its text files, classes are the folders of ``images/``."""
     if (root / "images.txt").is_file():
-        label = {i: int(n) - 1 for i, n in words(needed(root, "image_class_labels.txt"))}
-        lines = words(root / "images.txt")
+        label = {i: int(n) - 1 for i, n in read_words(require_file(root, "image_class_labels.txt"))}
+        lines = read_words(root / "images.txt")
         lost = [name for i, name in lines if i not in label]
         if lost:
             raise DataError(f"{root}/image_class_labels.txt leaves out {lost[0]}; unpack it again")
@@ -76,11 +82,11 @@ def cub(root: Path) -> Records:
             raise DataError(f"{root} has no images.txt and no folders such as 001.Name") from error
     names = {n: Path(name).parent.name.split(".")[-1] for name, n, _ in listing}
     last = max(names, default=-1)
-    return of_files(root, listing, [names.get(n, str(n)) for n in range(last + 1)])
+    return make_records_from_files(root, listing, [names.get(n, str(n)) for n in range(last + 1)])
 
 
-def cars(root: Path) -> Records:
-    """Cars-196 as one ``cars_annos.mat``, as the devkit, or as Kaggle's CSV files."""
+def read_cars(root: Path) -> Records:
+    """Read Cars-196 from ``cars_annos.mat``, from the devkit, or from Kaggle's CSV files."""
     from scipy.io import loadmat
 
     names: list[str] = []
@@ -93,40 +99,40 @@ def cars(root: Path) -> Records:
     elif (root / "devkit").is_dir():
         devkit = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
         for part, annotations in devkit.items():
-            mat = loadmat(needed(root, f"devkit/{annotations}", annotations), squeeze_me=True)
+            mat = loadmat(require_file(root, f"devkit/{annotations}", annotations), squeeze_me=True)
             for row in np.atleast_1d(mat["annotations"]):
                 listing.append((f"cars_{part}/{row['fname']}", int(row["class"]) - 1, part))
     else:
-        needed(root, "anno_train.csv", "cars_annos.mat", "devkit/cars_train_annos.mat")
-        lines = needed(root, "names.csv").read_text("utf-8").splitlines()
+        require_file(root, "anno_train.csv", "cars_annos.mat", "devkit/cars_train_annos.mat")
+        lines = require_file(root, "names.csv").read_text("utf-8").splitlines()
         names = [line for line in lines if line]
         for part in ("train", "test"):
-            # A file name is another car in train/ than in test/.
+            # The same file name means different images in train/ and in test/.
             place = {
                 path.name: path.relative_to(root).as_posix()
                 for path in image_files(root / "car_data")
                 if part in path.relative_to(root).parts  # root itself may lie below a "test"
             }
-            with needed(root, f"anno_{part}.csv").open(newline="") as file:
+            with require_file(root, f"anno_{part}.csv").open(newline="") as file:
                 for row in csv.reader(file):
                     listing.append((place.get(row[0], row[0]), int(row[5]) - 1, part))
-    return of_files(root, listing, names)
+    return make_records_from_files(root, listing, names)
 
 
-def sop(root: Path) -> Records:
-    """Stanford Online Products: ``image_id class_id super_class_id path`` a line."""
+def read_sop(root: Path) -> Records:
+    """Read Stanford Online Products: lines ``image_id class_id super_class_id path``."""
     listing = [
         (row[3], int(row[1]) - 1, part)
         for part in ("train", "test")
-        for row in words(needed(root, f"Ebay_{part}.txt"))[1:]
+        for row in read_words(require_file(root, f"Ebay_{part}.txt"))[1:]
     ]
-    return of_files(root, listing)
+    return make_records_from_files(root, listing)
 
 
-def inshop(root: Path) -> Records:
-    """In-Shop: a count, a header, then ``image item status`` a line."""
-    path = needed(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
-    rows = words(path)
+def read_inshop(root: Path) -> Records:
+    """Read In-Shop's list: a count, a header, then lines ``image item status``."""
+    path = require_file(root, "Eval/list_eval_partition.txt", "list_eval_partition.txt")
+    rows = read_words(path)
     if len(rows) < 3:
         raise DataError(f"{path} lists no image; download it again")
     stated, listed = rows[0], rows[2:]
@@ -134,20 +140,20 @@ def inshop(root: Path) -> Records:
         raise DataError(f"{path}: says {' '.join(stated)} images and lists {len(listed)}")
     items = sorted({item for _, item, _ in listed})
     number = {item: i for i, item in enumerate(items)}
-    # What the list calls img/ is here, in Img/, or (from img_highres.zip) called img_highres/.
+    # The list's img/ is here, in Img/, or is called img_highres/ (from img_highres.zip).
     moves = [("img/", "Img/img/"), ("img/", "Img/img_highres/"), ("img/", "img_highres/")]
     first = listed[0][0]
     old, new = next(
         (move for move in moves if (root / first.replace(*move, 1)).is_file()), ("img/", "img/")
     )
     listing = [(name.replace(old, new, 1), number[i], part) for name, i, part in listed]
-    return of_files(root, listing, items)
+    return make_records_from_files(root, listing, items)
 
 
-def cifar(root: Path, label: str) -> Records:
-    """CIFAR-10 or -100 (``label`` says which): Python batches, binary batches, or parquet."""
+def read_cifar(root: Path, label: str) -> Records:
+    """Read CIFAR-10 (``label``) or -100 (``fine_label``): Python or binary batches, parquet."""
     if (root / "train.parquet").is_file():
-        return parquet(root, label)
+        return read_parquet(root, label)
     fine = label == "fine_label"
     if any(root.glob("*.bin")):
         files = {"train": ["train.bin"], "test": ["test.bin"]} if fine else {
@@ -156,36 +162,38 @@ def cifar(root: Path, label: str) -> Records:
         skip = 2 if fine else 1  # a coarse label stands before the fine one
         parts = {}
         for part, names in files.items():
-            raw = [np.fromfile(needed(root, n), np.uint8) for n in names]
+            raw = [np.fromfile(require_file(root, n), np.uint8) for n in names]
             short = [n for n, batch in zip(names, raw, strict=True) if batch.size % (skip + 3072)]
             if short:
                 raise DataError(f"{root / short[0]}: is cut short; download it again")
             rows = np.concatenate(raw).reshape(-1, skip + 3072)
-            parts[part] = (_planes(rows[:, skip:]), rows[:, skip - 1])
-        meta = needed(root, "fine_label_names.txt" if fine else "batches.meta.txt")
-        return of_arrays(parts, [line for line in meta.read_text().splitlines() if line.strip()])
+            parts[part] = (_convert_planes(rows[:, skip:]), rows[:, skip - 1])
+        meta = require_file(root, "fine_label_names.txt" if fine else "batches.meta.txt")
+        return make_records_from_arrays(
+            parts, [line for line in meta.read_text().splitlines() if line.strip()]
+        )
     files = {"train": ["train"], "test": ["test"]} if fine else {
         "train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"],
     }  # fmt: skip
     parts = {}
     for part, names in files.items():
-        batches = [unpickle(needed(root, name)) for name in names]
+        batches = [load_cifar_batch(require_file(root, name)) for name in names]
         key = b"fine_labels" if fine else b"labels"
         pixels = np.concatenate([batch[b"data"] for batch in batches])
-        parts[part] = (_planes(pixels), np.concatenate([batch[key] for batch in batches]))
-    meta = unpickle(needed(root, "meta" if fine else "batches.meta"))
-    return of_arrays(
+        parts[part] = (_convert_planes(pixels), np.concatenate([batch[key] for batch in batches]))
+    meta = load_cifar_batch(require_file(root, "meta" if fine else "batches.meta"))
+    return make_records_from_arrays(
         parts, [n.decode() for n in meta[b"fine_label_names" if fine else b"label_names"]]
     )
 
 
-def _planes(rows: np.ndarray) -> np.ndarray:
-    """Rows of red, green and blue planes as (N, 32, 32, 3)."""
+def _convert_planes(rows: np.ndarray) -> np.ndarray:
+    """Convert rows (N, 3072) of red, green and blue planes to images (N, 32, 32, 3)."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the arrays of the CIFAR batches and nothing that could run."""
+    """Unpickles the arrays of CIFAR batches and refuses everything else, which could run code."""
 
     ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"),
@@ -201,26 +209,26 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def unpickle(path: Path) -> Any:
-    """A CIFAR batch.
+def load_cifar_batch(path: Path) -> Any:
+    """Load a pickled CIFAR batch.
 
     Raises:
-        DataError: the file holds more than arrays.
+        DataError: the file is damaged, or holds more than arrays.
     """
     try:
         batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         if not isinstance(batch, dict):
             raise ValueError(f"it holds a {type(batch).__name__}")
         return batch
-    except Exception as error:  # a damaged pickle fails in any way, as its bytes are instructions
+    except Exception as error:  # a damaged pickle can raise any exception
         raise DataError(f"{path}: not a CIFAR batch ({error}); it is not read further") from error
 
 
-def parquet(root: Path, label: str) -> Records:
-    """``train.parquet`` and ``test.parquet``."""
+def read_parquet(root: Path, label: str) -> Records:
+    """Read ``train.parquet`` and ``test.parquet``."""
     parts = {
         part: open_dataset(
-            "parquet", data_files={part: str(needed(root, f"{part}.parquet"))}, split=part
+            "parquet", data_files={part: str(require_file(root, f"{part}.parquet"))}, split=part
         )
         for part in ("train", "test")
     }

@@ -13,12 +13,15 @@ from fewlabels.registry import sources
 
 @sources.register("parquet")
 class Parquet:
-    """Parquet files with an image column, as the datasets library writes them.
+    """Reads parquet files with an image column, as the library `datasets` writes them.
 
     Args:
-        files: one or more files.
-        image: the column of images (bytes, or a struct with bytes).
-        label: the column of classes, numbers or text; null: no labels.
+        files: one file or several, under the data roots.
+        image: column of images, as bytes or as a struct with bytes.
+        label: column of classes, as numbers or text; null: no labels.
+
+    Source: this project.
+    Recipe: `data: {source: parquet, files: grocery/all.parquet, labels: none}`
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "all"
@@ -30,7 +33,7 @@ class Parquet:
         self.image, self.label = image, label
 
     def load(self) -> Records:
-        """The rows of all files; every other plain column may be selected by.
+        """Records of the rows of all files; a recipe can select rows by the other plain columns.
 
         Raises:
             DataError: no such file or column.

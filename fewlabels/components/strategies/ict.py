@@ -1,4 +1,4 @@
-"""ICT: a mixture of images gets the mixture of their predictions."""
+"""ICT: the prediction of mixed images is the mixture of their predictions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
     Count,
     Unlabelled,
-    beta,
-    forward,
-    images_of,
-    predict,
-    required,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
+    sample_beta,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -27,18 +27,24 @@ from fewlabels.registry import strategies
 
 @strategies.register("ict")
 class InterpolationConsistency(MeanTeacher):
-    """Interpolation consistency with a mean teacher (Verma et al., IJCAI 2019, Eq. 1).
+    """Interpolation consistency training with a mean teacher (Verma et al., IJCAI 2019).
 
-    ``consistency`` is the mean over samples and classes of
-    (S(lam u + (1 - lam) v) - lam T(u) - (1 - lam) T(v))^2, v another image of the batch.
+    The term ``consistency`` is the mean over samples and classes of
+    (S(l u + (1 - l) v) - l T(u) - (1 - l) T(v))^2, with S and T the probabilities of student and
+    teacher, u and v two unlabelled images of a batch, and l drawn from Beta(alpha, alpha).
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden, or the ``rest``.
-        ema: decay of the teacher, a ramp over optimiser steps.
-        teacher_mode: ``train``: the teacher keeps running statistics of its own.
-        alpha: of Beta(alpha, alpha), one draw for each image.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, or the ``rest``.
+        ema: decay of the teacher, a number or a ramp over optimiser steps.
+        teacher_mode: ``train``: the teacher keeps running statistics of its own; ``eval``: they are
+            copied from the student.
+        alpha: of Beta(alpha, alpha), from which each image's l is drawn.
+
+    Source: Verma et al., "Interpolation consistency training for semi-supervised learning", IJCAI
+    2019, arXiv 1903.03825.
+    Recipe: `strategy: {name: ict, labelled: 50, batch: 50, alpha: 1.0}`
     """
 
     terms = ("supervised", "consistency")
@@ -65,15 +71,16 @@ class InterpolationConsistency(MeanTeacher):
         self.alpha = alpha
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy, and the distance of mixed images' predictions to mixed predictions."""
-        part, images = batch["labelled"], images_of(batch["unlabelled"])
-        share = beta(self.alpha, len(images), images)
+        """Cross-entropy, and the consistency of mixed images with mixed predictions."""
+        part, images = batch["labelled"], get_images(batch["unlabelled"])
+        share = sample_beta(self.alpha, len(images), images)
         partner = torch.randperm(len(images)).to(images.device)
         mixed = share * images + (1 - share) * images[partner]
         known, answer = (
-            required(output.logits) for output in forward(models["student"], images_of(part), mixed)
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), mixed)
         )
-        (logits,) = predict(models.plain("teacher"), images)
+        (logits,) = predict_logits(models.plain("teacher"), images)
         predicted, share = logits.softmax(1), share[:, :, 0, 0]
         target = share * predicted + (1 - share) * predicted[partner]
         return {

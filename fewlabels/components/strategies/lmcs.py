@@ -1,4 +1,4 @@
-"""LMCS: MixMatch guided by a master that is learned from three students and looks ahead."""
+"""LMCS: MixMatch guided by a master, which is composed of three networks and looks ahead."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from annotated_types import Gt, Interval
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fewlabels.components.strategies.mixmatch import MixMatch, mean_prediction
+from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
     Count,
     Unlabelled,
-    forward,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import (
     Average,
@@ -40,36 +40,41 @@ from fewlabels.ops.kmeans import cluster_kmeans
 from fewlabels.registry import strategies
 
 ENOUGH = 256
-"""Images a cluster that k-means looks at, as faiss advises; more would cost more than training."""
+"""Images for each cluster that k-means uses, as faiss advises; more would cost a lot of time."""
 
 
 @strategies.register("lmcs")
 class LMCS(MixMatch):
-    """Learned model composition with critical-sample look-ahead (chapter 3).
+    """Learned model composition with critical-sample look-ahead: MixMatch guided by a master.
 
-    A round is one of the text's steps: ``epochs_per_round`` epochs of the student by MixMatch, then
-    one composition of the master. With a discovery each ``discover_every`` rounds are a generation.
-    In generation g the master learns on Omega_G, the student on Omega_{G-1} (Eq. 3.13), so
-    what is discovered reaches the student through the guesses of the master first; that takes two
-    rounds a generation or more, since a round's student is guided by the master of the one before.
-
-    Clusters are those of k-means on the master's features, as many as classes, begun from the
-    features' class centres on Omega_G, and made anew at every composition.
+    A round is one step of the dissertation: ``epochs_per_round`` epochs in which the student is
+    trained by MixMatch, then one composition of the master network from the student, the student of
+    the previous round and the student's average. With a discovery, ``discover_every`` rounds are a
+    generation. In generation g the master is trained on Omega_G, all samples discovered so far, and
+    the student on Omega_(G-1) (Eq. 3.13). So a discovered sample first reaches the student through
+    the guesses of the master; this needs at least two rounds in a generation, since the student of
+    a round is guided by the master of the round before.
 
     The master's loss is J_C (``consistency``, Eq. 3.5) + eta J_D (``discrimination``, Eq. 3.6) +
-    the cross-entropy on Omega_G (``master_supervised``), by which the look-ahead reaches it;
-    Eq. 3.7 has no such term: its weight 0 is the text.
+    cross-entropy on Omega_G (``master_supervised``), through which the discovered labels reach it.
+    Eq. 3.7 does not have the last term; give it weight 0 for the dissertation's loss. The centres
+    in J_D are k-means centres of the master's features, as many as classes, computed at each
+    composition from the class centres on Omega_G.
 
     Args:
-        labelled, batch, unlabelled, temperature, alpha, ema: of MixMatch; those of the master's
-            batches too.
-        composition_epochs: of a composition.
-        composition_ema: decay of the decision network's average.
-        layer: the composition layer; null: the last stage before global pooling.
-        guess_by: whose predictions MixMatch sharpens, from the first composition on; ``both``: the
-            mean of the student's, as MixMatch has it, and the master's.
-        form: of J_D; ``printed`` is Eq. 3.6, which is smallest where two centres are equally far.
-        look_ahead: false: the student learns on Omega_G too.
+        labelled, batch, unlabelled, temperature, alpha, ema: as for ``mixmatch``; the master's
+            batches have the same sizes.
+        composition_epochs: epochs of a composition.
+        composition_ema: decay of the moving average of the decision network.
+        layer: module after which the networks are cut; null: the last stage before pooling.
+        guess_by: whose predictions MixMatch sharpens from the first composition on; ``both``: the
+            mean of the student's and the master's.
+        form: of J_D: ``printed`` is Eq. 3.6, which is smallest half way between two centres;
+            ``contrast`` is 0 on a centre.
+        look_ahead: false: the student is trained on Omega_G too.
+
+    Source: Li (2021), chapter 3, Eq. 3.1 to 3.13.
+    Recipe: `strategy: {name: lmcs, labelled: 64, batch: 64, guess_by: master}`
     """
 
     terms = (*MixMatch.terms, "master_supervised", "consistency", "discrimination")
@@ -113,7 +118,7 @@ class LMCS(MixMatch):
         return modules
 
     def phases(self, round: Round) -> list[Phase]:
-        """The student's, on the labels of one discovery ago, and the composition of the master."""
+        """The student's phase, with the labels of the previous discovery, and the composition."""
         (train,) = super().phases(round)
         one = {name: replace(s, views=s.views[:1]) for name, s in train.streams.items()}
         lag: Literal[0, 1] = 1 if self.look_ahead else 0
@@ -126,16 +131,18 @@ class LMCS(MixMatch):
         ]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """A composition begins with new snapshots, and with clusters of the master's features."""
+        """Before a composition, copy the networks into the master and compute its centres."""
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.begin_composition(models.plain("student"), models.plain("teacher"))
-            centres = self._clusters(len(master.centres), found, extract)
+            centres = self._compute_cluster_centres(len(master.centres), found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
-    def _clusters(self, count: int, found: LabelState, extract: Extract) -> np.ndarray:
-        """Centres (count, F) of the master's features of unlabelled images."""
+    def _compute_cluster_centres(
+        self, count: int, found: LabelState, extract: Extract
+    ) -> np.ndarray:
+        """Compute k-means centres (count, F) of the master's features of unlabelled images."""
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
         known = np.flatnonzero(found.labels >= 0)
@@ -150,35 +157,35 @@ class LMCS(MixMatch):
         )[0]
 
     def guess(self, models: Models, *images: Tensor) -> Tensor:
-        """The mean prediction (B, C) of several views by the guide, once there is a master."""
+        """The mean prediction (B, C) of several views, by the guide once there is a master."""
         if self.guide is None or not self.guided:
             return super().guess(models, *images)
-        guided = mean_prediction(predict(models.plain(self.guide), *images))
+        guided = average_predictions(predict_logits(models.plain(self.guide), *images))
         return guided if self.alone else (guided + super().guess(models, *images)) / 2
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """MixMatch's for the student; the terms of the master's loss for the master."""
+        """MixMatch's loss terms for the student, or those of the master in a composition."""
         if phase.name != "composition":
             return super().losses(phase, models, batch, clock)
-        part, rest = batch["labelled"], images_of(batch["unlabelled"])
-        known, others = forward(models["master"], images_of(part), rest)
-        (wanted,) = predict(models.plain("teacher"), rest)
+        part, rest = batch["labelled"], get_images(batch["unlabelled"])
+        known, others = forward_batches(models["master"], get_images(part), rest)
+        (wanted,) = predict_logits(models.plain("teacher"), rest)
         master: Any = models.plain("master")
         return {
-            "master_supervised": cross_entropy(required(known.logits), part.labels),
-            "consistency": mean_squared(required(others.logits), wanted),
-            "discrimination": discrimination(others.features, master.centres, self.form),
+            "master_supervised": cross_entropy(require_output(known.logits), part.labels),
+            "consistency": consistency_loss(require_output(others.logits), wanted),
+            "discrimination": discrimination_loss(others.features, master.centres, self.form),
         }
 
 
-def discrimination(
+def discrimination_loss(
     features: Tensor, centres: Tensor, form: Literal["contrast", "printed"] = "contrast"
 ) -> Tensor:
-    """J_D: how badly features (B, F) tell the two nearest of centres (K, F) apart; a mean over B.
+    """J_D (Eq. 3.6): penalises features (B, F) between the two nearest of centres (K, F); a mean.
 
     ``printed`` is Eq. 3.6, (d0 - d1)^2 with d0 <= d1 the two smallest distances. It is smallest
-    half way between two centres, the opposite of what its text wants. ``contrast`` is
-    1 - ((d1 - d0) / (d1 + d0))^2: 0 on a centre, 1 half way.
+    half way between two centres, which is the opposite of what the dissertation describes.
+    ``contrast`` is 1 - ((d1 - d0) / (d1 + d0))^2: 0 on a centre, 1 half way.
     """
     near, far = torch.cdist(features, centres).topk(2, largest=False).values.unbind(1)
     if form == "printed":

@@ -1,4 +1,4 @@
-"""Mean Teacher: the student follows the moving average of itself."""
+"""Mean Teacher: the student is kept consistent with a moving average of itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -30,19 +30,27 @@ EMA = Ramp(end=0.999, start=0.99, steps=40_000, shape="step")
 
 @strategies.register("mean_teacher")
 class MeanTeacher(SemiSupervised):
-    """The student agrees with an average of its past weights (Tarvainen and Valpola, NIPS 2017).
+    """Keeps a student consistent with the moving average of its weights (Tarvainen, Valpola 2017).
 
-    ``consistency`` is Eq. 2.5 as a mean over samples and classes, over labelled and unlabelled
-    images, each network on a view of its own. No gradient flows into the teacher. A network with
-    two heads answers the teacher with its second one, and ``logit_distance`` keeps the two close.
+    The term ``consistency`` is the squared difference of the probabilities of student and teacher,
+    a mean over samples and classes (Eq. 2.5 is a sum over classes), on labelled and unlabelled
+    images. Each network sees a view of its own, and no gradient flows into the teacher. With a
+    backbone of two heads the second one is compared with the teacher, and the term
+    ``logit_distance`` keeps both close. The teacher is evaluated and saved.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
-        ema: decay of the teacher (Eq. 2.2): a ramp over optimiser steps; never above 1 - 1/(t+1).
-        teacher_mode: ``train``: the teacher keeps running statistics of its own, from its own view,
-            as the reference code does; ``eval``: they are copied from the student.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, or the ``rest`` that
+            has no label.
+        ema: decay of the teacher (Eq. 2.2), a number or a ramp over optimiser steps; at step t it
+            is at most 1 - 1/(t + 1).
+        teacher_mode: ``train``: the teacher keeps running statistics of its own, as in the
+            reference code; ``eval``: they are copied from the student.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", NIPS 2017, arXiv
+    1703.01780; Li (2021), chapter 2, Eq. 2.2 to 2.5.
+    Recipe: `strategy: {name: mean_teacher, labelled: 1, batch: 99}`
     """
 
     deploys = "teacher"
@@ -64,32 +72,32 @@ class MeanTeacher(SemiSupervised):
 
     @staticmethod
     def average(of: str, decay: Ramp, mode: Literal["train", "eval"], **more: Any) -> Average:
-        """An average in the mode of Mean Teacher's two implementations."""
+        """Declare a moving average, with running statistics as ``teacher_mode`` says."""
         return Average(of, decay, buffers="own" if mode == "train" else "copy", **more)
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student and its averages, equal at the start."""
+        """The student and its averages, which begin as copies of it."""
         modules = super().modules(build)
         for name in self.averages:
             modules[name] = copy.deepcopy(modules["student"]).requires_grad_(False)
         return modules
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy, consistency with the teacher and, of two heads, their distance."""
+        """Cross-entropy, consistency with the teacher and, with two heads, their distance."""
         return self.answer(models, batch)[0]
 
     def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses, and the logits of the labelled images that answer to an average."""
+        """The losses, and the labelled images' logits that are compared with an average."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        whole = forward(models["student"], images_of(part), images_of(rest))
-        targets = predict(models.plain("teacher"), images_of(part, 1), images_of(rest, 1))
+        whole = forward_batches(models["student"], get_images(part), get_images(rest))
+        targets = predict_logits(models.plain("teacher"), get_images(part, 1), get_images(rest, 1))
         answers = [output.logits if output.logits2 is None else output.logits2 for output in whole]
-        answer, target = torch.cat([required(a) for a in answers]), torch.cat(targets)
+        answer, target = torch.cat([require_output(a) for a in answers]), torch.cat(targets)
         losses = {
-            "supervised": cross_entropy(required(whole[0].logits), part.labels),
-            "consistency": mean_squared(answer, target),
+            "supervised": cross_entropy(require_output(whole[0].logits), part.labels),
+            "consistency": consistency_loss(answer, target),
         }
         if whole[0].logits2 is not None:
-            first = torch.cat([required(output.logits) for output in whole])
+            first = torch.cat([require_output(output.logits) for output in whole])
             losses["logit_distance"] = mse_loss(first, answer)
-        return losses, required(answers[0])
+        return losses, require_output(answers[0])

@@ -1,4 +1,4 @@
-"""Metric: the baseline of chapter 4, an embedder trained on labels that a discovery finds."""
+"""Metric: deep metric learning on given labels or on clusters; the baseline of TAC-CCL and SAN."""
 
 from __future__ import annotations
 
@@ -37,27 +37,36 @@ Count = Annotated[int, Ge(1)]
 
 @strategies.register("metric")
 class Metric:
-    """Trains an embedder on cluster labels with pair losses and a memory (Section 4.3.2).
+    """Trains an embedder with pair losses and a memory, on clusters or labels (Section 4.3.2).
 
-    With ``labels: all`` and no discovery it is supervised metric learning, unchanged. With
-    ``momentum`` the memory is a momentum memory bank, as in chapter 5's baseline (He et al.,
-    CVPR 2020): a slowly moving copy of the student fills it, so that entries of many batches agree.
+    With a discovery such as ``kmeans`` the labels are clusters. With ``data.labels: all`` and no
+    discovery it is supervised metric learning. With ``momentum`` the memory is a momentum memory
+    bank: a slowly moving copy of the student fills it, so that entries from many batches are
+    consistent.
 
-    A loss with weights for each class, such as ``pml:proxy_anchor_loss``, gets new ones at each
-    discovery that gives centres: these.
+    The proxies of a loss that has one for each class, such as ``pml:proxy_anchor_loss``, are set to
+    the new centres at each discovery that gives centres.
 
     Args:
-        batch: images a step, over all processes, before views.
-        per_class: images of one cluster in a batch.
+        batch: images in a step, over all processes, before views.
+        per_class: images of one cluster or class in a batch; a divisor of ``batch``.
         views: random views of each image in a batch.
-        memory: past embeddings that losses see: ``all`` training images, a number, or null.
-        one_slot_per_image: the memory holds each image's latest embedding; else it is a queue.
-        memory_start: optimiser steps before losses see the memory (cross-batch memory warms up).
-        momentum: decay of the moving average whose embeddings the memory holds; null: the
-            student's own.
+        memory: size of the memory of past embeddings: ``all`` training images, a number, or null
+            for no memory.
+        one_slot_per_image: the memory holds the latest embedding of each image; false: a queue.
+        memory_start: optimiser steps before losses use the memory.
+        momentum: decay of the moving average whose embeddings fill the memory; null: the student's
+            own.
         head: ``pca`` starts the head from the principal components of the frozen features.
-        average: decay of a moving average of the student's weights, which is then what is
-            evaluated and saved; null: the student itself.
+        average: decay of a moving average of the student, which is then evaluated and saved; null:
+            the student itself is.
+
+    Raises:
+        DataError: options that contradict each other.
+
+    Source: Li (2021), chapter 4, Section 4.3.2, and chapter 5; momentum: He et al., "Momentum
+    contrast for unsupervised visual representation learning", CVPR 2020, arXiv 1911.05722.
+    Recipe: `strategy: {name: metric, batch: 80, per_class: 5, memory: all}`
     """
 
     task = "retrieval"
@@ -126,7 +135,7 @@ class Metric:
         return modules
 
     def start(self, models: Models, extract: Extract) -> None:
-        """Start the head from the data where the recipe says so."""
+        """Start the head from principal components, for ``head: pca``."""
         if self.head == "pca":
             student: Any = models.plain("student")
             start_from_principal_components(student, extract("student", "features"))
@@ -138,12 +147,12 @@ class Metric:
         return model
 
     def phases(self, round: Round) -> list[Phase]:
-        """One phase: all labelled images, class-balanced."""
+        """One phase over all labelled images, in class-balanced batches."""
         stream = Stream("labelled", self.batch, (self.view,) * self.views, self.per_class)
         return [Phase("embed", self.trains, {"images": stream}, self.averages, epochs=round.epochs)]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """Take over the new clusters: centres, and the labels of what the memory holds."""
+        """Take over new clusters: the centres, and the labels of the memory's entries."""
         if found.centres is not None:
             device = next(models.plain("student").parameters()).device
             self.centres = torch.from_numpy(found.centres).to(device)
@@ -156,7 +165,7 @@ class Metric:
             memory.relabel_entries(torch.from_numpy(found.labels))
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Every loss of the recipe on the global batch."""
+        """Every loss of the recipe, on the batch of all processes."""
         given = self.given(models, batch, clock)
         return {
             name: models[f"loss.{name}"](*(given[i] for i in inputs))
@@ -164,32 +173,32 @@ class Metric:
         }
 
     def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
-        """What losses may ask for, by the names of their inputs."""
+        """What is given to losses, by the names of their inputs."""
         part = batch["images"]
         images = torch.cat([view.images for view in part.views])
-        embeddings = self._gathered(models, models["student"](images).embedding)
+        embeddings = self._gather_views(models, models["student"](images).embedding)
         keys = embeddings
         if "momentum" in self.averages:
             with torch.no_grad():
-                keys = self._gathered(models, models["momentum"](images).embedding)
+                keys = self._gather_views(models, models["momentum"](images).embedding)
         labels = models.gather(part.labels).repeat(self.views)
         indices = models.gather(part.indices).repeat(self.views)
         return {
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": self.remember(models, clock, keys, labels, indices),
+            "memory": self.update_memory(models, clock, keys, labels, indices),
             "centres": self.centres,
         }
 
-    def _gathered(self, models: Models, embedding: Tensor) -> Tensor:
-        """The global batch in the order of one process: each view is gathered by itself."""
+    def _gather_views(self, models: Models, embedding: Tensor) -> Tensor:
+        """Gather embeddings of all processes, view by view, in the order of a single process."""
         return torch.cat([models.gather(rows) for rows in embedding.chunk(self.views)])
 
-    def remember(
+    def update_memory(
         self, models: Models, clock: Clock, embeddings: Tensor, labels: Tensor, indices: Tensor
     ) -> Memory | None:
-        """Put a batch into the memory; what losses see of it, None before ``memory_start``."""
+        """Add a batch to the memory and return the memory; None before ``memory_start``."""
         if self.memory is None:
             return None
         enqueue: Any = models.plain("memory")
@@ -199,7 +208,7 @@ class Metric:
 
 @torch.no_grad()
 def start_from_principal_components(embedder: Any, features: np.ndarray) -> None:
-    """Set a linear head to the leading principal components of ``features`` (N, F).
+    """Set a linear head to the first principal components of ``features`` (N, F).
 
     Raises:
         DataError: fewer images or features than the head has outputs.

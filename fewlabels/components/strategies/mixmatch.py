@@ -1,4 +1,4 @@
-"""MixMatch: guessed labels, sharpened, and everything mixed with everything."""
+"""MixMatch: guesses and sharpens labels, then mixes labelled and unlabelled images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    beta,
-    images_of,
-    predict,
-    required,
+    get_images,
+    predict_logits,
+    require_output,
+    sample_beta,
     soft_cross_entropy,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
@@ -28,20 +28,31 @@ from fewlabels.registry import strategies
 
 @strategies.register("mixmatch")
 class MixMatch(SemiSupervised):
-    """Mixes labelled images and guessed ones (Berthelot et al., NeurIPS 2019; Eq. 3.1-3.3).
+    """Trains on mixtures of labelled images and images with guessed labels (Eq. 3.1 to 3.3).
 
-    ``unlabelled`` is the mean over samples and classes of the squared error; its default weight
-    is 75, reached linearly over 16,384 steps, as in the paper's code (CIFAR-10). The batches are
-    interleaved before the forward passes, and only the first of them, a third labelled, moves the
-    running statistics: with statistics of labelled or of unlabelled batches alone it collapses.
+    The label of an unlabelled image is the mean prediction of two views, sharpened. The term
+    ``unlabelled`` is the squared error of the mixed unlabelled images, a mean over samples and
+    classes; its weight rises linearly to 75 in 16,384 steps, as in the paper's code for CIFAR-10.
+    Batches are interleaved before the forward passes, and only the first of them, of which a third
+    is labelled, updates the running statistics: with statistics of only labelled or only unlabelled
+    batches the training collapses.
 
     Args:
-        labelled: labelled images a step, over all processes; the same as ``batch``.
-        batch: unlabelled images a step, each in two views.
-        unlabelled: the ``rest`` that has no label (the paper), or ``all`` images.
-        temperature: of sharpening, T.
-        alpha: of Beta(alpha, alpha), one draw for each image.
-        ema: decay of the average that is evaluated; its running statistics are the student's.
+        labelled: labelled images in a step, over all processes; the same as ``batch``.
+        batch: unlabelled images in a step, each in two views.
+        unlabelled: the unlabelled stream: the ``rest`` that has no label, as in the paper, or
+            ``all`` images.
+        temperature: T of sharpening, p^(1/T).
+        alpha: of Beta(alpha, alpha), from which each image's share is drawn.
+        ema: decay of the average that is evaluated and saved; its running statistics are copied
+            from the student.
+
+    Raises:
+        DataError: ``labelled`` and ``batch`` differ.
+
+    Source: Berthelot et al., "MixMatch: A holistic approach to semi-supervised learning", NeurIPS
+    2019, arXiv 1905.02249; Li (2021), chapter 3, Eq. 3.1 to 3.3.
+    Recipe: `strategy: {name: mixmatch, labelled: 64, batch: 64, temperature: 0.5}`
     """
 
     deploys = "teacher"
@@ -75,27 +86,29 @@ class MixMatch(SemiSupervised):
         return modules
 
     def guess(self, models: Models, *images: Tensor) -> Tensor:
-        """The mean prediction (B, C) of several views, by the raw student in train mode.
+        """The mean prediction (B, C) of several views, by the student itself in train mode.
 
-        Norms see each view by itself, as in the paper's code.
+        Each view has a forward pass of its own, as in the paper's code.
         """
         with models.freeze_statistics("student"):
-            logits = [predict(models.plain("student"), each)[0] for each in images]
-        return mean_prediction(logits)
+            logits = [predict_logits(models.plain("student"), each)[0] for each in images]
+        return average_predictions(logits)
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy of the mixed labelled, squared error of the mixed unlabelled images."""
+        """Cross-entropy of mixed labelled images, squared error of mixed unlabelled ones."""
         return self.answer(models, batch)[0]
 
     def answer(self, models: Models, batch: Batch) -> tuple[dict[str, Tensor], None]:
-        """The losses; the student is shown no unmixed image whose answer could be used."""
+        """The losses, and None: there are no logits of unmixed labelled images to compare."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        guessed = sharpen(self.guess(models, images_of(rest), images_of(rest, 1)), self.temperature)
+        guessed = sharpen(
+            self.guess(models, get_images(rest), get_images(rest, 1)), self.temperature
+        )
         given = one_hot(part.labels, guessed.shape[1]).to(guessed.dtype)
-        images = torch.cat([images_of(part), images_of(rest), images_of(rest, 1)])
+        images = torch.cat([get_images(part), get_images(rest), get_images(rest, 1)])
         targets = torch.cat([given, guessed, guessed])
-        images, targets = mix(images, targets, self.alpha)
-        logits = interleaved(models, images.chunk(3))
+        images, targets = mix_pairs(images, targets, self.alpha)
+        logits = forward_interleaved(models, images.chunk(3))
         known, others = logits[0], torch.cat(logits[1:])
         wanted = targets[len(known) :]
         return {
@@ -104,20 +117,23 @@ class MixMatch(SemiSupervised):
         }, None
 
 
-def mean_prediction(logits: list[Tensor]) -> Tensor:
-    """The mean of the probabilities (B, C) of several views."""
+def average_predictions(logits: list[Tensor]) -> Tensor:
+    """Average the probabilities (B, C) of several views."""
     return torch.stack([each.softmax(1) for each in logits]).mean(0)
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """p^(1/T), made to sum to 1."""
+    """Raise probabilities (B, C) to the power 1/T and divide by their sum."""
     raised = probabilities ** (1 / temperature)
     return raised / raised.sum(1, keepdim=True)
 
 
-def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Each image and target with those of a random partner, nearer to its own."""
-    share = beta(alpha, len(images), images)
+def mix_pairs(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each image and target with those of a random partner, at a share of at least 1/2.
+
+    Images are (B, C, H, W), targets (B, classes).
+    """
+    share = sample_beta(alpha, len(images), images)
     share = torch.maximum(share, 1 - share)
     partner = torch.randperm(len(images)).to(images.device)
     mixed = share * images + (1 - share) * images[partner]
@@ -125,18 +141,18 @@ def mix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return mixed, share * targets + (1 - share) * targets[partner]
 
 
-def interleave(batches: list[Tensor]) -> list[Tensor]:
-    """Swap the i-th part of batch 0 with the i-th part of batch i; done twice, it undoes itself."""
+def interleave_batches(batches: list[Tensor]) -> list[Tensor]:
+    """Swap the i-th part of batch 0 with the i-th part of batch i; twice gives the input again."""
     parts = [list(batch.tensor_split(len(batches))) for batch in batches]
     for i in range(1, len(batches)):
         parts[0][i], parts[i][i] = parts[i][i], parts[0][i]
     return [torch.cat(own) for own in parts]
 
 
-def interleaved(models: Models, batches: tuple[Tensor, ...]) -> list[Tensor]:
-    """Logits of each batch; passed interleaved, the first alone moves running statistics."""
-    first, *others = interleave(list(batches))
+def forward_interleaved(models: Models, batches: tuple[Tensor, ...]) -> list[Tensor]:
+    """Logits of each batch, computed interleaved; only the first updates running statistics."""
+    first, *others = interleave_batches(list(batches))
     outputs = [models["student"](first)]
     with models.freeze_statistics("student"):
         outputs += [models["student"](other) for other in others]
-    return interleave([required(output.logits) for output in outputs])
+    return interleave_batches([require_output(output.logits) for output in outputs])

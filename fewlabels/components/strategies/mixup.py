@@ -1,4 +1,4 @@
-"""Mixup: mixtures of images get mixtures of labels, guessed ones for unlabelled images."""
+"""Mixup: mixed images with mixed labels, which are predicted for unlabelled images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from fewlabels.components.strategies.mixmatch import mix
+from fewlabels.components.strategies.mixmatch import mix_pairs
 from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    predict,
-    required,
+    forward_batches,
+    get_images,
+    predict_logits,
+    require_output,
     soft_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
@@ -25,16 +25,20 @@ from fewlabels.registry import strategies
 
 @strategies.register("mixup")
 class Mixup(SemiSupervised):
-    """Mixup (Zhang et al., ICLR 2018), also of unlabelled images under the student's guesses.
+    """Mixup of labelled images and of unlabelled ones with predicted labels (Zhang et al., 2018).
 
-    The baseline of MixMatch's tables: ``unlabelled`` is the cross-entropy of mixed unlabelled
-    images under their mixed predictions, which are taken without gradient; weight 0 is plain mixup.
+    The term ``unlabelled`` is the cross-entropy of mixed unlabelled images with the mixture of
+    their predictions, which have no gradient. This is the baseline of MixMatch's tables; with
+    ``weights: {unlabelled: 0}`` it is plain mixup.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: the ``rest`` that has no label, or ``all`` images.
-        alpha: of Beta(alpha, alpha), one draw for each image.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: the ``rest`` that has no label, or ``all`` images.
+        alpha: of Beta(alpha, alpha), from which each image's share is drawn.
+
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018, arXiv 1710.09412.
+    Recipe: `strategy: {name: mixup, labelled: 64, batch: 64, alpha: 0.5}`
     """
 
     terms = ("supervised", "unlabelled")
@@ -51,14 +55,16 @@ class Mixup(SemiSupervised):
         self.alpha = alpha
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy of mixed labelled and of mixed unlabelled images."""
+        """Cross-entropy of mixed labelled images and of mixed unlabelled images."""
         part, rest = batch["labelled"], batch["unlabelled"]
         with models.freeze_statistics("student"):
-            (logits,) = predict(models.plain("student"), images_of(rest))
+            (logits,) = predict_logits(models.plain("student"), get_images(rest))
         given = one_hot(part.labels, logits.shape[1]).to(logits.dtype)
-        known, target = mix(images_of(part), given, self.alpha)
-        others, guessed = mix(images_of(rest), logits.softmax(1), self.alpha)
-        ours, theirs = (required(o.logits) for o in forward(models["student"], known, others))
+        known, target = mix_pairs(get_images(part), given, self.alpha)
+        others, guessed = mix_pairs(get_images(rest), logits.softmax(1), self.alpha)
+        ours, theirs = (
+            require_output(o.logits) for o in forward_batches(models["student"], known, others)
+        )
         return {
             "supervised": soft_cross_entropy(ours, target),
             "unlabelled": soft_cross_entropy(theirs, guessed),

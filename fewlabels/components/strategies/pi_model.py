@@ -1,4 +1,4 @@
-"""Pi-model: two views of an image get the same prediction."""
+"""Pi-model: two views of an image have the same prediction."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -20,15 +20,20 @@ from fewlabels.registry import strategies
 
 @strategies.register("pi_model")
 class PiModel(SemiSupervised):
-    """Pulls the predictions of two views together (Laine and Aila, ICLR 2017, Algorithm 1).
+    """Keeps the predictions of two views consistent (Laine and Aila, ICLR 2017, Algorithm 1).
 
-    ``consistency`` is the mean over samples and classes of (z - z~)^2, gradients through both; the
-    paper's is a mean over samples of the sum, divided by the classes, which is the same.
+    The term ``consistency`` is the squared difference of the probabilities of two views, a mean
+    over samples and classes as in the paper, with gradients through both.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden (the paper), or the ``rest``.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step, each in two views.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, as in the paper, or
+            the ``rest``.
+
+    Source: Laine and Aila, "Temporal ensembling for semi-supervised learning", ICLR 2017, arXiv
+    1610.02242.
+    Recipe: `strategy: {name: pi_model, labelled: 50, batch: 50}`
     """
 
     terms = ("supervised", "consistency")
@@ -41,12 +46,12 @@ class PiModel(SemiSupervised):
         super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy and the distance of the two views' predictions."""
+        """Cross-entropy, and the consistency of the predictions of two views."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, one, two = (
-            required(output.logits)
-            for output in forward(
-                models["student"], images_of(part), images_of(rest), images_of(rest, 1)
+            require_output(output.logits)
+            for output in forward_batches(
+                models["student"], get_images(part), get_images(rest), get_images(rest, 1)
             )
         )
         return {

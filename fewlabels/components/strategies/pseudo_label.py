@@ -1,4 +1,4 @@
-"""Pseudo-label: the student's own most likely class is taken for the truth."""
+"""Pseudo-label: the student is trained on its own most likely classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -22,16 +22,22 @@ from fewlabels.registry import strategies
 
 @strategies.register("pseudo_label")
 class PseudoLabel(SemiSupervised):
-    """Trains on the student's own predictions (Lee, ICML workshop 2013, Eq. 15).
+    """Trains on the student's own most likely classes (Lee, ICML workshop 2013, Eq. 15).
 
-    ``pseudo`` is the cross-entropy under the most likely class, of the images whose probability
-    reaches ``threshold``; its ramp, alpha(t) in the paper, is the recipe's ``weights:``.
+    The term ``pseudo`` is the cross-entropy of unlabelled images with their most likely class, 0
+    for images whose probability is below ``threshold``. Its weight, alpha(t) in the paper, is set
+    by ``weights: {pseudo: ...}``.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images, or the ``rest`` that has no label (the paper).
-        threshold: least probability; 0 in the paper, .95 in Oliver et al. (NeurIPS 2018).
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: the ``rest`` that has no label, as in the paper, or
+            ``all`` images.
+        threshold: smallest probability; 0 in the paper, .95 in Oliver et al. (NeurIPS 2018).
+
+    Source: Lee, "Pseudo-label: The simple and efficient semi-supervised learning method for deep
+    neural networks", ICML workshop, 2013.
+    Recipe: `strategy: {name: pseudo_label, threshold: 0.95}`
     """
 
     terms = ("supervised", "pseudo")
@@ -48,11 +54,11 @@ class PseudoLabel(SemiSupervised):
         self.threshold = threshold
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy under given and under predicted labels."""
+        """Cross-entropy with given labels, and with predicted labels."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, unknown = (
-            required(output.logits)
-            for output in forward(models["student"], images_of(part), images_of(rest))
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), get_images(rest))
         )
         certain, guess = unknown.detach().softmax(1).max(1)
         each = cross_entropy(unknown, guess, reduction="none")

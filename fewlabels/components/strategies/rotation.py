@@ -1,4 +1,4 @@
-"""Rotation: a network learns by how much an image was turned, from no label at all."""
+"""Rotation: pretraining without labels, by telling how an image was rotated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fewlabels.components.strategies.semi_supervised import images_of
+from fewlabels.components.strategies.semi_supervised import get_images
 from fewlabels.contracts import (
     Batch,
     Build,
@@ -29,15 +29,20 @@ Count = Annotated[int, Ge(1)]
 
 @strategies.register("rotation")
 class Rotation:
-    """Which of four turns an image got (Gidaris et al., ICLR 2018; Table 3.9), for ``pretrain:``.
+    """Pretrains a backbone to tell which of four rotations an image has, for ``pretrain:``.
 
-    Every training image is shown at 0, 90, 180 and 270 degrees; a linear head, thrown away
-    afterwards, tells them apart. The backbone then starts the run. Views, optimiser, schedule and
-    ``train`` are the run's; of the learning-rate factors those for ``student.backbone`` count.
+    Every training image is shown at 0, 90, 180 and 270 degrees, and a linear head tells these apart
+    (Table 3.9). The head is thrown away, and the run starts from the backbone. Views, optimiser,
+    schedule and ``train`` are those of the run; of the learning-rate factors only those for
+    ``student.backbone`` are used.
 
     Args:
-        epochs: as ``rounds.steps_per_epoch`` has them, or passes over all images.
-        batch: images a step, over all processes, before they are turned.
+        epochs: passes over all images, or epochs of ``rounds.steps_per_epoch`` steps.
+        batch: images in a step, over all processes, before they are rotated.
+
+    Source: Gidaris et al., "Unsupervised representation learning by predicting image rotations",
+    ICLR 2018, arXiv 1803.07728; Li (2021), chapter 3, Table 3.9.
+    Recipe: `pretrain: {name: rotation, epochs: 30, batch: 32}`
     """
 
     task = "pretext"
@@ -50,16 +55,16 @@ class Rotation:
         self.epochs, self.batch = epochs, batch
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student, an embedder without a head, and a head of four turns."""
+        """The student, an embedder without a head, and a head for four rotations."""
         self.view = build.view
         return {"student": build.embedder(), "head": nn.Linear(build.embedding_size, 4)}
 
     def seen_through(self, model: str, discoveries: int) -> str:
-        """Every model by its own name."""
+        """The name of the model through which a discovery sees images: here the same."""
         return model
 
     def start(self, models: Models, extract: Extract) -> None:
-        """Nothing depends on the data."""
+        """Nothing to prepare."""
 
     def phases(self, round: Round) -> list[Phase]:
         """One phase over all images."""
@@ -67,16 +72,16 @@ class Rotation:
         return [Phase("rotation", ("student", "head"), {"images": stream}, epochs=round.epochs)]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """Nothing is kept."""
+        """Nothing to prepare."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy of the four turns."""
-        images, turns = turned(images_of(batch["images"]))
+        """Cross-entropy of the four rotations."""
+        images, turns = rotate_images(get_images(batch["images"]))
         logits = models["head"](models["student"](images).features.float())
         return {"rotation": cross_entropy(logits, turns)}
 
 
-def turned(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) at each of four turns, (4B, C, S, S), and the turns (4B,)."""
+def rotate_images(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate images (B, C, S, S) by 0 to 3 quarter turns: (4B, C, S, S), and the turns (4B,)."""
     views = torch.cat([images.rot90(turn, (2, 3)) for turn in range(4)])
     return views, torch.arange(4, device=images.device).repeat_interleave(len(images))

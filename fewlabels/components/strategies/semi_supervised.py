@@ -1,4 +1,4 @@
-"""What the semi-supervised strategies share: a student, two streams, and named loss terms."""
+"""Base of the semi-supervised strategies, and functions that they share."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 
 CONSISTENCY = Ramp(end=100.0, steps=40_000, shape="sigmoid")
-"""Mean Teacher's weight of a mean over classes, and its ramp; shorten it in shorter runs."""
+"""Mean Teacher's weight of the consistency term and its ramp; shorten the ramp in short runs."""
 
 Count = Annotated[int, Ge(1)]
 Unlabelled = Literal["all", "rest"]
 
 
 class SemiSupervised:
-    """A student on labelled and unlabelled images; most methods add a term to :meth:`losses`.
+    """Base: a student, a labelled and an unlabelled stream; subclasses write :meth:`losses`.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step; an epoch is one pass over them.
-        unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step; an epoch is one pass over this stream.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, or the ``rest`` that
+            has no label.
     """
 
     task: Literal["classification"] = "classification"
@@ -48,7 +49,7 @@ class SemiSupervised:
     supplies = ()
     terms: tuple[str, ...] = ("supervised",)
     weights: Mapping[str, Ramp] = {}
-    views = (1, 1)  # of a labelled and of an unlabelled image
+    views = (1, 1)  # number of views of a labelled and of an unlabelled image
 
     def __init__(
         self, *, labelled: Count = 50, batch: Count = 50, unlabelled: Unlabelled = "all"
@@ -57,7 +58,11 @@ class SemiSupervised:
         self.averages: dict[str, Average] = {}
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student."""
+        """The student.
+
+        Raises:
+            DataError: a backbone with two heads, which this strategy would not train.
+        """
         self.view, self.size, self.classes = build.view, build.size, build.classes
         student: Any = build.classifier()
         if getattr(student, "heads", 1) > 1 and "logit_distance" not in self.terms:
@@ -68,14 +73,14 @@ class SemiSupervised:
         return {"student": student}
 
     def seen_through(self, model: str, discoveries: int) -> str:
-        """Every model by its own name."""
+        """The name of the model through which a discovery sees images: here the same."""
         return model
 
     def start(self, models: Models, extract: Extract) -> None:
-        """Nothing depends on the data."""
+        """Nothing to prepare."""
 
     def phases(self, round: Round) -> list[Phase]:
-        """One phase over both streams; the first one listed is what an epoch counts."""
+        """One phase over both streams; an epoch is one pass over the first one listed."""
         of: Literal["all", "unlabelled"] = "all" if self.unlabelled == "all" else "unlabelled"
         streams = {
             "unlabelled": Stream(of, self.batch, (self.view,) * self.views[1]),
@@ -84,17 +89,20 @@ class SemiSupervised:
         return [Phase("train", ("student",), streams, self.averages, epochs=round.epochs)]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """Nothing is kept between rounds."""
+        """Nothing to prepare."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy on the labelled images alone."""
+        """Cross-entropy of the labelled images."""
         part = batch["labelled"]
-        logits = forward(models["student"], part.views[0].images)[0].logits
-        return {"supervised": cross_entropy(required(logits), part.labels)}
+        logits = forward_batches(models["student"], part.views[0].images)[0].logits
+        return {"supervised": cross_entropy(require_output(logits), part.labels)}
 
 
-def forward(model: nn.Module, *images: Tensor) -> list[Output]:
-    """One forward of several batches together, so that norms see them as one; an Output each."""
+def forward_batches(model: nn.Module, *images: Tensor) -> list[Output]:
+    """Run one forward pass over several batches together; an Output for each batch.
+
+    Batch norms see all batches as one.
+    """
     whole: Output = model(torch.cat(images))
     sizes = [len(batch) for batch in images]
     fields: list[Any] = [
@@ -104,39 +112,41 @@ def forward(model: nn.Module, *images: Tensor) -> list[Output]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, *images: Tensor) -> list[Tensor]:
-    """First-head logits of several batches, seen as one; without gradient."""
-    return [required(output.logits) for output in forward(model, *images)]
+def predict_logits(model: nn.Module, *images: Tensor) -> list[Tensor]:
+    """Logits (B, C) of the first head for several batches in one forward pass, without gradient."""
+    return [require_output(output.logits) for output in forward_batches(model, *images)]
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over samples of the cross-entropy under probabilities (B, C)."""
+    """Mean cross-entropy of logits (B, C) with target probabilities (B, C)."""
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
-def beta(alpha: float, count: int, like: Tensor) -> Tensor:
-    """``count`` draws of Beta(alpha, alpha), shaped to multiply images (B, C, H, W).
+def sample_beta(alpha: float, count: int, like: Tensor) -> Tensor:
+    """Draw ``count`` numbers from Beta(alpha, alpha), as (count, 1, 1, 1) to multiply images.
 
-    Drawn by the global CPU generator, which the loop seeds at every step and in every process.
+    They come from torch's global CPU generator, which the training loop seeds at each step and in
+    each process.
     """
     draws = torch.distributions.Beta(alpha, alpha).sample((count, 1, 1, 1))
     return draws.to(like.device)
 
 
-def required(value: Tensor | None) -> Tensor:
-    """A field of an Output that the model must have."""
+def require_output(value: Tensor | None) -> Tensor:
+    """Return a field of an Output that this model must have."""
     assert value is not None, "the model gives no such output"
     return value
 
 
-def mean_squared(logits: Tensor, target: Tensor) -> Tensor:
+def consistency_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over samples and classes of (softmax - softmax)^2; no gradient into ``target``.
 
-    Eq. 2.5 is the sum over classes: its weight is this one's divided by their number.
+    Both are logits (B, C). Eq. 2.5 of Li (2021) is a sum over classes, so its weight is this one's
+    divided by the number of classes.
     """
     return (logits.softmax(1) - target.detach().softmax(1)).square().mean()
 
 
-def images_of(part: Part, view: int = 0) -> Tensor:
-    """One view of a part."""
+def get_images(part: Part, view: int = 0) -> Tensor:
+    """The images (B, C, H, W) of one view of a part."""
     return part.views[view].images

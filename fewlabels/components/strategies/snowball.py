@@ -1,4 +1,4 @@
-"""Snowball: a master above teacher and student, fed by discovered samples."""
+"""Snowball: a master network guides teacher and student on discovered samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
     Count,
     Unlabelled,
-    images_of,
-    mean_squared,
-    predict,
-    required,
+    consistency_loss,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import (
     Average,
@@ -38,20 +38,25 @@ from fewlabels.registry import strategies
 
 @strategies.register("snowball")
 class Snowball:
-    """A base method guided by a master, the average of its teacher (Section 2.3.2, Eq. 2.7).
+    """Guides Mean Teacher or MixMatch by a master, the moving average of the teacher (Eq. 2.7).
 
-    ``master`` is the master's part of Eq. 2.7, the mean over samples and classes on labelled and
-    discovered images, weighted as ``consistency`` is. The master is copied from the teacher
-    at the first discovery that finds anything; before that discoveries look through the teacher.
-    With everything labelled nothing is discovered, and the training is the base's own.
+    The term ``master`` is the master's part of Eq. 2.7: the squared difference of the probabilities
+    of student and master on labelled and discovered images, a mean over samples and classes, with
+    the default weight of ``consistency``. The master begins as a copy of the teacher at the first
+    discovery that finds samples; until then discoveries use the teacher. If all images are labelled
+    nothing is discovered, and the training is that of the base.
 
     Args:
-        base: ``mean_teacher``, or ``mixmatch`` (Section 2.4.1 (4)), where the student that is
-            compared with the master sees the labelled images unmixed.
-        labelled, batch, unlabelled, ema: as the base has them; null is its default.
-        teacher_mode: of mean_teacher; ``train``: running statistics of its own.
-        temperature, alpha: of mixmatch.
-        master_ema: decay of the master, beta of Eq. 2.6; lower it in runs of under 2,000 steps.
+        base: ``mean_teacher``, or ``mixmatch`` (Section 2.4.1), for which the student sees the
+            labelled images unmixed to be compared with the master.
+        labelled, batch, unlabelled, ema: as for the base; null: the base's default.
+        teacher_mode: as for ``mean_teacher``.
+        temperature, alpha: as for ``mixmatch``.
+        master_ema: decay of the master, beta in Eq. 2.6; choose a lower one in runs of under 2,000
+            steps.
+
+    Source: Li (2021), chapter 2, Eq. 2.1 to 2.7.
+    Recipe: `strategy: {name: snowball, base: mean_teacher, labelled: 1, batch: 99}`
     """
 
     task: Literal["classification"] = "classification"
@@ -85,35 +90,38 @@ class Snowball:
         self.discoveries = 0
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The base's, and the master."""
+        """The modules of the base, and the master."""
         modules = self.base.modules(build)
         return {**modules, "master": copy.deepcopy(modules["teacher"])}
 
     def seen_through(self, model: str, discoveries: int) -> str:
-        """The teacher stands in for the master until there is one."""
+        """The name of the model through which a discovery sees images.
+
+        The teacher replaces the master until there is one.
+        """
         return "teacher" if model == "master" and not discoveries else model
 
     def start(self, models: Models, extract: Extract) -> None:
-        """Nothing depends on the data."""
+        """Nothing to prepare."""
 
     def phases(self, round: Round) -> list[Phase]:
-        """The base's phase; after each step the teacher moves, then the master."""
+        """The base's phase; after each step the teacher is updated, then the master."""
         self.discoveries = round.discoveries
         averages = {**self.base.averages, "master": self.master}
         return [replace(phase, averages=averages) for phase in self.base.phases(round)]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """Nothing: the loop makes the master at the first discovery."""
+        """Nothing to prepare: the training loop makes the master at the first discovery."""
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """The base's losses, and the student's distance to the master where labels are."""
+        """The base's losses, and consistency with the master on labelled images."""
         losses, answer = self.base.answer(models, batch)
         if self.discoveries:
-            if answer is None:  # the base has shown the student mixed images alone
+            if answer is None:  # the base has logits of mixed images only
                 with models.freeze_statistics("student"):
-                    output = models["student"](images_of(batch["labelled"]))
-                answer = required(output.logits)
-            other = images_of(batch["labelled"], self.views[0] - 1)
-            (target,) = predict(models.plain("master"), other)
-            losses["master"] = mean_squared(answer, target)
+                    output = models["student"](get_images(batch["labelled"]))
+                answer = require_output(output.logits)
+            other = get_images(batch["labelled"], self.views[0] - 1)
+            (target,) = predict_logits(models.plain("master"), other)
+            losses["master"] = consistency_loss(answer, target)
         return losses

@@ -1,4 +1,4 @@
-"""Supervised: the labelled images alone, the baseline of every table."""
+"""Supervised: training on the labelled images only, the baseline of every table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from fewlabels.registry import strategies
 
 @strategies.register("supervised")
 class Supervised(SemiSupervised):
-    """Cross-entropy on the labelled images; unlabelled ones are counted and never looked at.
+    """Trains by cross-entropy on the labelled images; unlabelled images are not used.
 
-    With a discovery it is self-training without guidance (Fig. 2.6).
+    An epoch has as many steps as with the semi-supervised strategies, so that a comparison has the
+    same number of steps. With a discovery it is self-training without guidance (Fig. 2.6).
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream by which other strategies count epochs; so the same
-            recipe takes the same number of steps.
-        unlabelled: as in the others.
+        labelled: labelled images in a step, over all processes.
+        batch, unlabelled: size and content of the unlabelled stream, which is only used to count
+            the steps of an epoch.
+
+    Source: common practice; with a discovery: Li (2021), chapter 2, Fig. 2.6.
+    Recipe: `strategy: {name: supervised, labelled: 50}`
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class Supervised(SemiSupervised):
         super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
 
     def phases(self, round: Round) -> list[Phase]:
-        """The labelled stream, for as many steps as a pass over the unlabelled one takes."""
+        """One phase over the labelled stream, as long as one pass over the unlabelled stream."""
         (phase,) = super().phases(round)
         streams = {"labelled": phase.streams["labelled"]}
         return [replace(phase, streams=streams, epoch_of=phase.streams["unlabelled"])]

@@ -33,40 +33,45 @@ from fewlabels.registry import strategies
 
 LOG = logging.getLogger(__name__)
 FLAT = 0.01
-"""A map whose standard deviation is less of its mean than this looks at nothing."""
+"""Attention has collapsed if a typical map's standard deviation is below this share of its mean."""
 NEAR = 0.01
-"""Where the mask is less than this, three sigma from every keypoint, nothing is compared."""
+"""Positions where the mask is below this, three sigma from any keypoint, are not compared."""
 Compared = tuple[Tensor, Tensor, Tensor, Tensor]
 """Maps (B, 1, H, W) of both sides, the matrix (B, 3, 3) between them, valid positions (B, H, W)."""
 
 
 @strategies.register("tac_ccl")
 class TACCCL(Metric):
-    """Trains an embedder on cluster labels, and on pairs of an image and its transform (chapter 4).
+    """Trains an embedder on clusters and on pairs of an image and its transform (TAC-CCL).
 
-    Each image is seen through the recipe's views twice, as x and as x' = T(x): both are known maps
-    of the same image, M and M', so T = M' after M^-1 is known exactly (Section 4.3.1), and the same
-    T moves the attention of a block, ``side[attention]``, to where it should be found in x'.
+    Each image is seen twice, through two random maps M and M', as x and x'. So x' = T(x) with
+    T = M' M^-1 known exactly (Section 4.3.1), and T moves the attention map of x to where that of
+    x' should be (Eq. 4.2).
 
-    The recipe's losses are told both sides: ``attention``, ``attention_pair``, ``matrix`` (T) and
-    ``valid`` (positions of x' that x shows); a loss that asks for ``embeddings_pair`` gets those
-    of x as ``embeddings``.
+    Losses get both sides as ``attention``, ``attention_pair``, ``matrix`` (T) and ``valid`` (the
+    positions of x' that x shows). A loss that takes ``embeddings_pair`` gets the embeddings of x as
+    ``embeddings``.
 
-    ``attention_spread`` is watched, at weight 0: the median over images of the map's standard
-    deviation by its mean. A constant map costs nothing (Eq. 4.2) and says nothing, and embeddings
-    of length 1 do not feel it; one below 1 % is reported as collapsed.
+    The term ``attention_spread`` is logged with weight 0: the median over images of the standard
+    deviation of the attention map divided by its mean. A constant map makes Eq. 4.2 zero and does
+    not change embeddings of length 1, so a value below 1 % is reported as collapsed attention.
 
     Args:
-        batch, per_class, memory, one_slot_per_image, memory_start, head, average: of ``metric``;
-            ``batch`` counts images, each of which is seen twice.
-        attention: which of the things that blocks hand over is the attention map.
-        metric_on: whether the other losses see x alone, or x and x' as two images of one label.
-        pairs: of matched sub-images a step, where a discovery has found some (Section 4.3.4): each
-            is one more pair, whose images have the left one's label.
-        sigma: of the Gaussians about common keypoints, in units of half a side (Eq. 4.4).
-        form: of Eq. 4.6; ``aligned`` compares after the pair's affine map, ``printed`` at the same
-            place, where attention that moves with the object costs and attention that vanishes
-            does not.
+        batch, per_class, memory, one_slot_per_image, memory_start, head, average: as for
+            ``metric``; ``batch`` counts images, each of which is seen twice.
+        attention: name of the block's side output that is the attention map (B, 1, H, W).
+        metric_on: whether the other losses see x only (``first``), or x and x' as two images of one
+            label (``both``).
+        pairs: pairs of matched sub-images in a step, if a discovery finds them (Section 4.3.4);
+            both images get the left one's label.
+        sigma: standard deviation of the Gaussians around common keypoints, as a share of half the
+            image's side (Eq. 4.4).
+        form: of Eq. 4.6: ``aligned`` compares attention after the affine map of the pair;
+            ``printed`` at the same position, which penalises attention that moves with the object
+            and does not penalise attention that vanishes.
+
+    Source: Li (2021), chapter 4, Eq. 4.1 to 4.6.
+    Recipe: `strategy: {name: tac_ccl, batch: 80, per_class: 5, pairs: 20}`
     """
 
     supplies: tuple[str, ...] = (
@@ -108,18 +113,18 @@ class TACCCL(Metric):
         )
         self.attention, self.both = attention, metric_on == "both"
         self.pairs, self.sigma, self.printed = pairs, sigma, form == "printed"
-        self.watched: Tensor | None = None  # the attention maps of the last step
+        self.watched: Tensor | None = None  # attention maps of the last step
         self.spread: Tensor | None = None
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """Those of ``metric``.
+        """The modules of ``metric``.
 
         Raises:
-            ComponentError: a loss wants an attention map that no block hands over.
+            ComponentError: a loss takes an attention map, and no block gives it.
         """
         modules = super().modules(build)
         for name, inputs in self.loss_inputs.items():
-            if "embeddings_pair" in inputs:  # embeddings may be of both sides, first is of x
+            if "embeddings_pair" in inputs:  # "embeddings" can hold x and x'
                 self.loss_inputs[name] = ["first" if i == "embeddings" else i for i in inputs]
         student: Any = modules["student"]
         asking = [name for name, inputs in self.loss_inputs.items() if "attention" in inputs]
@@ -136,7 +141,7 @@ class TACCCL(Metric):
         return modules
 
     def phases(self, round: Round) -> list[Phase]:
-        """That of ``metric``, with matched pairs beside."""
+        """The phase of ``metric``, with a stream of matched pairs."""
         (phase,) = super().phases(round)
         if self.pairs:
             matched = Stream("pairs", self.pairs, (self.view,))
@@ -144,7 +149,7 @@ class TACCCL(Metric):
         return [phase]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
-        """Take over the new clusters; say so if attention has collapsed."""
+        """Take over new clusters, and warn if attention has collapsed."""
         super().begin(phase, models, found, extract)
         if self.spread is not None and self.spread < FLAT:
             LOG.warning(
@@ -154,7 +159,7 @@ class TACCCL(Metric):
             )
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Every loss of the recipe on the global batch, and the spread of the attention."""
+        """Every loss of the recipe on the batch of all processes, and the attention's spread."""
         losses = super().losses(phase, models, batch, clock)
         if self.watched is not None:
             maps = self.watched.flatten(1)
@@ -163,7 +168,10 @@ class TACCCL(Metric):
         return losses
 
     def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
-        """Both sides of each pair, in the order of one process: x and x', then matched images."""
+        """What is given to losses: both sides of x and x', then of matched images.
+
+        Processes are gathered in the order of a single process.
+        """
         part, matched = batch["images"], batch.get("pairs")
         sides = [*part.views]
         if matched is not None and matched.partners is not None:
@@ -185,7 +193,7 @@ class TACCCL(Metric):
             "embeddings": embeddings,
             "labels": labels,
             "indices": indices,
-            "memory": self.remember(models, clock, embeddings, labels, indices),
+            "memory": self.update_memory(models, clock, embeddings, labels, indices),
             "centres": self.centres,
             "first": first,
             "embeddings_pair": second,
@@ -193,9 +201,13 @@ class TACCCL(Metric):
         if self.attention in output.side:
             maps = [models.gather(rows) for rows in output.side[self.attention].split(counts)]
             self.watched = torch.cat(maps).detach()
-            compared = [self._transformed(*maps[:2], *self._matrices(models, sides[:2]))]
+            compared = [
+                self._compare_transformed(*maps[:2], *self._gather_matrices(models, sides[:2]))
+            ]
             if matched is not None and matched.partners is not None:
-                compared.append(self._matched(models, matched.partners, sides[2:], *maps[2:]))
+                compared.append(
+                    self._compare_matched(models, matched.partners, sides[2:], *maps[2:])
+                )
             names = ("attention", "attention_pair", "matrix", "valid")
             given |= {
                 n: torch.cat(each)
@@ -204,20 +216,21 @@ class TACCCL(Metric):
         return given
 
     @staticmethod
-    def _matrices(models: Models, sides: list[View]) -> list[Tensor]:
+    def _gather_matrices(models: Models, sides: list[View]) -> list[Tensor]:
+        """The maps (B, 3, 3) from source to view of each side, of all processes."""
         return [models.gather(view.matrix) for view in sides]
 
     @staticmethod
-    def _transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
-        """Eq. 4.2: x' = T(x)."""
+    def _compare_transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
+        """What Eq. 4.2 compares: the attention of x and of x' = T(x)."""
         matrix = geometry.compose_maps(geometry.invert_map(to_one), to_two)
         return one, two, matrix, geometry.valid_mask(matrix, *two.shape[-2:])
 
-    def _matched(
+    def _compare_matched(
         self, models: Models, partners: Partners, sides: list[View], one: Tensor, two: Tensor
     ) -> Compared:
-        """Eq. 4.6: matched images, near their common keypoints."""
-        to_one, to_two = self._matrices(models, sides)
+        """What Eq. 4.6 compares: the attention of matched images around common keypoints."""
+        to_one, to_two = self._gather_matrices(models, sides)
         points, there = models.gather(partners.points), models.gather(partners.there.float()) > 0
         size = two.shape[-2:]
         masks = [

@@ -1,4 +1,4 @@
-"""Temporal ensembling: predictions follow their own average over the epochs."""
+"""Temporal ensembling: predictions are kept consistent with their average over epochs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Batch, Build, Clock, Models, Phase
 from fewlabels.registry import strategies
 
 
 class Ensemble(nn.Module):
-    """The averaged prediction of every training image, and how often it was predicted."""
+    """The averaged prediction of each training image, and how often it was updated."""
 
     sums: Tensor  # (N, C)
     counts: Tensor  # (N,)
@@ -34,15 +34,15 @@ class Ensemble(nn.Module):
         self.register_buffer("counts", torch.zeros(size, dtype=torch.int64))
 
     @torch.no_grad()
-    def target(self, indices: Tensor, alpha: float) -> Tensor:
-        """Z / (1 - alpha^t) of each image; zeros where it has not been seen."""
+    def get_targets(self, indices: Tensor, alpha: float) -> Tensor:
+        """Z / (1 - alpha^t) (B, C) of the images ``indices``; zeros for one not seen yet."""
         seen = self.counts[indices]
         scale = torch.where(seen > 0, 1 - alpha ** seen.float(), 1.0)
         return self.sums[indices] / scale[:, None]
 
     @torch.no_grad()
     def add(self, indices: Tensor, predictions: Tensor, alpha: float) -> None:
-        """Z <- alpha Z + (1 - alpha) z; of an image that comes twice, the last one counts."""
+        """Z <- alpha Z + (1 - alpha) z; if an image is in a batch twice, the last z is used."""
         last = torch.full_like(self.counts, -1)
         last.scatter_reduce_(0, indices, torch.arange(len(indices), device=last.device), "amax")
         rows = (last >= 0).nonzero()[:, 0]
@@ -52,17 +52,23 @@ class Ensemble(nn.Module):
 
 @strategies.register("temporal_ensembling")
 class TemporalEnsembling(SemiSupervised):
-    """Pulls each prediction to its image's average so far (Laine and Aila, ICLR 2017, Algorithm 2).
+    """Keeps predictions consistent with their average over epochs (Laine and Aila, ICLR 2017).
 
-    ``consistency`` is the mean over samples and classes of (z - z~)^2. An image's average moves
-    when the image comes, not at the epoch's end: the same where each comes once an epoch. An image
-    that was not seen yet has no target and counts 0.
+    The term ``consistency`` is the squared difference of an image's probabilities and their average
+    so far, a mean over samples and classes (Algorithm 2). The average is updated when the image is
+    seen and not at the end of the epoch, which is the same if each image is seen once in an epoch.
+    An image that was not seen yet adds 0.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden (the paper), or the ``rest``.
-        alpha: of the average.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, as in the paper, or
+            the ``rest``.
+        alpha: decay of the average.
+
+    Source: Laine and Aila, "Temporal ensembling for semi-supervised learning", ICLR 2017, arXiv
+    1610.02242.
+    Recipe: `strategy: {name: temporal_ensembling, alpha: 0.6}`
     """
 
     terms = ("supervised", "consistency")
@@ -80,20 +86,20 @@ class TemporalEnsembling(SemiSupervised):
         self.alpha = alpha
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student, and the averaged predictions."""
+        """The student, and the averaged predictions of all images."""
         modules = super().modules(build)
         return {**modules, "ensemble": Ensemble(build.size, len(modules["student"].classes))}  # type: ignore[arg-type]
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy, and the distance of predictions to their averages."""
+        """Cross-entropy, and the consistency of predictions with their averages."""
         part, rest = batch["labelled"], batch["unlabelled"]
         known, unknown = (
-            required(output.logits)
-            for output in forward(models["student"], images_of(part), images_of(rest))
+            require_output(output.logits)
+            for output in forward_batches(models["student"], get_images(part), get_images(rest))
         )
         ensemble: Any = models.plain("ensemble")
         predicted = unknown.softmax(1)
-        target = ensemble.target(rest.indices, self.alpha)
+        target = ensemble.get_targets(rest.indices, self.alpha)
         seen = (ensemble.counts[rest.indices] > 0)[:, None]
         losses = {
             "supervised": cross_entropy(known, part.labels),

@@ -1,4 +1,4 @@
-"""VAT: predictions stay where the image moves to where they would change most."""
+"""VAT: predictions stay the same under the small change of an image that affects them most."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    images_of,
-    predict,
-    required,
+    get_images,
+    predict_logits,
+    require_output,
 )
 from fewlabels.contracts import Batch, Clock, Models, Phase
 from fewlabels.registry import strategies
@@ -25,17 +25,22 @@ from fewlabels.registry import strategies
 class VirtualAdversarial(SemiSupervised):
     """Virtual adversarial training (Miyato et al., TPAMI 2018, Algorithm 1).
 
-    ``adversarial`` is the mean over samples of KL(p(x) || p(x + r)), r the direction of largest
-    change, found by power iteration; running statistics stand still meanwhile. ``entropy`` is the
-    mean entropy of predictions (VATEnt), weight 0 by default in recipes that want plain VAT.
+    The term ``adversarial`` is the mean over samples of KL(p(x) || p(x + r)), where r is the
+    perturbation that changes the prediction most, found by power iteration; running statistics are
+    not updated by these passes. The term ``entropy`` is the mean entropy of predictions. Both terms
+    have weight 1 by default (VATEnt); ``weights: {entropy: 0}`` gives plain VAT.
 
     Args:
-        labelled: labelled images a step, over all processes.
-        batch: images of the unlabelled stream a step.
-        unlabelled: ``all`` images with their labels hidden, or the ``rest``.
-        epsilon: length of r, of pixels in [0, 1].
-        xi: length of the step by which a direction is tried.
-        iterations: of the power method.
+        labelled: labelled images in a step, over all processes.
+        batch: images of the unlabelled stream in a step.
+        unlabelled: the unlabelled stream: ``all`` images with labels hidden, or the ``rest``.
+        epsilon: length of r, for pixels in [0, 1].
+        xi: length of the perturbation by which a direction is tried, for pixels in [0, 1].
+        iterations: iterations of the power method.
+
+    Source: Miyato et al., "Virtual adversarial training: A regularization method for supervised and
+    semi-supervised learning", TPAMI 2018, arXiv 1704.03976.
+    Recipe: `strategy: {name: vat, batch: 128, epsilon: 1.5}`
     """
 
     terms = ("supervised", "adversarial", "entropy")
@@ -54,40 +59,40 @@ class VirtualAdversarial(SemiSupervised):
         self.epsilon, self.xi, self.iterations = epsilon, xi, iterations
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Cross-entropy, the divergence under attack, and the entropy of predictions."""
-        part, images = batch["labelled"], images_of(batch["unlabelled"])
-        known = required(models["student"](images_of(part)).logits)
+        """Cross-entropy, the divergence under the perturbation, and the entropy."""
+        part, images = batch["labelled"], get_images(batch["unlabelled"])
+        known = require_output(models["student"](get_images(part)).logits)
         with models.freeze_statistics("student"):
             plain = models.plain("student")
-            (logits,) = predict(plain, images)
-            attack = self.attack(plain, images, logits)
+            (logits,) = predict_logits(plain, images)
+            attack = self.find_perturbation(plain, images, logits)
             both = models["student"](torch.cat([images + attack, images]))
-        attacked, clean = required(both.logits).chunk(2)
+        attacked, clean = require_output(both.logits).chunk(2)
         entropy = -(clean.softmax(1) * clean.log_softmax(1)).sum(1).mean()
         return {
             "supervised": cross_entropy(known, part.labels),
-            "adversarial": divergence(logits, attacked),
+            "adversarial": kl_divergence(logits, attacked),
             "entropy": entropy,
         }
 
-    def attack(self, model: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
-        """r, of length epsilon for each image."""
-        direction = unit(torch.randn(images.shape).to(images))
+    def find_perturbation(self, model: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+        """Find r (B, C, H, W), of length epsilon for each image, by power iteration."""
+        direction = normalise_perturbation(torch.randn(images.shape).to(images))
         for _ in range(self.iterations):
             direction = direction.detach().requires_grad_()
-            moved = required(model(images + self.xi * direction).logits)
-            (gradient,) = torch.autograd.grad(divergence(logits, moved), direction)
-            direction = unit(gradient)
+            moved = require_output(model(images + self.xi * direction).logits)
+            (gradient,) = torch.autograd.grad(kl_divergence(logits, moved), direction)
+            direction = normalise_perturbation(gradient)
         return self.epsilon * direction.detach()
 
 
-def unit(directions: Tensor) -> Tensor:
-    """Each (C, H, W) of length 1."""
+def normalise_perturbation(directions: Tensor) -> Tensor:
+    """Scale each (C, H, W) of a batch to length 1."""
     lengths = torch.linalg.vector_norm(directions, dim=(1, 2, 3), keepdim=True)
     return directions / lengths.clamp(min=1e-12)
 
 
-def divergence(logits: Tensor, moved: Tensor) -> Tensor:
+def kl_divergence(logits: Tensor, moved: Tensor) -> Tensor:
     """Mean over samples of KL(softmax(logits) || softmax(moved)); no gradient into the first."""
     return kl_div(
         moved.log_softmax(1), logits.detach().log_softmax(1), reduction="batchmean", log_target=True

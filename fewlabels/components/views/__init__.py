@@ -1,1 +1,1 @@
-"""How an image is moved, cropped or coloured before a step sees it."""
+"""Random changes of an image before a training step: geometric maps and colours."""

@@ -15,11 +15,14 @@ from fewlabels.registry import views
 
 @views.register("colour_jitter")
 class ColourJitter:
-    """Changes brightness, contrast, saturation and hue by random factors, in this order.
+    """Changes brightness, contrast, saturation and hue by random amounts, in this order.
 
     Args:
-        brightness, contrast, saturation: b draws a factor from [max(0, 1 - b), 1 + b).
-        hue: h turns the hue by -h to h of the whole circle.
+        brightness, contrast, saturation: for a value b, a factor from [max(0, 1 - b), 1 + b).
+        hue: for a value h, a turn of the hue by -h to h, as a share of the whole circle.
+
+    Source: the definitions of torchvision's ColorJitter, in a fixed order.
+    Recipe: `views: [{name: colour_jitter, brightness: 0.4, hue: 0.1}]`
     """
 
     draws = 4
@@ -36,7 +39,7 @@ class ColourJitter:
         self.hue = hue
 
     def colour(self, images: Tensor, draws: Tensor) -> Tensor:
-        """The changed images."""
+        """The changed images (B, 3, H, W) in [0, 1], by draws (B, 4) in [0, 1)."""
         spans = (self.brightness, self.contrast, self.saturation)
         factors = [
             spread_draws(draw, max(0.0, 1 - span), 1 + span).view(-1, 1, 1, 1)
@@ -56,7 +59,7 @@ class ColourJitter:
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """RGB images (B, 3, H, W) with the hue of HSV turned by (B,) of the circle."""
+    """Turn the hue (of HSV) of RGB images (B, 3, H, W) by shares (B,) of the circle."""
     value, _ = images.max(1)
     chroma = value - images.min(1).values
     safe = torch.where(chroma > 0, chroma, 1.0)

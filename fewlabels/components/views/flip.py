@@ -1,4 +1,4 @@
-"""Mirrors left and right."""
+"""Mirrors an image left to right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from fewlabels.registry import views
 
 @views.register("flip")
 class Flip:
-    """Mirrors left and right."""
+    """Mirrors an image left to right.
+
+    Args:
+        probability: probability that an image is mirrored.
+
+    Source: common practice.
+    Recipe: `views: [{name: flip, probability: 0.5}]`
+    """
 
     draws = 1
     exact = True
@@ -23,6 +30,6 @@ class Flip:
         self.probability = probability
 
     def matrix(self, draws: Tensor, side: int) -> Tensor:
-        """The maps, source -> view."""
+        """Maps (B, 3, 3) from source to view on [-1, 1], by draws (B, 1) in [0, 1)."""
         mirrored = draws[:, 0] < self.probability
         return geometry.scaling_matrix(torch.where(mirrored, -1.0, 1.0), torch.ones(len(draws)))

@@ -1,4 +1,4 @@
-"""Crops, turns, zooms, shifts and tilts: one projective map."""
+"""Crops, rotates, zooms, shifts and tilts an image by one projective map."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ from fewlabels.registry import views
 
 @views.register("homography")
 class Homography:
-    """Crops, turns, zooms, shifts and tilts, composed into one known map (Section 4.3.1).
+    """Crops, rotates, zooms, shifts and tilts an image by one known map (TAC-CCL, Section 4.3.1).
 
     Args:
-        crop: range of the crop's share of the area; null: no crop.
-        ratio: range of the crop's width by its height.
-        rotation: degrees, to either side.
-        zoom: range of the factor about the centre; null: none.
-        shift: largest move, as a share of the side.
-        perspective: largest move of each corner, as a share of half the side.
-        padding: what stands where the view looks past the image.
+        crop: smallest and largest area of the crop, as a share of the image's; null: no crop.
+        ratio: smallest and largest width of the crop, divided by its height.
+        rotation: largest angle in degrees, to either side.
+        zoom: smallest and largest factor about the centre; null: no zoom.
+        shift: largest shift, as a share of the side.
+        perspective: largest shift of each corner, as a share of half the side.
+        padding: what fills the part of a view that lies outside the image.
+
+    Raises:
+        ComponentError: a range that is not two positive numbers in ascending order.
+
+    Source: Li (2021), chapter 4, Section 4.3.1; crops as in Szegedy et al., CVPR 2015, arXiv
+    1409.4842.
+    Recipe: `views: [{name: homography, crop: [0.16, 1.0], rotation: 15, perspective: 0.1}]`
     """
 
     draws = 16
@@ -59,12 +66,12 @@ class Homography:
         self.exact = crop is None and zoom is None and not (rotation or shift or perspective)
 
     def matrix(self, draws: Tensor, side: int) -> Tensor:
-        """The maps, source -> view."""
+        """Maps (B, 3, 3) from source to view on [-1, 1], by draws (B, 16) in [0, 1)."""
         d = iter(draws.unbind(1))
         maps = []
         area, shape, x, y = next(d), next(d), next(d), next(d)
         if self.crop is not None:
-            maps.append(geometry.crop_matrix(self._box(area, shape, x, y)))
+            maps.append(geometry.crop_matrix(self._draw_boxes(area, shape, x, y)))
         angle, zoom, right, down = next(d), next(d), next(d), next(d)
         maps.append(
             geometry.rotation_matrix(spread_draws(angle, -1, 1) * math.radians(self.rotation))
@@ -81,11 +88,11 @@ class Homography:
             maps.append(geometry.perspective_matrix(square + moves.view(-1, 4, 2)))
         return geometry.compose_maps(*maps)
 
-    def _box(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Boxes of a random area, of a shape that fits the image, at a random place."""
+    def _draw_boxes(self, area: Tensor, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Boxes (B, 4) x1, y1, x2, y2 in [-1, 1] of random area, shape and place."""
         assert self.crop is not None
         share = spread_draws(area, *self.crop)
-        # Beyond these ratios a box of this area leaves the image; cutting it would lose area.
+        # With other ratios a box of this area would not fit into the image.
         low, high = (
             torch.clamp(share.new_tensor(bound).log(), share.log(), -share.log())
             for bound in self.ratio

@@ -14,9 +14,9 @@ from fewlabels.components.strategies.semi_supervised import (
     Count,
     SemiSupervised,
     Unlabelled,
-    forward,
-    images_of,
-    required,
+    forward_batches,
+    get_images,
+    require_output,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
@@ -85,8 +85,10 @@ class FixMatch(SemiSupervised):
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy of the labelled images, and of strong views against sure labels."""
         part, rest = batch["labelled"], batch["unlabelled"]
-        outputs = forward(models["student"], images_of(part), images_of(rest), images_of(rest, 1))
-        known, weak, strong = (required(output.logits) for output in outputs)
+        outputs = forward_batches(
+            models["student"], get_images(part), get_images(rest), get_images(rest, 1)
+        )
+        known, weak, strong = (require_output(output.logits) for output in outputs)
         probability, label = weak.detach().softmax(1).max(1)
         sure = (probability >= self.threshold).to(strong.dtype)
         return {

@@ -69,7 +69,7 @@ def test_gates_are_an_images_own_and_others_on_the_way_back():
         torch.ones(500, 2, 3, 3, requires_grad=True),
         torch.zeros(500, 2, 3, 3, requires_grad=True),
     )
-    mixed = shakeshake26.shake(a, b, training=True)
+    mixed = shakeshake26.shake_branches(a, b, training=True)
     alpha = mixed[:, 0, 0, 0]
     torch.testing.assert_close(mixed, alpha.view(-1, 1, 1, 1).expand_as(mixed))
     mixed.sum().backward()
@@ -79,7 +79,9 @@ def test_gates_are_an_images_own_and_others_on_the_way_back():
         assert gate.mean() == pytest.approx(0.5, abs=0.05)
         assert gate.std() == pytest.approx(12**-0.5, rel=0.1)
     assert abs(torch.corrcoef(torch.stack([alpha.detach(), beta]))[0, 1]) < 0.15
-    torch.testing.assert_close(shakeshake26.shake(a, b, training=False), torch.full_like(a, 0.5))
+    torch.testing.assert_close(
+        shakeshake26.shake_branches(a, b, training=False), torch.full_like(a, 0.5)
+    )
 
 
 def test_downsampling_looks_at_both_grids():

@@ -9,7 +9,7 @@ import torch
 
 from fewlabels import Embedder
 from fewlabels.components.blocks import san_weights as weighing
-from fewlabels.components.blocks.san import SAN, identity_bias
+from fewlabels.components.blocks.san import SAN, compute_identity_bias
 from fewlabels.contracts import collect_side, collect_terms
 from fewlabels.errors import ModelError
 
@@ -30,7 +30,7 @@ def made(predictor="conv", side=4, channels=6, loud=0.0, **options):
 def log_weights(count, size=2, spread=2.0, iterations=200):
     torch.manual_seed(count)
     logits = spread * torch.randn(size, count, count, dtype=torch.float64)
-    return weighing.sinkhorn(logits, iterations)
+    return weighing.normalise_by_sinkhorn(logits, iterations)
 
 
 def permutation(order):
@@ -46,7 +46,7 @@ def test_rows_and_columns_sum_to_one(count):
     assert (weights > 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones(2, count).double())
     torch.testing.assert_close(weights.sum(2), torch.ones(2, count).double(), rtol=0, atol=1e-6)
-    early = weighing.sinkhorn(5 * torch.randn(2, count, count), 1).exp()
+    early = weighing.normalise_by_sinkhorn(5 * torch.randn(2, count, count), 1).exp()
     torch.testing.assert_close(early.sum(1), torch.ones(2, count))  # columns, at any time
     assert (early.sum(2) - 1).abs().max() > 0.1
 
@@ -60,7 +60,7 @@ def test_sinkhorn_by_turns_in_logarithms(iterations, spread):
     logs = plain
     for _ in range(iterations):
         logs = logs.log_softmax(2).log_softmax(1)
-    found = weighing.sinkhorn(ours, iterations)
+    found = weighing.normalise_by_sinkhorn(ours, iterations)
     torch.testing.assert_close(found.double(), logs, rtol=1e-4, atol=1e-4)
     pull = torch.randn(2, 16, 16)
     (found * pull).sum().backward()
@@ -70,8 +70,8 @@ def test_sinkhorn_by_turns_in_logarithms(iterations, spread):
 
 def test_float32_holds_the_largest_logits_that_a_block_may_ask_for():
     logits = 30 * torch.randn(4, 49, 49).sign() + 7 * torch.eye(49)
-    weights = weighing.sinkhorn(logits, 20).exp()
-    expected = weighing.sinkhorn(logits.double(), 20).exp()
+    weights = weighing.normalise_by_sinkhorn(logits, 20).exp()
+    expected = weighing.normalise_by_sinkhorn(logits.double(), 20).exp()
     torch.testing.assert_close(weights.double(), expected, rtol=1e-3, atol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_entropy_by_loops(count):
         for lines in (w, list(zip(*w, strict=True))):
             for line in lines:
                 expected -= sum(x / sum(line) * math.log2(x / sum(line)) for x in line)
-    assert weighing.entropy(logs).item() == pytest.approx(expected / 2 / count, rel=1e-12)
+    assert weighing.assembly_entropy(logs).item() == pytest.approx(expected / 2 / count, rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [9, 16, 49])
@@ -93,7 +93,9 @@ def test_correlation_by_loops(count):
     for w in weights:
         for one, two in itertools.permutations(range(count), 2):
             expected += (w[one] @ w[two] + w[:, one] @ w[:, two]).item()
-    assert weighing.correlation(weights).item() == pytest.approx(expected / 2 / count, rel=1e-12)
+    assert weighing.assembly_correlation(weights).item() == pytest.approx(
+        expected / 2 / count, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (4, 4), (7, 7), (2, 5)])
@@ -117,29 +119,31 @@ def test_coherence_by_loops(shape):
                 moved = other[n + di, m + dj] if there else 0.0
                 square += float(own[n, m] - moved) ** 2
             expected += alpha * math.sqrt(square)
-    measured = weighing.coherence(weights, maps).item()
+    measured = weighing.assembly_coherence(weights, maps).item()
     assert measured == pytest.approx(expected / 2 / len(places), rel=1e-10)
 
 
 def test_nothing_is_taken_apart_where_nothing_moves():
     maps = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     logs = permutation(torch.arange(16))
-    assert weighing.coherence(torch.eye(16).double()[None], maps).item() == 0
-    assert weighing.entropy(logs).item() == pytest.approx(0, abs=1e-12)
-    assert weighing.correlation(logs.exp()).item() == pytest.approx(0, abs=1e-12)
+    assert weighing.assembly_coherence(torch.eye(16).double()[None], maps).item() == 0
+    assert weighing.assembly_entropy(logs).item() == pytest.approx(0, abs=1e-12)
+    assert weighing.assembly_correlation(logs.exp()).item() == pytest.approx(0, abs=1e-12)
     torch.manual_seed(0)
     shuffled = permutation(torch.randperm(16)).exp()
-    assert weighing.coherence(shuffled, maps).item() > 1
-    assert weighing.correlation(shuffled).item() == pytest.approx(0, abs=1e-12)
+    assert weighing.assembly_coherence(shuffled, maps).item() > 1
+    assert weighing.assembly_correlation(shuffled).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_correlation_of_doubly_stochastic_weights_is_2_less_twice_their_squares():
     weights = log_weights(16, size=1).exp()
     expected = 2 - 2 * weights.square().sum() / 16
-    torch.testing.assert_close(weighing.correlation(weights), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(weighing.assembly_correlation(weights), expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("terms", [weighing.entropy, lambda w: weighing.correlation(w.exp())])
+@pytest.mark.parametrize(
+    "terms", [weighing.assembly_entropy, lambda w: weighing.assembly_correlation(w.exp())]
+)
 def test_gradients_of_the_sums(terms):
     logs = log_weights(9, size=1).requires_grad_()
     assert torch.autograd.gradcheck(terms, logs)
@@ -149,7 +153,8 @@ def test_gradients_of_the_coherence_and_of_sinkhorn():
     maps = torch.rand(1, 3, 3, 3, dtype=torch.float64)
     logits = torch.randn(1, 9, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda raw: weighing.coherence(weighing.sinkhorn(raw, 5).exp(), maps), logits
+        lambda raw: weighing.assembly_coherence(weighing.normalise_by_sinkhorn(raw, 5).exp(), maps),
+        logits,
     )
 
 
@@ -219,11 +224,11 @@ def test_a_mean_over_positions_sees_nothing_of_a_doubly_stochastic_assembly():
 
 def test_gradients_are_finite_at_the_exact_identity():
     logits = (1000 * torch.eye(9)[None]).requires_grad_()
-    logs = weighing.sinkhorn(logits, 20)
+    logs = weighing.normalise_by_sinkhorn(logits, 20)
     assert torch.equal(logs.exp(), torch.eye(9)[None])
     maps = torch.rand(1, 3, 3, 3)
-    total = weighing.entropy(logs) + weighing.correlation(logs.exp())
-    (total + weighing.coherence(logs.exp(), maps)).backward()
+    total = weighing.assembly_entropy(logs) + weighing.assembly_correlation(logs.exp())
+    (total + weighing.assembly_coherence(logs.exp(), maps)).backward()
     assert logits.grad.isfinite().all()
 
 
@@ -278,7 +283,7 @@ def test_what_it_refuses(options, sentence):
     side = options.pop("side", 4)
     with pytest.raises(ValueError, match=sentence):
         SAN(8, side, side, **options)
-    assert identity_bias(16) == pytest.approx(math.log(15) + 3)
+    assert compute_identity_bias(16) == pytest.approx(math.log(15) + 3)
 
 
 def test_terms_are_told_in_training_alone():

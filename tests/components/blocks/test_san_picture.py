@@ -12,7 +12,7 @@ from fewlabels.components.blocks.san_picture import (
     DESTINATION,
     PANEL,
     SOURCE,
-    assembly_weights,
+    compute_assembly_weights,
     draw_assembly,
 )
 from fewlabels.errors import ModelError
@@ -36,7 +36,7 @@ def model(loud=30.0, **options):
 
 
 def test_weights_are_by_destination():
-    weights = assembly_weights(model(), texture(0))
+    weights = compute_assembly_weights(model(), texture(0))
     assert weights.shape == (8, 8, 8, 8)
     np.testing.assert_allclose(weights.sum((2, 3)), 1, atol=1e-5)
     assert np.unravel_index(weights[0, 1].argmax(), (8, 8)) == (3, 5)

@@ -6,7 +6,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fewlabels.components.discovery.confined_entropy import ConfinedEntropy, entropy, soft_labels
+from fewlabels.components.discovery.confined_entropy import (
+    ConfinedEntropy,
+    compute_entropy,
+    vote_soft_labels,
+)
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import measure_distances
@@ -42,7 +46,7 @@ def test_the_soft_label_is_a_double_loop(per_class, block_bytes, beta):
     rng = np.random.default_rng(0)
     labels = np.array([0] * 9 + [1] * 3 + [2] * 5)
     features, labelled = rng.normal(5, 1, (8, 6)), rng.normal(5, 1, (17, 6))
-    ours = soft_labels(features, labelled, labels, 3, beta, per_class, block_bytes)
+    ours = vote_soft_labels(features, labelled, labels, 3, beta, per_class, block_bytes)
     theirs = [plain(x, labelled, labels, 3, beta, per_class) for x in features]
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
@@ -52,7 +56,7 @@ def test_features_far_from_the_origin_are_ranked_as_well():
     rng = np.random.default_rng(0)
     labels = np.arange(17) % 3
     features, labelled = (rng.normal(1000, 1, (n, 6)).astype(np.float32) for n in (8, 17))
-    ours = soft_labels(features, labelled, labels, 3, 0.01)
+    ours = vote_soft_labels(features, labelled, labels, 3, 0.01)
     exact = features.astype(np.float64), labelled.astype(np.float64)
     theirs = [plain(x, exact[1], labels, 3, 0.01, True) for x in exact[0]]
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
@@ -61,7 +65,7 @@ def test_features_far_from_the_origin_are_ranked_as_well():
 def test_the_copy_of_a_labelled_sample_is_nearest_to_it():
     """Rounding leaves some of the squared distances below 0."""
     labelled = np.random.default_rng(0).normal(5, 1, (200, 32)).astype(np.float32)
-    soft = soft_labels(labelled, labelled, np.arange(200), 200, 0.1)
+    soft = vote_soft_labels(labelled, labelled, np.arange(200), 200, 0.1)
     assert soft.argmax(1).tolist() == list(range(200))
 
 
@@ -117,7 +121,7 @@ def test_the_options_reach_the_votes():
 def test_entropy_is_in_bits():
     rows = np.array([[0.5, 0.5, 0, 0], [0.25] * 4, [1, 0, 0, 0], [0.7, 0.2, 0.1, 0]])
     by_hand = -(0.7 * math.log2(0.7) + 0.2 * math.log2(0.2) + 0.1 * math.log2(0.1))
-    np.testing.assert_allclose(entropy(rows), [1, 2, 0, by_hand])
+    np.testing.assert_allclose(compute_entropy(rows), [1, 2, 0, by_hand])
 
 
 def test_the_biggest_class_wins_as_printed_and_not_per_class():
@@ -127,8 +131,8 @@ def test_the_biggest_class_wins_as_printed_and_not_per_class():
     b = sum(0.1 / (0.1 + rank / 70) for rank in range(1, 11))
     a = sum(0.1 / (0.1 + rank / 70) for rank in range(11, 71))
     assert a / (a + b) == pytest.approx(0.64, abs=0.01)
-    (printed,) = soft_labels(np.zeros((1, 1)), labelled, labels, 2, 0.1, per_class=False)
-    (ours,) = soft_labels(np.zeros((1, 1)), labelled, labels, 2, 0.1, per_class=True)
+    (printed,) = vote_soft_labels(np.zeros((1, 1)), labelled, labels, 2, 0.1, per_class=False)
+    (ours,) = vote_soft_labels(np.zeros((1, 1)), labelled, labels, 2, 0.1, per_class=True)
     np.testing.assert_allclose(printed, [a / (a + b), b / (a + b)], rtol=1e-5)
     np.testing.assert_allclose(ours[1], (b / 10) / (b / 10 + a / 60), rtol=1e-5)
     assert printed.argmax() == 0
@@ -146,14 +150,14 @@ def test_per_class_changes_nothing_while_classes_are_balanced():
         rng.normal(size=(12, 4)),
         np.arange(12) % 3,
     )
-    both = [soft_labels(features, labelled, labels, 3, 0.1, p) for p in (True, False)]
+    both = [vote_soft_labels(features, labelled, labels, 3, 0.1, p) for p in (True, False)]
     np.testing.assert_allclose(*both, rtol=1e-5)
 
 
 def test_of_labelled_samples_at_one_distance_the_first_is_nearer():
-    (soft,) = soft_labels(np.zeros((1, 2)), np.ones((4, 2)), np.array([0, 1, 2, 3]), 4, 0.1)
+    (soft,) = vote_soft_labels(np.zeros((1, 2)), np.ones((4, 2)), np.array([0, 1, 2, 3]), 4, 0.1)
     assert (np.diff(soft) < 0).all()
-    (soft,) = soft_labels(np.ones((1, 2)), np.ones((4, 2)), np.array([0, 1, 2, 3]), 4, 0.1)
+    (soft,) = vote_soft_labels(np.ones((1, 2)), np.ones((4, 2)), np.array([0, 1, 2, 3]), 4, 0.1)
     assert (np.diff(soft) < 0).all()  # at distance 0, where rounding may give -0
 
 

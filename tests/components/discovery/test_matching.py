@@ -9,8 +9,13 @@ from PIL import Image
 
 from fewlabels.components.discovery import keypoint_store, matching
 from fewlabels.components.discovery.keypoint_store import KeypointStore
-from fewlabels.components.discovery.keypoints import Keypoints, Match, describe, match
-from fewlabels.components.discovery.matching import Matching, candidates, turned
+from fewlabels.components.discovery.keypoints import (
+    Keypoints,
+    Match,
+    describe_keypoints,
+    match_keypoints,
+)
+from fewlabels.components.discovery.matching import Matching, find_candidates, reverse_match
 from fewlabels.contracts import Pool
 from fewlabels.errors import ComponentError
 
@@ -18,7 +23,7 @@ SIZE = 128
 
 
 def seen(image, tilt=0, features=200):
-    return describe(image, SIZE, features, tilt)
+    return describe_keypoints(image, SIZE, features, tilt)
 
 
 def away(found, truth):
@@ -31,13 +36,15 @@ def away(found, truth):
 def test_an_affine_map_is_found_again_to_half_a_pixel(turn):
     image = texture(0)
     other, truth = moved(image, **turn)
-    found = match(seen(image), seen(other), SIZE)
+    found = match_keypoints(seen(image), seen(other), SIZE)
     assert len(found.points) >= 40
     assert away(found, truth) < 2 * 0.5 / SIZE
     left, right = found.points[:, :2], found.points[:, 2:]
     sent = left @ truth[:, :2].T + truth[:, 2]
     assert np.abs(sent - right).max() < 2 * 4 / SIZE
-    assert away(turned(match(seen(other), seen(image), SIZE)), truth) < 2 * 0.5 / SIZE
+    assert (
+        away(reverse_match(match_keypoints(seen(other), seen(image), SIZE)), truth) < 2 * 0.5 / SIZE
+    )
 
 
 def test_coordinates_are_those_of_the_middle_square():
@@ -58,7 +65,7 @@ def test_different_images_have_little_in_common():
     counts = []
     for i in range(8):
         for j in range(i):
-            found = match(described[i], described[j], SIZE)
+            found = match_keypoints(described[i], described[j], SIZE)
             counts.append(0 if found is None else len(found.points))
     assert max(counts) < 10
 
@@ -84,23 +91,23 @@ def test_degenerate_maps_are_refused(linear):
     descriptors = rng.integers(0, 90, (60, 128)).astype(np.uint8)
     there = (points @ np.array(linear, np.float32).T).astype(np.float32)
     good = Keypoints(points, descriptors)
-    assert match(good, good, SIZE) is not None
-    assert match(good, Keypoints(there, descriptors), SIZE) is None
+    assert match_keypoints(good, good, SIZE) is not None
+    assert match_keypoints(good, Keypoints(there, descriptors), SIZE) is None
 
 
 def test_images_without_keypoints_match_nothing():
     blank = seen(Image.new("RGB", (50, 70), "grey"))
     assert blank.points.shape == (0, 2)
     assert blank.descriptors.shape == (0, 128)
-    assert match(blank, seen(texture(0)), SIZE) is None
-    assert match(blank, blank, SIZE) is None
+    assert match_keypoints(blank, seen(texture(0)), SIZE) is None
+    assert match_keypoints(blank, blank, SIZE) is None
 
 
 def test_affine_sift_finds_what_sift_does_not():
     image = texture(3)
     other, truth = moved(image, angle=0.5, tilt=0.3)
-    plain = match(seen(image), seen(other), SIZE)
-    found = match(seen(image, 3, 100), seen(other, 3, 100), SIZE)
+    plain = match_keypoints(seen(image), seen(other), SIZE)
+    found = match_keypoints(seen(image, 3, 100), seen(other, 3, 100), SIZE)
     assert len(found.points) >= 20
     assert len(found.points) > 3 * (0 if plain is None else len(plain.points))
     assert away(found, truth) < 0.1
@@ -131,10 +138,10 @@ def test_candidates_are_the_nearest_of_each_label():
         own = [j for j in range(30) if j != i and labels[i] >= 0 and labels[j] == labels[i]]
         for j in sorted(own, key=lambda j, i=i: -unit[i] @ unit[j])[:2]:
             expected.add((min(i, j), max(i, j)))
-    assert {tuple(p) for p in candidates(features, labels, 2).tolist()} == expected
-    alone = candidates(features[:3], np.array([0, 1, -1]), 2)
+    assert {tuple(p) for p in find_candidates(features, labels, 2).tolist()} == expected
+    alone = find_candidates(features[:3], np.array([0, 1, -1]), 2)
     assert alone.shape == (0, 2)
-    every = candidates(features, labels, "all")
+    every = find_candidates(features, labels, "all")
     counts = np.bincount(labels[labels >= 0])
     assert len(every) == sum(n * (n - 1) // 2 for n in counts)
 
@@ -215,18 +222,22 @@ def test_processes_find_the_same(objects, tmp_path):
 
 def test_an_image_is_described_once_and_a_pair_matched_once(objects, tmp_path, monkeypatch):
     described, matched = [], []
-    monkeypatch.setattr(matching, "describe", lambda *a: described.append(1) or describe(*a))
-    monkeypatch.setattr(matching, "match", lambda *a: matched.append(1) or match(*a))
+    monkeypatch.setattr(
+        matching, "describe_keypoints", lambda *a: described.append(1) or describe_keypoints(*a)
+    )
+    monkeypatch.setattr(
+        matching, "match_keypoints", lambda *a: matched.append(1) or match_keypoints(*a)
+    )
     options = {**OPTIONS, "neighbours": 3}
     component = Matching(**options, cache=str(tmp_path))
     first = found(component, objects)
-    wanted = candidates(objects[2], objects[1] // 2, 3)
+    wanted = find_candidates(objects[2], objects[1] // 2, 3)
     assert (len(described), len(matched)) == (20, len(wanted))
     again = found(component, objects)
     assert (len(described), len(matched)) == (20, len(wanted))
     assert np.array_equal(first.left, again.left)
     changed = objects[2] + 0.3 * np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)
-    later = candidates(changed, objects[1] // 2, 3)
+    later = find_candidates(changed, objects[1] // 2, 3)
     new = {tuple(p) for p in later.tolist()} - {tuple(p) for p in wanted.tolist()}
     assert 0 < len(new) < len(later)
     found(component, objects, changed)
@@ -288,10 +299,10 @@ def test_turning_a_match_twice_changes_nothing():
         np.array([[0.9, 0.2, 0.1], [-0.1, 1.1, 0.3]], np.float32),
         rng.random((4, 4)).astype(np.float32),
     )
-    back = turned(turned(one))
+    back = reverse_match(reverse_match(one))
     assert np.allclose(back.affine, one.affine, atol=1e-6)
     assert np.array_equal(back.points, one.points)
-    linear, shift = turned(one).affine[:, :2], turned(one).affine[:, 2]
+    linear, shift = reverse_match(one).affine[:, :2], reverse_match(one).affine[:, 2]
     sent = one.points[:, :2] @ one.affine[:, :2].T + one.affine[:, 2]
     assert np.allclose(sent @ linear.T + shift, one.points[:, :2], atol=1e-5)
 

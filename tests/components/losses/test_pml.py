@@ -6,7 +6,7 @@ import torch
 from pytorch_metric_learning import losses as library
 from torch.nn.functional import normalize
 
-from fewlabels.components.losses.pml import UNFIT, pml_loss, pml_names
+from fewlabels.components.losses.pml import UNFIT, list_pml_losses, resolve_pml_loss
 from fewlabels.errors import ComponentError
 from fewlabels.models.memory import CrossBatchMemory
 from fewlabels.recipe.component_schema import derive_component_schema
@@ -37,7 +37,7 @@ OVER_CLASSES: dict[str, Any] = {
 
 
 def build(name, **chosen):
-    component = pml_loss(name)
+    component = resolve_pml_loss(name)
     parameters = inspect.signature(component).parameters.values()
     return component(*[SIZES[p.name] for p in parameters if p.name in SIZES], **chosen)
 
@@ -61,9 +61,9 @@ def test_value_is_that_of_the_library_called_directly(name):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", pml_names())
+@pytest.mark.parametrize("name", list_pml_losses())
 def test_every_listed_loss_is_a_component_that_runs(name):
-    component = pml_loss(name)
+    component = resolve_pml_loss(name)
     check_signature(component, "loss", name)
     schema = derive_component_schema(component)
     assert schema["x-inputs"] == ["embeddings", "labels"]
@@ -121,41 +121,41 @@ def test_a_memory_is_used_only_when_asked_for():
     memory = CrossBatchMemory(50, None, 8).enqueue_batch(x, y, torch.arange(16))
     loss = build("contrastive_loss")
     assert torch.equal(loss(x, y, memory), loss(x, y))
-    assert "use_memory" in list_options(pml_loss("contrastive_loss"))
-    assert "use_memory" not in list_options(pml_loss("proxy_anchor_loss"))
+    assert "use_memory" in list_options(resolve_pml_loss("contrastive_loss"))
+    assert "use_memory" not in list_options(resolve_pml_loss("proxy_anchor_loss"))
 
 
 def test_options_show_the_librarys_defaults():
-    shown = derive_component_schema(pml_loss("triplet_margin_loss"))["properties"]
+    shown = derive_component_schema(resolve_pml_loss("triplet_margin_loss"))["properties"]
     assert shown["margin"] == {"type": "number", "default": 0.05}
     assert shown["swap"] == {"type": "boolean", "default": False}
     assert set(shown) == {"margin", "swap", "smooth_loss", "triplets_per_anchor", "use_memory"}
 
 
 def test_a_number_is_not_refused_where_the_library_writes_a_whole_one():
-    shown = derive_component_schema(pml_loss("contrastive_loss"))["properties"]["neg_margin"]
+    shown = derive_component_schema(resolve_pml_loss("contrastive_loss"))["properties"]["neg_margin"]
     assert {"type": "number"} in shown["anyOf"]
 
 
 @pytest.mark.parametrize("name", ["pml:contrastive_loss", "ContrastiveLoss", "contrastive_loss"])
 def test_one_loss_is_one_class_however_its_name_is_spelt(name):
-    assert pml_loss(name).__name__ == "PMLContrastiveLoss"
+    assert resolve_pml_loss(name).__name__ == "PMLContrastiveLoss"
 
 
 def test_an_unknown_name_shows_the_nearest_and_all():
     with pytest.raises(ComponentError, match=r"did you mean 'contrastive_loss'\?.*all: angular"):
-        pml_loss("contrastiv_loss")
+        resolve_pml_loss("contrastiv_loss")
 
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_a_loss_that_needs_something_else_says_what(name):
     with pytest.raises(ComponentError, match="cannot be used by itself: it"):
-        pml_loss(name)
+        resolve_pml_loss(name)
 
 
 def test_a_loss_over_classes_without_their_number_says_so():
     with pytest.raises(ComponentError, match="number of classes is not known"):
-        pml_loss("proxy_anchor_loss")(8, None)
+        resolve_pml_loss("proxy_anchor_loss")(8, None)
 
 
 def test_an_option_that_the_library_refuses_is_a_sentence():

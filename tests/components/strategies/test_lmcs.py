@@ -13,7 +13,7 @@ from run_folders import newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
-from fewlabels.components.strategies.lmcs import LMCS, discrimination
+from fewlabels.components.strategies.lmcs import LMCS, discrimination_loss
 from fewlabels.components.strategies.mixmatch import sharpen
 from fewlabels.contracts import Clock, LabelState, Part, Round, View
 from fewlabels.errors import FewLabelsError
@@ -86,7 +86,7 @@ def begin(strategy, models, phase):
 
 def test_contrast_is_0_on_a_centre_and_1_half_way():
     centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 90.0]])
-    at = lambda *x: float(discrimination(torch.tensor([x]), centres))  # noqa: E731
+    at = lambda *x: float(discrimination_loss(torch.tensor([x]), centres))  # noqa: E731
     assert at(4.0, 0.0) == 0
     assert at(2.0, 0.0) == 1
     assert at(1.0, 0.0) == pytest.approx(1 - ((3 - 1) / (3 + 1)) ** 2)
@@ -99,22 +99,22 @@ def test_printed_is_equation_3_6():
     for f in features:
         c0, c1 = sorted(centres, key=lambda c: np.linalg.norm(c - f))[:2]
         total += (np.linalg.norm(c0 - f) - np.linalg.norm(c1 - f)) ** 2
-    given = discrimination(torch.tensor(features), torch.tensor(centres), "printed")
+    given = discrimination_loss(torch.tensor(features), torch.tensor(centres), "printed")
     assert float(given) == pytest.approx(total / 5)
 
 
 def test_printed_is_smallest_half_way_and_so_the_opposite_of_contrast():
     centres = torch.tensor([[0.0, 0.0], [4.0, 0.0]])
     middle, near = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.5, 0.0]])
-    assert discrimination(middle, centres, "printed") == 0
-    assert discrimination(near, centres, "printed") == 9
-    assert discrimination(middle, centres) > discrimination(near, centres)
+    assert discrimination_loss(middle, centres, "printed") == 0
+    assert discrimination_loss(near, centres, "printed") == 9
+    assert discrimination_loss(middle, centres) > discrimination_loss(near, centres)
 
 
 @pytest.mark.parametrize("form", ["contrast", "printed"])
 def test_the_gradient_is_finite_on_a_centre(form):
     features = torch.zeros(2, 3, requires_grad=True)
-    discrimination(features, torch.stack([torch.zeros(3), torch.zeros(3)]), form).backward()
+    discrimination_loss(features, torch.stack([torch.zeros(3), torch.zeros(3)]), form).backward()
     assert torch.isfinite(features.grad).all()
 
 
@@ -141,7 +141,7 @@ def test_the_losses_of_the_master(form):
     expected = {
         "master_supervised": -known[torch.arange(4), batch["labelled"].labels].log().mean(),
         "consistency": ((others - wanted) ** 2).sum() / (4 * 3),
-        "discrimination": discrimination(whole.features[4:], master.centres, form),
+        "discrimination": discrimination_loss(whole.features[4:], master.centres, form),
     }
     found = strategy.losses(compose, models, batch, Clock(0, 0, 0))
     assert set(found) == set(expected)

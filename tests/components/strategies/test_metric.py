@@ -11,7 +11,7 @@ from small import DIGITS
 
 import fewlabels
 from fewlabels.components.losses.multi_similarity import MultiSimilarity
-from fewlabels.components.losses.pml import pml_loss
+from fewlabels.components.losses.pml import resolve_pml_loss
 from fewlabels.components.strategies.metric import Metric
 from fewlabels.components.views.flip import Flip
 from fewlabels.contracts import Clock, LabelState, Part, Round
@@ -93,7 +93,7 @@ def test_momentum_without_a_memory_is_refused():
     "name", ["proxy_anchor_loss", "normalized_softmax_loss", "sub_center_arc_face_loss"]
 )
 def test_proxies_start_again_from_new_centres(name):
-    loss = pml_loss(name)(8, 3)
+    loss = resolve_pml_loss(name)(8, 3)
     strategy, models, phase, _ = setting(loss)
     centres = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     found = LabelState(

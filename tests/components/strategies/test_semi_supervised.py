@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fewlabels.components.strategies.mixmatch import interleave, mix, sharpen
+from fewlabels.components.strategies.mixmatch import interleave_batches, mix_pairs, sharpen
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.registry import strategies
@@ -347,15 +347,15 @@ def test_mixmatch():
 def test_mixtures_keep_to_themselves_and_interleaving_undoes_itself():
     torch.manual_seed(0)
     images, targets = torch.rand(50, 3, 2, 2), torch.eye(50)
-    mixed, shares = mix(images, targets, 0.75)
+    mixed, shares = mix_pairs(images, targets, 0.75)
     own = shares.diagonal()
     assert (own >= 0.5 - 1e-6).all()
     torch.testing.assert_close(mixed, torch.einsum("nm,mchw->nchw", shares, images))
     assert own.unique().numel() > 40  # a draw for each image, not one for the batch
     batches = [torch.arange(7.0) + 10 * i for i in range(3)]
-    once = interleave(batches)
+    once = interleave_batches(batches)
     assert not torch.equal(once[0], batches[0])
-    assert all(torch.equal(a, b) for a, b in zip(interleave(once), batches, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(interleave_batches(once), batches, strict=True))
     torch.testing.assert_close(
         sharpen(torch.tensor([[0.5, 0.3, 0.2]]), 0.5), torch.tensor([[0.25, 0.09, 0.04]]) / 0.38
     )
@@ -402,7 +402,7 @@ def test_vat():
         models.plain("student").norm.running_mean, statistics.norm.running_mean
     )
     torch.manual_seed(5)
-    attack = strategy.attack(net, images, net(images).logits.detach())
+    attack = strategy.find_perturbation(net, images, net(images).logits.detach())
     lengths = attack.flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((6,), 0.8))
     (attacked, clean), _ = together(net, images + attack, images)
