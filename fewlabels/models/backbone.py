@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +23,7 @@ from fewlabels.files import find_path, looked_for
 from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.registry import backbones, blocks
+from fewlabels.registry.build import list_positional
 
 # What timm.create_model takes for itself. A config.json from elsewhere must not reach a file or the
 # network through it.
@@ -121,8 +121,7 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
     if not isinstance(name, str) or not isinstance(after, str):
         raise ModelError(f"block {dict(block)}: expected a name and after, a module's path")
     make = blocks.get(name)
-    given = inspect.signature(make).parameters.values()
-    wanted = [p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD]
+    wanted = list_positional(make)
 
     def made(layout: Layout) -> nn.Module:
         try:

@@ -30,7 +30,7 @@ SLOTS = {
 LISTS = ("discovery", "losses", "views", "blocks")
 BESIDE: dict[str, type[Section]] = {"sources": Data, "blocks": Place}
 """Keys that stand beside a component's own options."""
-TOP_KEYS = (*Fixed.model_fields, "data", "data", *SLOTS, "extends")
+TOP_KEYS = (*Fixed.model_fields, "data", *SLOTS, "extends")
 """What may stand at the top of a recipe file, in the order in which the messages list it."""
 MOST_TOLD = 50
 

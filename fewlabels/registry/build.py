@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fewlabels.contracts import missing_members
 from fewlabels.errors import ComponentError, FewLabelsError, component_failed
 from fewlabels.registry.registry import REGISTRIES
+
+
+def list_positional(component: Callable[..., Any]) -> list[str]:
+    """The parameters of a component that the program gives, not the recipe."""
+    parameters = inspect.signature(component).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def build_component(plural: str, name: str, options: Mapping[str, Any], **program: Any) -> Any:
@@ -26,8 +32,7 @@ def build_component(plural: str, name: str, options: Mapping[str, Any], **progra
     """
     registry = REGISTRIES[plural]
     component = registry.get(name)
-    parameters = inspect.signature(component).parameters.values()
-    positional = [program[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [program[parameter] for parameter in list_positional(component)]
     what = f"{registry.kind} {name!r}"
     try:
         made = component(*positional, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection
 from typing import Any
 
@@ -17,7 +16,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe, Spec
-from fewlabels.registry.build import build_component
+from fewlabels.registry.build import build_component, list_positional
 from fewlabels.runs.task import Task
 from fewlabels.training.modules import TrainingModules
 
@@ -84,8 +83,7 @@ def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
     for registry, spec in recipe.components:
         if registry.kind not in kinds or not registry.find_plugin(spec.name):
             continue
-        parameters = inspect.signature(registry.get(spec.name)).parameters.values()
-        if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+        if list_positional(registry.get(spec.name)):
             continue  # the sizes that it wants are known once images are read
         try:
             build_spec(registry.plural, spec)

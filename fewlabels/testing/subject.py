@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from fewlabels.contracts import missing_members
 from fewlabels.recipe.component_schema import build_options_model, derive_component_schema
 from fewlabels.registry import Registry
+from fewlabels.registry.build import list_positional
 from fewlabels.registry.signature import list_options
 
 
@@ -33,8 +33,7 @@ class Subject:
 
     def make_component(self, **program: Any) -> Any:
         """A new one; it gets what its positional parameters name, as from the program."""
-        parameters = inspect.signature(self.component).parameters.values()
-        wanted = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        wanted = list_positional(self.component)
         assert set(wanted) <= set(program), (
             f"{self.registry.kind} {self.name!r} has positional parameters that the program does "
             f"not give: {', '.join(set(wanted) - set(program))}; write * before what a recipe sets"

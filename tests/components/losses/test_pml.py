@@ -133,7 +133,9 @@ def test_options_show_the_librarys_defaults():
 
 
 def test_a_number_is_not_refused_where_the_library_writes_a_whole_one():
-    shown = derive_component_schema(resolve_pml_loss("contrastive_loss"))["properties"]["neg_margin"]
+    shown = derive_component_schema(resolve_pml_loss("contrastive_loss"))["properties"][
+        "neg_margin"
+    ]
     assert {"type": "number"} in shown["anyOf"]
 
 
