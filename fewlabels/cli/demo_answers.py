@@ -39,7 +39,7 @@ class Answers:
         self.index, self.folder = index, folder
 
     def __call__(self, image: str | Path | None, k: int, expand: int, rerank: bool) -> Answer:
-        """What the image in a file finds; what is wrong with it is the sentence.
+        """Search with the image in a file; of an unreadable one, say what is wrong with it.
 
         Args:
             k, expand, rerank: as :meth:`Index.search` takes them.
@@ -72,7 +72,7 @@ class Answers:
         return Answer(sentence, [(p or make_blank_picture(), c) for p, c in zip(shown, captions)])
 
     def _load_picture(self, name: str) -> Image.Image | None:
-        """A small copy of the picture that an id names, None where there is none to be shown."""
+        """A small copy of the picture that an id names; None if there is none."""
         file = resolve_inside(self.folder, name) if self.folder else None
         if file is None:
             return None
@@ -100,12 +100,12 @@ def resolve_inside(folder: Path, name: str) -> Path | None:
 
 
 def shorten_name(name: str) -> str:
-    """A foreign name, made harmless; of a long one the end."""
+    """A name from outside, made safe to print; of a long one only the end."""
     return make_printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
 
 
 def make_blank_picture() -> Image.Image:
-    """What stands where no picture is."""
+    """A blank picture, shown where an image has none."""
     tile = Image.new("RGB", (SIDE, SIDE), BLANK)
     pen = ImageDraw.Draw(tile)
     pen.text((SIDE / 2, SIDE / 2), "no picture", INK, anchor="mm", font_size=24)

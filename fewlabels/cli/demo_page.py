@@ -67,7 +67,7 @@ def import_gradio() -> Any:
 
 
 def build_middleware() -> list[Any]:
-    """What stands before the page: no other server is asked, under no other name is it found.
+    """The ASGI middleware: no requests to other servers, no answer to other host names.
 
     The latter keeps pages of the web out, which could give their own name this machine's address.
     """

@@ -72,14 +72,14 @@ def missing_members(kind: str, made: Any) -> str:
 
 
 def _has_member(made: Any, name: str) -> bool:
-    """Whether an attribute is there; that forward which every torch.nn.Module has is none."""
+    """Whether an attribute is there; the empty forward of torch.nn.Module does not count."""
     if not hasattr(made, name):
         return False
     return getattr(getattr(made, name), "__name__", "") != "_forward_unimplemented"
 
 
 def remark_of(block: Any, losses: Mapping[str, float]) -> str | None:
-    """What a module of a model says of how its loss terms ended; None for one that says nothing.
+    """A module's remark on its last loss terms; None without one.
 
     Args:
         losses: the last values of the loss terms of a phase, by name.
@@ -108,13 +108,13 @@ def state_of(component: Any) -> Mapping[str, Any]:
 
 
 def restore_state(component: Any, state: Mapping[str, Any]) -> None:
-    """Give a discovery back what it has kept."""
+    """Restore a discovery's state from :func:`state_of`."""
     if hasattr(component, "load_state_dict"):
         component.load_state_dict(state)
 
 
 def padding_of(view: Any) -> Any:
-    """What a view wants where it looks past the image; None where it does not care."""
+    """The padding that a view wants outside the image; None if it does not say."""
     return getattr(view, "padding", None)
 
 
@@ -136,12 +136,12 @@ def is_exact(view: Any) -> bool:
 
 
 def keeps_mean(block: Any) -> bool:
-    """Whether average pooling alone would not see what a block has done."""
+    """Whether a block keeps the mean over positions, so that average pooling hides it."""
     return bool(getattr(block, "keeps_mean", False))
 
 
 def rename_published(backbone: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Published weights under a backbone's own names; as they are where it renames none."""
+    """Published weights, renamed to a backbone's own names if it declares how."""
     rename: Callable[..., dict[str, Any]] = getattr(backbone, "published", dict)
     return rename(state)
 

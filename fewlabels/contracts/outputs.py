@@ -51,7 +51,7 @@ _terms: ContextVar[dict[str, list[Any]] | None] = ContextVar("terms", default=No
 
 
 def write_side(name: str, value: Tensor) -> None:
-    """Hand a tensor to the running forward, from inside a block; a no-op outside one."""
+    """From inside a block: add a tensor to the side outputs of the running forward, if any."""
     running = _side.get()
     if running is not None:
         running[name] = value

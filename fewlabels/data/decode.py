@@ -1,4 +1,4 @@
-"""Whatever a person has for images becomes pixels of one size."""
+"""Images in any form (files, arrays, PIL images, tensors) become pixels of one size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a person has labelled: a function of the seed alone, on every machine.
+"""Which images count as labelled: drawn from the seed alone, equal on every machine.
 
 Images are ordered by a hash of seed and row. Each class takes its labelled images from the front of
 its order and its validation images from the back, so the split with 250 labels is part of that with
@@ -70,7 +70,7 @@ def _order_by_hash(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.nda
 
 
 def _count_per_class(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
-    """How many each class gives."""
+    """How many images are drawn from each class."""
     if count == 0 or share == "per_class":
         return np.full(len(sizes), count)
     if share == "balanced":

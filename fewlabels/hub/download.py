@@ -52,7 +52,7 @@ def download_model(place: str | Path, revision: str | None = None) -> Fetched:
 
 
 def _download_files(repo: str, revision: str | None, what: str, also: str) -> Path:
-    """The folder of the cache with a repository's model, renewed where the Hub can be asked."""
+    """The folder of the cache with a repository's model, updated if the Hub can be reached."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     cached = _find_cached(repo, revision)

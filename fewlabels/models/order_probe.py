@@ -1,4 +1,4 @@
-"""Whether what follows a block feels in which order its positions stand."""
+"""Whether the layers after a block depend on the order of the block's positions."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def name_images(
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a kind of index that there is not.
+    """Refuse an unknown kind of index.
 
     Raises:
         DataError: so.
@@ -55,7 +55,7 @@ def check_kind(kind: str) -> None:
 
 
 def check_ids(ids: Sequence[str], count: int, known: Collection[str]) -> None:
-    """Refuse ids that are not one an image, not text, or not different from all others.
+    """Refuse ids unless each image has one, and each is text and unique.
 
     Raises:
         DataError: so.

@@ -137,14 +137,14 @@ class IVFPQ:
 
 
 def _make_engine(lists: int, pieces: int, span: int) -> Any:
-    """faiss's index that knows nothing yet: codes have ``pieces`` bytes of ``span`` dimensions."""
+    """An untrained faiss index: codes have ``pieces`` bytes, each for ``span`` dimensions."""
     width = pieces * span
     coarse = faiss.IndexFlatIP(width)
     return faiss.IndexIVFPQ(coarse, width, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
 
 
 def _pad_width(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Zeros on the right, for a width that codes divide; inner products stay the same."""
+    """Pad with zeros to a width that codes divide; inner products stay the same."""
     rows = np.zeros((len(vectors), width), np.float32)
     rows[:, : vectors.shape[1]] = vectors
     return rows

@@ -8,7 +8,7 @@ import numpy as np
 def expand_query(
     query: np.ndarray, found: np.ndarray, cosines: np.ndarray, alpha: float
 ) -> np.ndarray:
-    """Alpha-weighted query expansion (Radenovic et al., TPAMI 2018): where the found pull a query.
+    """Alpha-weighted query expansion (Radenovic et al., TPAMI 2018): a query moves to its results.
 
     A query counts 1 and an image its cosine to the power of ``alpha`` (3 in the paper), or nothing
     if that is negative.
@@ -29,7 +29,7 @@ def expand_query(
 def rerank_neighbours(
     query: np.ndarray, found: np.ndarray, k1: int = 20, k2: int = 6, blend: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): near is who shares the neighbourhood.
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017), by shared neighbours.
 
     The paper's distance ``(1 - blend) * jaccard + blend * d``, with its k1, k2 and blend, over the
     query and what it found rather than the whole index, and with ``d = 1 - cosine``: both terms

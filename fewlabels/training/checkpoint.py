@@ -67,7 +67,7 @@ def save_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
 
 
 def _retire_checkpoint(place: Path) -> None:
-    """Rename a checkpoint out of sight, so that a kill never leaves half of one to resume from."""
+    """Rename a checkpoint before it is deleted: a kill must not leave half of one."""
     if place.exists():
         retired = place.with_name(f".old-{place.name}")
         shutil.rmtree(retired, ignore_errors=True)

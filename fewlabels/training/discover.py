@@ -62,7 +62,7 @@ class Discoverer:
         self.schedule, self.seed, self.folder, self.metrics = schedule, seed, folder, metrics
 
     def collect_needs(self) -> dict[str, Needs]:
-        """What is looked at, by model: the most that any component asks for."""
+        """What the discoveries need, by model: the union of what each asks for."""
         result: dict[str, Needs] = {}
         for _, component in self.components:
             need = component.needs()
@@ -166,7 +166,7 @@ class Discoverer:
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Give it back to them."""
+        """Restore what :meth:`state_dict` gave."""
         for name, component in self.components:
             start = f"{name}."
             own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}

@@ -130,7 +130,7 @@ class Loop:
         at.round, at.phase = index + 1, 0
 
     def _open_round(self, index: int) -> None:
-        """What comes before a round's training: discovery, and a new beginning where it is due."""
+        """Before a round's training: discovery and the restart of weights, where they are due."""
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
         if self.discoverer.components and self.schedule.begins_with_discovery(index):
@@ -226,7 +226,7 @@ class Loop:
     # ------------------------------------------------------------------ evaluation
 
     def _evaluate_models(self) -> str:
-        """Score the models, write it down, and give it in words."""
+        """Score the models, log the scores, and give them as text."""
         self.modules.average_buffers()
         scores = self.evaluator.score_models("trained", self.progress.discoveries)
         self.metrics.write_rows(scores, round=self.progress.round, step=self.progress.step)
@@ -278,7 +278,7 @@ class Loop:
         )
 
     def _load_checkpoint(self) -> bool:
-        """Stand where the newest checkpoint stands, if there is one."""
+        """Restore the newest checkpoint, if there is one."""
         places = self.folder.list_checkpoints()
         if not places:
             return False

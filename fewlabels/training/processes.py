@@ -24,7 +24,7 @@ def join_processes() -> PartialState:
 
 
 def leave_processes() -> None:
-    """Part from the other processes at the end of this one, which its threads would abort."""
+    """Leave the process group; without this, its threads abort a process that ends."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

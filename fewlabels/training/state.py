@@ -74,7 +74,7 @@ class State:
         return arrays, {"at": asdict(self.progress), "fresh": self.label_state.changed}
 
     def load(self, arrays: Arrays, values: dict[str, Any]) -> None:
-        """Stand where :meth:`save` stood; labels given by people are this state's.
+        """Restore what :meth:`save` gave; the labels given by people stay those of this state.
 
         Raises:
             FewLabelsError: the values are of another version.
