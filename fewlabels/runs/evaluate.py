@@ -72,7 +72,7 @@ def evaluate_model(
 
     rows = Evaluator(scoring, extract, pixels, main=True).score_models("trained", 0)
     if not rows:
-        refuse_unscored(model, int((truth[data_read.split.test] >= 0).sum()))
+        raise DataError(f"nothing can be scored: {scoring.explain_unscored()}")
     for row in rows:
         del row["kind"], row["model"]
         if "error" in row:
@@ -88,6 +88,7 @@ def evaluate_model(
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
+        "remarks": list(data_read.records.remarks),
         **describe_environment(accelerator),
     }
 
@@ -107,23 +108,6 @@ def make_scoring(
         )
     return truth, RetrievalScoring(
         SAVED, data.split, truth, ask.ks, ask.all_against_all, before=False, raw=None
-    )
-
-
-def refuse_unscored(model: Embedder | Classifier, known: int) -> None:
-    """Say why no image could be scored; ``known`` test images are of known classes.
-
-    Raises:
-        DataError: always.
-    """
-    if known and isinstance(model, Classifier):
-        raise DataError(
-            f"nothing can be scored: the {known} test images of known classes are those that "
-            "it was trained on; name others with --data"
-        )
-    raise DataError(
-        "nothing can be scored: no test images of known classes; put them into one folder a "
-        "class, name a table of their labels (data.labels_csv), or widen data.test"
     )
 
 
