@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,6 @@ def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: 
     from fewlabels.runs.evaluate import evaluate_model, format_scores
 
     found = evaluate_model(model, data, overrides)
-    for remark in found["remarks"]:
-        print(make_printable(remark), file=sys.stderr)
     print(format_scores(found))
     if out is not None:
         with new_file(out) as draft:

@@ -74,8 +74,11 @@ def decode_images(
         yield image
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path, say: Callable[[str], None] | None = None) -> list[Path]:
     """The images below a folder, in sorted order; hidden files are none.
+
+    Args:
+        say: is told what was passed over that looks like an image.
 
     Raises:
         ModelError: there is none.
@@ -86,6 +89,9 @@ def files_of(folder: Path) -> list[Path]:
         raise ModelError(
             "; ".join([f"{looked_for} {', '.join(sorted(list_suffixes()))}", *remarks])
         )
+    if say:
+        for remark in remarks:
+            say(f"{folder}: {remark}")
     return files
 
 

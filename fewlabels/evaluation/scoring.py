@@ -202,7 +202,7 @@ class ClassificationScoring:
         if self.known:
             return (
                 f"the {self.known} test images of known classes are those that people labelled for "
-                "training; lower data.labels, or test on others"
+                "training; test on others (data.test, or evaluate --data)"
             )
         return f"no test images of known classes; {LABEL_THEM}" if self.tested else NO_TEST
 

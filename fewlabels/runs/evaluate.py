@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError, ModelError, first_few, suggest_nearest
+from fewlabels.errors import DataError, ModelError, first_few, make_printable, suggest_nearest
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import (
     ClassificationScoring,
@@ -182,6 +182,7 @@ def format_scores(found: dict[str, Any]) -> str:
     rows, size = found["scores"], found["image_size"]
     measures = [name for name in rows[0] if name.startswith(MEASURES)]
     lines = [
+        *map(make_printable, found["remarks"]),
         f"{found['model']}: {found['kind']}, {size} x {size} pixels",
         f"{found['data']['source']}, split {found['split']}: "
         f"{found['images']} images of {found['classes']} classes",
