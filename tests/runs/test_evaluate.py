@@ -102,8 +102,8 @@ def test_a_run_that_was_given_every_label_has_nothing_to_be_scored_on(tmp_path, 
     capsys.readouterr()
     assert main(["evaluate", str(run.folder / "model")]) == 2
     error = capsys.readouterr().err
-    assert "the 1797 test images of known classes are those that it was trained on" in error
-    assert "name others with --data" in error
+    assert "the 1797 test images of known classes are those that people labelled" in error
+    assert "test on others (data.test, or evaluate --data)" in error
 
 
 def test_a_name_on_the_hub_is_not_taken_for_a_path(tmp_path, monkeypatch):
