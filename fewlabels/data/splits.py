@@ -13,6 +13,7 @@ from fewlabels.ops.natural_order import sort_naturally
 
 Kind = Literal["official", "zero_shot", "all"]
 
+TEST = ("test", "query", "gallery")
 VALIDATION = ("dev", "val", "valid", "validation")
 """What publishers call images that are for choices, and no test."""
 
@@ -119,15 +120,16 @@ def _read_official(
         parts["train"] = official == "train"
     if test is not None and "split" in test.where:
         return parts
-    parts["test"] = np.isin(official, ["test", "query", "gallery"])
+    parts["test"] = np.isin(official, TEST)
     for name in ("query", "gallery"):
         if (official == name).any():
             parts[name] = official == name
-    held_out = sorted(set(official.tolist()) & set(VALIDATION))
-    if held_out and not parts["test"].any():
+    labelled = official[records.truth >= 0]
+    held_out = sorted(set(labelled.tolist()) & set(VALIDATION))
+    if held_out and not np.isin(labelled, TEST).any():
         raise DataError(
-            f"data: the official split has no test images, but {held_out[0]} images; to test on "
-            f"these, set data.test: {{where: {{split: {held_out[0]}}}}}"
+            f"data: no test image of the official split has a known class, but {held_out[0]} "
+            f"images have; to test on these, set data.test: {{where: {{split: {held_out[0]}}}}}"
         )
     return parts
 

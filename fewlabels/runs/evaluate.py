@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from fewlabels.data.class_names import clean_label
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError, ModelError, first_few, make_printable, suggest_nearest
 from fewlabels.evaluation.extract import Extractor
@@ -72,7 +73,8 @@ def evaluate_model(
 
     rows = Evaluator(scoring, extract, pixels, main=True).score_models("trained", 0)
     if not rows:
-        raise DataError(f"nothing can be scored: {scoring.explain_unscored()}")
+        found = "".join(f" ({remark})" for remark in data_read.records.remarks)
+        raise DataError(f"nothing can be scored: {scoring.explain_unscored()}{found}")
     for row in rows:
         del row["kind"], row["model"]
         if "error" in row:
@@ -164,7 +166,8 @@ def renumber_classes(
     """
     if tuple(classes) == tuple(known):
         return truth
-    numbers = {name: number for number, name in enumerate(known)}
+    classes = [clean_label(name) or name for name in classes]  # models of before have others
+    numbers = {clean_label(name) or name: number for number, name in enumerate(known)}
     if len(numbers) < len(known):
         raise ModelError("two of the model's classes have one name, so no label means one of them")
     needed = np.unique(truth[looked_at])

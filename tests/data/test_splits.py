@@ -82,12 +82,18 @@ def test_a_selection_without_test_images_is_refused_where_it_was_asked_for():
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
 def test_a_split_without_a_test_offers_its_validation_images(name):
     data = records(split=["train"] * 12 + [name] * 8)
-    sentence = rf"no test images, but {name} images; .* data\.test: {{where: {{split: {name}}}}}"
+    sentence = rf"no test .* but {name} images have; .* data\.test: {{where: {{split: {name}}}}}"
     with pytest.raises(DataError, match=sentence):
         split_rows(data, "official")
     split = split_rows(data, "official", test=Selection(where={"split": name}))
     assert split.train.tolist() == list(range(12))
     assert split.test.tolist() == list(range(12, 20))
+    hidden = records(split=["train"] * 8 + ["test"] * 4 + [name] * 8)
+    hidden.truth[8:12] = -1  # a test whose labels are kept back
+    with pytest.raises(DataError, match=sentence):
+        split_rows(hidden, "official")
+    hidden.truth[:] = -1
+    assert len(split_rows(hidden, "official").test) == 4
 
 
 def test_a_part_that_a_selection_names_replaces_the_official_one():

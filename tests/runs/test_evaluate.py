@@ -14,7 +14,7 @@ import fewlabels
 from fewlabels import Classifier, Embedder
 from fewlabels.cli.main import main
 from fewlabels.errors import DataError
-from fewlabels.runs.evaluate import name_data
+from fewlabels.runs.evaluate import name_data, renumber_classes
 
 SMALL = {"image_size": 16, "backbone_options": {"width": 0.25}}
 SHORT = {
@@ -124,6 +124,12 @@ def test_labels_are_found_by_the_names_of_the_classes(place, tmp_path, capsys):
     _, found = score(capsys, place / "kinds", "--data", place / "photos", out=out)
     assert found["scores"][0]["error"] == pytest.approx(wrong)
     assert (found["images"], found["classes"], found["image_size"]) == (40, 2, 16)
+
+
+def test_classes_are_one_where_they_differ_by_blanks_or_the_form_of_unicode():
+    known = ["cafe\u0301", "cat "]  # of a model of before
+    found = renumber_classes(np.array([1, 0, -1]), np.arange(3), ["caf\u00e9", "cat"], known)
+    assert found.tolist() == [1, 0, -1]
 
 
 def test_data_has_one_meaning_however_it_is_named(place, capsys, monkeypatch):

@@ -164,7 +164,9 @@ def test_evaluate_refuses_one_class_and_tells_what_was_passed_over(photos, tmp_p
     assert main(["evaluate", model, "--data", place]) == 0
     assert "a/x.heic is passed over: .heic is not read here" in capsys.readouterr().out
     assert main(["evaluate", model, "--data", place, "data.test.classes='1'"]) == 2
-    assert "nothing can be scored: all test images to be found are" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "nothing can be scored: all test images to be found are" in told
+    assert "a/x.heic is passed over" in told
 
 
 def test_a_split_that_goes_unused_is_said(photos, begin):
