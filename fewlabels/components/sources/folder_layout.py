@@ -50,6 +50,9 @@ def read_layout(names: Sequence[str]) -> Layout:
     while all(len(place) > 1 for place in places) and len({place[0] for place in places}) == 1:
         lone.append(places[0][0])
         places = [place[1:] for place in places]
+    if lone and _name_part(lone[-1]):  # the only part of a split that is here
+        part = lone.pop()
+        places = [(part, *place) for place in places]
     return Layout(tuple(lone), places, _read_split(places))
 
 

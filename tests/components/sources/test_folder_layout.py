@@ -50,6 +50,8 @@ def known_of(records):
         (("train", "query", "gallery", "val"), ("train", "query", "gallery", "val")),
         (("train", "training", "test"), ("train", "train", "test")),
         (("query", "gallery"), ("query", "gallery")),
+        (("train",), ("train",)),
+        (("data/training",), ("train",)),
     ],
 )
 def test_folders_called_as_the_parts_of_a_split_are_no_classes(load, folders, parts):
@@ -105,7 +107,7 @@ def test_loose_images_in_a_part_are_named_with_their_folder(load):
         load("train/cat/1.png", "train/2.png", "test/cat/1.png")
 
 
-@pytest.mark.parametrize("lone", ["photos", "a/b", "data", "train"])
+@pytest.mark.parametrize("lone", ["photos", "a/b", "data", "train/deeper"])
 def test_a_lone_folder_around_all_is_looked_into_and_told(load, lone):
     records = load(f"{lone}/cat/1.png", f"{lone}/dog/1.png")
     assert records.classes == ("cat", "dog")
