@@ -89,7 +89,7 @@ def read_classes(root: Path, layout: Layout) -> tuple[list[str | None], list[str
     root, places = root.joinpath(*layout.lone), layout.places
     if layout.split is None:
         labels = _name_classes(root, places)
-        return labels, _refuse_mixed_split(root, {label for label in labels if label is not None})
+        return labels, _check_class_folders(root, {label for label in labels if label is not None})
     labels = []
     for top, group in groupby(places, key=lambda place: place[0]):
         own = [place[1:] for place in group]
@@ -110,14 +110,14 @@ def _name_classes(folder: Path, places: Sequence[Place]) -> list[str | None]:
     return [None if _is_unlabelled(place[0]) else place[0] for place in places]
 
 
-def _refuse_mixed_split(root: Path, classes: Collection[str]) -> list[str]:
-    """Refuse class folders of which most are called as parts of a split; remarks on the others."""
+def _check_class_folders(root: Path, classes: Collection[str]) -> list[str]:
+    """Refuse class folders of which most are called as parts of a split; remarks where few are."""
     parts = sort_naturally(name for name in classes if _name_part(name))
     others = sort_naturally(set(classes) - set(parts))
     if len(parts) > len(others):
         raise DataError(
             f"{root}: the folders {first_few(parts, 5)} are parts of a split, and "
-            f"{first_few(others, 3)} is none; name its folders train, val, test and unlabeled, or "
+            f"{first_few(others, 3)} not; name its folders train, val, test and unlabeled, or "
             f"move {others[0]} elsewhere"
         )
     return [f"{root}: the folder {part} is taken for a class, not for a split" for part in parts]

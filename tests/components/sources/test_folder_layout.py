@@ -89,7 +89,7 @@ def test_a_part_of_images_alone_has_no_labels(load):
 
 def test_a_split_beside_which_a_folder_is_none_is_refused(load):
     sentence = (
-        r"the folders test, train are parts of a split, and extra is none; name its folders train, "
+        r"the folders test, train are parts of a split, and extra not; name its folders train, "
         r"val, test and unlabeled, or move extra elsewhere"
     )
     with pytest.raises(DataError, match=sentence):
