@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
+from fewlabels.cli.options import (
+    add_import_option,
+    add_skip_option,
+    import_beside_model,
+    print_remark,
+)
 from fewlabels.errors import DataError, ModelError
 from fewlabels.files import refuse_unwritable
 from fewlabels.training.processes import join_processes, leave_processes
@@ -91,7 +96,7 @@ def _plan_parts(
     from fewlabels.search.embeddings_file import Stamp, list_images
     from fewlabels.search.embeddings_parts import Parts
 
-    names, files = list_images(folder)
+    names, files = list_images(folder, print_remark)
     stamp = Stamp(model=fingerprint_model(embedder), files=files, shard=shard)
     parts = Parts(out, names, stamp)
     joined, found = parts.read_joined_stamp(), parts.read_finished_stamps()

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewlabels.cli.options import add_import_option, add_skip_option, import_beside_model
+from fewlabels.cli.options import (
+    add_import_option,
+    add_skip_option,
+    import_beside_model,
+    print_remark,
+)
 from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.training.processes import join_processes
@@ -121,7 +126,7 @@ def build_index(
     elif folder is None:
         raise DataError("nothing to index; name a folder of images, or --from a file of embeddings")
     else:
-        list_images(Path(folder))  # says what is wrong with it
+        list_images(Path(folder), print_remark)  # says what is wrong with it
         index = Index.build(embedder.to(join_processes().device), folder, kind=kind)  # type: ignore[arg-type]
     try:
         index.save(out)
@@ -161,7 +166,7 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
 
     refuse_existing(out, "labels of yours")
     classifier = load_classifier(model)
-    names, _ = list_images(Path(folder))
+    names, _ = list_images(Path(folder), print_remark)
     images = Readable(Path(folder), names, classifier.prepare_image, skip_unreadable)
     probabilities = classifier.predict(images, device=join_processes().device)  # (N, C)
     labels = [classifier.classes[best] for best in probabilities.argmax(1)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from fewlabels.errors import make_printable
 from fewlabels.registry.user_code import import_modules
 
 
@@ -30,3 +32,8 @@ def add_skip_option(parser: argparse.ArgumentParser) -> None:
 def import_beside_model(given: argparse.Namespace) -> None:
     """Import what ``--import`` names; a run folder keeps a copy of its code beside its model."""
     import_modules(given.imports, Path(given.model).parent)
+
+
+def print_remark(remark: str) -> None:
+    """What a person should know, beside what a command prints."""
+    print(make_printable(remark), file=sys.stderr)

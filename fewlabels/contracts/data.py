@@ -26,6 +26,7 @@ class Records:
         columns: further facts, each (N,). ``split`` holds the official split ("train", "test",
             or "train", "query", "gallery") where there is one.
         names: (N,) a name for each image that a person would recognise: a file name, a row number.
+        remarks: sentences that a person should know of how the images were found, told once.
     """
 
     images: Sequence[Image]
@@ -33,6 +34,7 @@ class Records:
     classes: tuple[str, ...]
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     names: Sequence[str] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.truth)

@@ -15,7 +15,8 @@ from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from fewlabels.data.lazy_images import SUFFIXES, as_rgb, image_files
+from fewlabels.data.find_images import find_images, list_suffixes
+from fewlabels.data.lazy_images import as_rgb
 from fewlabels.errors import DataError, ModelError
 
 Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]
@@ -73,17 +74,24 @@ def decode_images(
         yield image
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path, say: Callable[[str], None] | None = None) -> list[Path]:
     """The images below a folder, in sorted order; hidden files are none.
+
+    Args:
+        say: is told what was passed over that looks like an image.
 
     Raises:
         ModelError: there is none.
     """
-    files = image_files(folder)
+    files, remarks = find_images(folder)
     if not files:
+        looked_for = f"{folder}: no image in this folder; looked for"
         raise ModelError(
-            f"{folder}: no image in this folder; looked for {', '.join(sorted(SUFFIXES))}"
+            "; ".join([f"{looked_for} {', '.join(sorted(list_suffixes()))}", *remarks])
         )
+    if say:
+        for remark in remarks:
+            say(f"{folder}: {remark}")
     return files
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fewlabels.contracts import Records
+from fewlabels.data.class_names import number_labels
 from fewlabels.data.lazy_images import from_rows
 from fewlabels.errors import DataError, suggest_nearest
 from fewlabels.files import find_path
@@ -69,7 +71,7 @@ def from_dataset(
     classes: tuple[str, ...] = ()
     if label is not None:
         values = read_column(data, label)
-        truth, classes = number_classes(values, getattr(features[label], "names", None))
+        truth, classes = number_classes(values, getattr(features[label], "names", None), label)
     columns = {
         name: np.array(read_column(data, name))
         for name, kind in features.items()
@@ -88,21 +90,46 @@ def read_column(data: Any, column: str) -> list[Any]:
 
 
 def number_classes(
-    values: list[Any], names: list[str] | None
+    values: list[Any], names: list[str] | None, column: str = "label"
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers and names; None and -1 are unknown."""
-    known = [v for v in values if v is not None and v != -1]
-    whole = all(isinstance(v, int) for v in known)
-    # Larger numbers are a shop's ids: a class for each number below would fill the memory.
-    if names is None and whole and max(known, default=0) >= 1_000_000:
-        whole, names = False, [str(v) for v in sorted(set(known))]
-    if names is None and whole:
-        names = [str(n) for n in range(max(known, default=-1) + 1)]
+    """Class numbers (N,), -1 for unknown, and the names of the classes.
+
+    None, NaN, empty text and numbers below 0 are unknown. Whole numbers are the class numbers
+    themselves, also where they are floats, as pandas has them beside a NaN.
+
+    Args:
+        names: of a column that numbers its classes; None: the values name them.
+
+    Raises:
+        DataError: values that are neither numbers nor text, or a number without a name.
+    """
+    strange = {type(v).__name__ for v in values if not isinstance(v, (str, int, float, type(None)))}
+    if strange:
+        raise DataError(
+            f"data.label: the column {column!r} holds values of the kind {min(strange)}; name a "
+            "column with one number or text a row"
+        )
+    values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+    if not all(v is None or isinstance(v, int) or is_whole(v) for v in values):
+        return number_labels([None if v is None else str(v) for v in values])
+    values = [None if v is None or v < 0 else int(v) for v in values]
+    most = max((v for v in values if v is not None), default=-1)
     if names is None:
-        names = sorted({str(v) for v in known})
-    number = {name: i for i, name in enumerate(names)}
-    truth = [-1 if v is None or v == -1 else v if whole else number[str(v)] for v in values]
-    return np.array(truth, np.int64), tuple(names)
+        # Larger numbers are a shop's ids: a class for each number below would fill the memory.
+        if most >= 1_000_000:
+            return number_labels([None if v is None else str(v) for v in values])
+        names = [str(n) for n in range(most + 1)]
+    if most >= len(names):
+        raise DataError(
+            f"data.label: the column {column!r} has class {most}, and names for {len(names)} "
+            "classes; name another column, or mend the table"
+        )
+    return np.array([-1 if v is None else v for v in values], np.int64), tuple(names)
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a float without a fraction."""
+    return isinstance(value, float) and value.is_integer()
 
 
 def local_copy(id: str) -> str:

@@ -28,7 +28,13 @@ class Labelled(NamedTuple):
 
 
 def labelled_split(
-    truth: np.ndarray, rows: np.ndarray, count: int, seed: int, share: Share, validation: int = 0
+    truth: np.ndarray,
+    rows: np.ndarray,
+    count: int,
+    seed: int,
+    share: Share,
+    validation: int = 0,
+    names: Sequence[str] = (),
 ) -> Labelled:
     """Draw the labelled and the validation images.
 
@@ -38,6 +44,7 @@ def labelled_split(
         share: ``balanced``: the same number from each class; ``proportional``: as the classes are
             in ``truth`` (the convention of SVHN's published tables), one at least; ``per_class``:
             ``count`` and ``validation`` are numbers of each class.
+        names: what the classes are called, for a sentence.
 
     Raises:
         DataError: a count that the classes cannot share, or more than a class has.
@@ -54,8 +61,9 @@ def labelled_split(
     short = np.flatnonzero(first + last > sizes)
     if len(short):
         c = short[0]
+        name = repr(names[classes[c]]) if names else classes[c]
         raise DataError(
-            f"data: class {classes[c]} has {sizes[c]} training images, too few for {first[c]} "
+            f"data: class {name} has {sizes[c]} training images, too few for {first[c]} "
             f"labels and {last[c]} for validation; lower data.labels or data.validation"
         )
     front = [orders[c][:n] for c, n in zip(classes, first, strict=True)]

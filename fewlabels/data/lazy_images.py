@@ -12,8 +12,6 @@ from PIL import Image, ImageOps
 
 from fewlabels.errors import DataError
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """PIL's ways of saying that a file is damaged, or larger than any photograph."""
 
@@ -101,14 +99,3 @@ def _open_cell(rows: Any, column: str, i: int) -> Image.Image:
 
 def _name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
     return f"{before}{i if names is None else names[i]}"
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images below a folder, sorted; hidden files and macOS's ``._*`` are not images."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )

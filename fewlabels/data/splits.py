@@ -8,9 +8,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fewlabels.contracts import Records
-from fewlabels.errors import DataError, suggest_nearest
+from fewlabels.errors import DataError, first_few, suggest_nearest
+from fewlabels.ops.natural_order import sort_naturally
 
 Kind = Literal["official", "zero_shot", "all"]
+
+TEST = ("test", "query", "gallery")
+VALIDATION = ("dev", "val", "valid", "validation")
+"""What publishers call images that are for choices, and no test."""
 
 
 class Selection(NamedTuple):
@@ -49,8 +54,10 @@ def select_images(records: Records, selection: Selection) -> np.ndarray:
         wanted = wanted if isinstance(wanted, list) else [wanted]
         hit = np.isin(values, wanted)
         if not hit.any():
-            some = ", ".join(map(str, np.unique(values)[:8]))
-            raise DataError(f"data: no image has {column} = {wanted}; its values are {some}")
+            known = sort_naturally({str(value) for value in values})
+            raise DataError(
+                f"data: no image has {column} = {wanted}; its values are {first_few(known, 8)}"
+            )
         chosen &= hit
     return chosen
 
@@ -67,7 +74,8 @@ def split_rows(
 
     ``official`` reads the column ``split``; ``zero_shot`` trains on the first half of the classes
     and tests on the others, unless ``train`` and ``test`` say which, and refuses a class in both;
-    ``all`` trains and tests on everything. ``train`` and ``test`` narrow or replace these.
+    ``all`` trains and tests on everything. ``train`` and ``test`` narrow these; where they name
+    values of the column ``split``, they replace the official part.
 
     Raises:
         DataError: no official split, no labels to split by, shared classes, or an empty part.
@@ -75,7 +83,7 @@ def split_rows(
     everything = np.ones(len(records), bool)
     parts = {"train": everything, "test": everything}
     if kind == "official":
-        parts |= _read_official(records)
+        parts |= _read_official(records, train, test)
     elif kind == "zero_shot":
         first, second = _halve_classes(records)
         parts = {"train": everything if train else first, "test": everything if test else second}
@@ -93,22 +101,36 @@ def split_rows(
             parts[name] = parts[name] & parts["test"]
     rows = {name: np.flatnonzero(part) for name, part in parts.items()}
     for name, found in rows.items():
-        if len(found) == 0 and (name != "test" or query or gallery):
+        if len(found) == 0 and (name != "test" or test or query or gallery):
             raise DataError(f"data.{name} has no image; widen its selection")
     if kind == "zero_shot":
         _refuse_shared_classes(records, rows["train"], rows["test"])
     return Split(rows["train"], rows["test"], rows.get("query", rows["test"]), rows.get("gallery"))
 
 
-def _read_official(records: Records) -> dict[str, np.ndarray]:
-    """(N,) bool by part, from the column ``split``."""
+def _read_official(
+    records: Records, train: Selection | None, test: Selection | None
+) -> dict[str, np.ndarray]:
+    """(N,) bool by part, from the column ``split``; what a selection names itself is left out."""
     if "split" not in records.columns:
         raise DataError("data: this source has no official split; set split: zero_shot or all")
     official = np.asarray(records.columns["split"])
-    parts = {"train": official == "train", "test": np.isin(official, ["test", "query", "gallery"])}
+    parts = {}
+    if train is None or "split" not in train.where:
+        parts["train"] = official == "train"
+    if test is not None and "split" in test.where:
+        return parts
+    parts["test"] = np.isin(official, TEST)
     for name in ("query", "gallery"):
         if (official == name).any():
             parts[name] = official == name
+    labelled = official[records.truth >= 0]
+    held_out = sorted(set(labelled.tolist()) & set(VALIDATION))
+    if held_out and not np.isin(labelled, TEST).any():
+        raise DataError(
+            f"data: no test image of the official split has a known class, but {held_out[0]} "
+            f"images have; to test on these, set data.test: {{where: {{split: {held_out[0]}}}}}"
+        )
     return parts
 
 

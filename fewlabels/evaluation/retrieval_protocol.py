@@ -31,6 +31,9 @@ class RetrievalTest:
         truth: (rows of the data set,) class numbers.
         ks: of Recall@K.
         all_against_all: also search all test images among themselves.
+
+    Attributes:
+        unscored: why nothing is scored; None where something is.
     """
 
     def __init__(
@@ -51,8 +54,28 @@ class RetrievalTest:
             )
         if not apart or all_against_all:
             self.searches["all against all"] = (everything, everything)
-        if np.bincount(self.truth[self.truth >= 0], minlength=1).max() < 2:
-            self.searches = {}  # no image has another of its class to find
+        self.unscored = self._explain_unscored()
+        if self.unscored:
+            self.searches = {}
+
+    def _explain_unscored(self) -> str | None:
+        query, gallery = next(iter(self.searches.values()))
+        if not (self.truth >= 0).any():
+            return "no test images of known classes"
+        if not len(self._list_answerable(query, gallery)):
+            return "no two test images are known to be of one class, one to look for the other"
+        found = self.truth[gallery]
+        if len(np.unique(found[found >= 0])) == 1:
+            return "all test images to be found are of one class, so any model would find them"
+        return None
+
+    def _list_answerable(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        """Those of ``query`` (Q,) that have another image of their class in ``gallery`` (G,)."""
+        found = self.truth[gallery]
+        sizes = np.bincount(found[found >= 0], minlength=self.truth.max() + 1)
+        known = query[self.truth[query] >= 0]
+        answerable: np.ndarray = known[sizes[self.truth[known]] > np.isin(known, gallery)]
+        return answerable
 
     def score_features(self, model: str, features: np.ndarray) -> list[Score]:
         """One row a search for ``features`` (N, D) of ``rows``."""
@@ -78,9 +101,7 @@ class RetrievalTest:
         """
         query, gallery = next(iter(self.searches.values()))
         rng = np.random.default_rng(0)
-        count = np.bincount(self.truth[gallery][self.truth[gallery] >= 0], minlength=1)
-        known = query[(self.truth[query] >= 0) & (self.truth[query] < len(count))]
-        known = known[count[self.truth[known]] > np.isin(known, gallery)]
+        known = self._list_answerable(query, gallery)
         classes = rng.permutation(np.unique(self.truth[known]))[:EXAMPLES]
         chosen = np.array([rng.choice(known[self.truth[known] == c]) for c in classes], np.int64)
         unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)

@@ -14,6 +14,11 @@ from fewlabels.evaluation.retrieval_protocol import Examples, RetrievalTest, raw
 
 Row = dict[str, Any]
 NOTHING: Row = {"measure": "nothing scored", "score": float("nan")}
+NO_TEST = "there are no test images; name some with data.test"
+LABEL_THEM = (
+    "put them into one folder a class, name a table of their labels (data.labels_csv), or widen "
+    "data.test"
+)
 Extract = Callable[..., list[np.ndarray]]
 """``extract(model, fields)``: fields of its Output for the scored images; in every process."""
 
@@ -25,10 +30,13 @@ class Scoring(Protocol):
     gave, and ``describe_row`` says one of them in words; ``format_table`` sums a run's rows up;
     ``make_final_row`` has its one number (``score``), what that measures, and the same on images
     held out (``validation``) if there are; ``find_examples`` gives what can be shown of the trained
-    model, if anything, and is called in every process.
+    model, if anything, and is called in every process. ``explain_unscored`` says before training
+    why there will be no test score, and what to do about it; None where there will be one.
     """
 
     rows: np.ndarray
+
+    def explain_unscored(self) -> str | None: ...
 
     def run_models(
         self, when: str, discoveries: int, extract: Extract
@@ -95,6 +103,12 @@ class RetrievalScoring:
         self.rows = self.test.rows
         self.last: np.ndarray | None = None  # embeddings of the trained model
 
+    def explain_unscored(self) -> str | None:
+        """Nothing can be found among the test images, or nothing wrong."""
+        if not len(self.rows):
+            return NO_TEST
+        return f"{self.test.unscored}; {LABEL_THEM}" if self.test.unscored else None
+
     def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Embeddings by the name under which they are scored."""
         names: tuple[str, ...] = ("trained",) if when == "trained" else ("frozen", "untrained")
@@ -136,7 +150,7 @@ class RetrievalScoring:
         """The last scores of each model, in percent."""
         last = {(row["search"], row["model"]): row for row in rows}
         if not last:
-            return "no two test images are known to be of one class, so nothing was scored"
+            return f"nothing was scored: {self.explain_unscored() or 'no evaluation took place'}"
         first = next(iter(last.values()))
         measures = [k for k in first if k.startswith(("recall", "map", "r_prec", "nmi"))]
         lines = []
@@ -176,9 +190,21 @@ class ClassificationScoring:
     ) -> None:
         self.deployed, self.models, self.rule = deployed, models, rule
         self.labels, self.held = len(given), len(validation)
-        test = np.setdiff1d(test[truth[test] >= 0], [*given, *validation])
+        self.tested, known = len(test), test[truth[test] >= 0]
+        self.known, test = len(known), np.setdiff1d(known, [*given, *validation])
         self.rows = np.concatenate([test, validation])
         self.truth, self.count = truth[self.rows], len(test)
+
+    def explain_unscored(self) -> str | None:
+        """No test image is of a known class, but for those that people have labelled."""
+        if self.count:
+            return None
+        if self.known:
+            return (
+                f"the {self.known} test images of known classes are those that people labelled for "
+                "training; test on others (data.test, or evaluate --data)"
+            )
+        return f"no test images of known classes; {LABEL_THEM}" if self.tested else NO_TEST
 
     def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Logits by model; nothing before training."""
@@ -222,7 +248,7 @@ class ClassificationScoring:
     def format_table(self, rows: Sequence[Row]) -> str:
         """The error of each model by the rule of the recipe, in percent."""
         if not rows:
-            return "nothing was scored"
+            return f"nothing was scored: {self.explain_unscored() or 'no evaluation took place'}"
         given = f"{self.labels} labels" + (f" and {self.held} for validation" if self.held else "")
         what = "error" if self.count else "validation"
         lines = [f"test error of {self.count} images; {given}"]

@@ -23,19 +23,24 @@ from fewlabels.training.run_folder import Row
 
 
 def assemble_run(
-    recipe: Recipe, out: Path, resume: Path | None, say: Callable[[str], None] | None = None
+    recipe: Recipe,
+    out: Path,
+    resume: Path | None,
+    say: Callable[[str], None] | None = None,
+    must_score: bool = False,
 ) -> tuple[Path, list[Row]]:
     """Build everything that a recipe names, run it, and save what it deploys.
 
     Args:
         resume: a run folder that was stopped.
         say: tells how the run goes; None prints in the main process.
+        must_score: refuse data on which there will be no test score.
 
     Returns:
         The run folder, and the scores in the order in which they were taken.
     """
     accelerator = make_accelerator(recipe)
-    parts = make_parts(recipe, accelerator, out, resume, say or accelerator.print)
+    parts = make_parts(recipe, accelerator, out, resume, say or accelerator.print, must_score)
     open_metrics(parts)
     extract = make_extractor(parts, parts.modules, parts.searched)
     evaluator = Evaluator(parts.scoring, extract, parts.searched, accelerator.is_main_process)

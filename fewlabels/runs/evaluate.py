@@ -10,8 +10,9 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from fewlabels.data.class_names import clean_label
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError, ModelError, first_few, suggest_nearest
+from fewlabels.errors import DataError, ModelError, first_few, make_printable, suggest_nearest
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import (
     ClassificationScoring,
@@ -72,7 +73,8 @@ def evaluate_model(
 
     rows = Evaluator(scoring, extract, pixels, main=True).score_models("trained", 0)
     if not rows:
-        refuse_unscored(model, int((truth[data_read.split.test] >= 0).sum()))
+        found = "".join(f" ({remark})" for remark in data_read.records.remarks)
+        raise DataError(f"nothing can be scored: {scoring.explain_unscored()}{found}")
     for row in rows:
         del row["kind"], row["model"]
         if "error" in row:
@@ -88,6 +90,7 @@ def evaluate_model(
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
+        "remarks": list(data_read.records.remarks),
         **describe_environment(accelerator),
     }
 
@@ -107,23 +110,6 @@ def make_scoring(
         )
     return truth, RetrievalScoring(
         SAVED, data.split, truth, ask.ks, ask.all_against_all, before=False, raw=None
-    )
-
-
-def refuse_unscored(model: Embedder | Classifier, known: int) -> None:
-    """Say why no image could be scored; ``known`` test images are of known classes.
-
-    Raises:
-        DataError: always.
-    """
-    if known and isinstance(model, Classifier):
-        raise DataError(
-            f"nothing can be scored: the {known} test images of known classes are those that "
-            "it was trained on; name others with --data"
-        )
-    raise DataError(
-        "nothing can be scored: no test images of known classes; put them into one folder a "
-        "class, name a table of their labels (data.labels_csv), or widen data.test"
     )
 
 
@@ -180,7 +166,8 @@ def renumber_classes(
     """
     if tuple(classes) == tuple(known):
         return truth
-    numbers = {name: number for number, name in enumerate(known)}
+    classes = [clean_label(name) or name for name in classes]  # models of before have others
+    numbers = {clean_label(name) or name: number for number, name in enumerate(known)}
     if len(numbers) < len(known):
         raise ModelError("two of the model's classes have one name, so no label means one of them")
     needed = np.unique(truth[looked_at])
@@ -198,6 +185,7 @@ def format_scores(found: dict[str, Any]) -> str:
     rows, size = found["scores"], found["image_size"]
     measures = [name for name in rows[0] if name.startswith(MEASURES)]
     lines = [
+        *map(make_printable, found["remarks"]),
         f"{found['model']}: {found['kind']}, {size} x {size} pixels",
         f"{found['data']['source']}, split {found['split']}: "
         f"{found['images']} images of {found['classes']} classes",

@@ -15,7 +15,7 @@ from fewlabels.contracts import Strategy
 from fewlabels.data.decode import resize_to_square
 from fewlabels.data.label_split import write_labelled
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError
+from fewlabels.errors import DataError, make_printable
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
 from fewlabels.recipe.recipe import Recipe
@@ -59,8 +59,12 @@ def make_parts(
     out: Path,
     resume: Path | None,
     say: Callable[[str], None],
+    must_score: bool = False,
 ) -> RunParts:
     """Components, images and modules of a run; its folder is made last, when all else stands.
+
+    Args:
+        must_score: refuse data on which there will be no test score.
 
     Raises:
         FewLabelsError: a component that cannot be made, or data that do not fit the strategy.
@@ -74,6 +78,9 @@ def make_parts(
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
     modules = place_modules(strategy.modules(builder), accelerator, recipe.train.channels_last)
     scoring = task.make_scoring(recipe, strategy, modules, data, builder.image_size)
+    unscored = scoring.explain_unscored()
+    if must_score and unscored:
+        raise DataError(f"{recipe.name}: no test score can be compared: {unscored}")
     model = builder.model
     prepare = partial(
         resize_to_square,
@@ -142,6 +149,10 @@ def open_metrics(parts: RunParts) -> None:
         f"{parts.task.scored}; {facts['processes']} process(es) on {facts['device']}; "
         f"run folder {folder}"
     )
+    for remark in data.records.remarks:
+        parts.say(make_printable(remark))
+    if unscored := parts.scoring.explain_unscored():
+        parts.say(f"there will be no test score: {unscored}")
 
 
 def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) -> Extractor:

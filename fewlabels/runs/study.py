@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,11 +68,16 @@ def run_study(
     for own in loaded:
         row = StudyRow(own[0].name, "")
         for recipe in own:
-            lines = _run_recipe(recipe, Path(runs))
+            lines = _run_recipe(recipe, Path(runs), must_score=not validation)
             end = lines[-1]
             row.measure, score = end["measure"], end["score"]
             if validation:
                 row.measure, score = "validation error", end["validation"]
+            if math.isnan(score):  # of a run that stood there
+                raise FewLabelsError(
+                    f"{row.name} seed {recipe.seed}: nothing was scored, so nothing can be "
+                    f"compared; remove its folder in {runs}, and name test images (data.test)"
+                )
             row.scores[recipe.seed] = 100 * score
             row.steps += end["steps"] / len(own)
             row.images += end["images"] / len(own)
@@ -93,7 +99,7 @@ def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> N
         row.wrong[seed] = 100 * sum(line["wrong"] * line["discovered"] for line in found) / total
 
 
-def _run_recipe(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
+def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, Any]]:
     """The rows of a run's metrics, after it has ended."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
     if RunFolder(folder).recipe.is_file():
@@ -115,7 +121,8 @@ def _run_recipe(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
 
     named = {**recipe.resolved, "name": folder.name}
     recipe = replace(recipe, name=folder.name, resolved=named)
-    folder, _ = assemble_run(recipe, runs, folder if folder.is_dir() else None, say=_say_nothing)
+    resume = folder if folder.is_dir() else None
+    folder, _ = assemble_run(recipe, runs, resume, _say_nothing, must_score)
     return RunFolder(folder).read_metrics()
 
 

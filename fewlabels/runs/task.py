@@ -107,7 +107,7 @@ class Classification:
         if labels.max() < 0:
             raise DataError(
                 f"strategy {strategy!r} trains a classifier, which needs some labels; set "
-                "data.labels to a number, or to all"
+                "data.labels to a number, or to all, of images whose classes are known"
             )
 
     def keeps_best(self, report: str) -> bool:

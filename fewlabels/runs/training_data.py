@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,25 @@ def read_training_data(recipe: Recipe) -> TrainingData:
     """
     source = build_component("sources", recipe.source.name, recipe.source.options)
     records = source.load()
+    if unused := tell_unused_split(recipe, records, source.default_split):
+        records = replace(records, remarks=(*records.remarks, unused))
     split = read_split(recipe, records, source.default_split)
     own = read_labels(recipe, split.train, records)
     return TrainingData(records, split, *own, source.default_split)
+
+
+def tell_unused_split(recipe: Recipe, records: Records, default: str) -> str | None:
+    """The sentence for a source that is not split unless a recipe says so, and could be."""
+    data, known = recipe.data, set(map(str, records.columns.get("split", ())))
+    named = [part.where for part in (data.train, data.test) if part is not None]
+    if default != "all" or data.split not in (None, "all") or any("split" in w for w in named):
+        return None
+    if "train" not in known or known == {"train"}:
+        return None
+    return (
+        f"its images are split ({', '.join(sorted(known))}), which split: all does not keep: "
+        "test images may train; to keep it, set data.split: official"
+    )
 
 
 def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
@@ -71,7 +87,9 @@ def read_labels(
     held = np.empty(0, np.int64)
     chosen = np.full(len(train), data.labels == "all")
     if count or data.validation:
-        drawn = labelled_split(truth, train, count, seed, data.share, data.validation)
+        drawn = labelled_split(
+            truth, train, count, seed, data.share, data.validation, records.classes
+        )
         chosen[drawn.labelled], held = True, drawn.validation
     kept = np.setdiff1d(np.arange(len(train)), held)
     lost = np.setdiff1d(truth[chosen & (truth >= 0)], truth[kept][chosen[kept]])

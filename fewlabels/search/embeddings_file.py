@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,10 +36,13 @@ class Stamp(BaseModel):
     unreadable: list[str] = []
 
 
-def list_images(folder: Path) -> tuple[list[str], str]:
+def list_images(folder: Path, say: Callable[[str], None] | None = None) -> tuple[list[str], str]:
     """The images below a folder in sorted order, relative to it, and a fingerprint of them.
 
     The fingerprint is of names, sizes and times of change; no image is read.
+
+    Args:
+        say: is told what was passed over that looks like an image.
 
     Raises:
         DataError: no folder, or a name that is not UTF-8.
@@ -48,7 +51,7 @@ def list_images(folder: Path) -> tuple[list[str], str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name the one that holds your images")
     names, digest = [], hashlib.sha256()
-    for file in files_of(folder):
+    for file in files_of(folder, say):
         name, seen = file.relative_to(folder).as_posix(), file.stat()
         try:
             name.encode()

@@ -53,6 +53,12 @@ def test_a_count_that_cannot_be_is_refused(arguments, sentence):
         draw(**arguments)
 
 
+def test_a_class_that_is_too_small_is_named():
+    names = ("9", "10", "11")
+    with pytest.raises(DataError, match="class '11' has 20 training images, too few for 21 labels"):
+        labelled_split(TRUTH, ROWS, 63, 0, "balanced", names=names)
+
+
 def test_the_file_says_what_was_drawn(tmp_path):
     parts = draw(3, validation=3)._asdict()
     write_labelled(tmp_path / "labelled.csv", parts, TRUTH, ("a", "b", "c"))

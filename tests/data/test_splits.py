@@ -71,3 +71,38 @@ def test_an_official_query_outside_the_test_images_is_left_out():
     split = split_rows(records(split=official), "official", test=Selection(frozenset({3, 4})))
     assert split.query.tolist() == [12, 14, 16, 18]
     assert split.gallery.tolist() == [13, 15, 17, 19]
+
+
+def test_a_selection_without_test_images_is_refused_where_it_was_asked_for():
+    with pytest.raises(DataError, match=r"data\.test has no image; widen its selection"):
+        split_rows(records(), "all", test=Selection(frozenset({77})))
+    assert len(split_rows(records(split=["train"] * 20), "official").test) == 0
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_a_split_without_a_test_offers_its_validation_images(name):
+    data = records(split=["train"] * 12 + [name] * 8)
+    sentence = rf"no test .* but {name} images have; .* data\.test: {{where: {{split: {name}}}}}"
+    with pytest.raises(DataError, match=sentence):
+        split_rows(data, "official")
+    split = split_rows(data, "official", test=Selection(where={"split": name}))
+    assert split.train.tolist() == list(range(12))
+    assert split.test.tolist() == list(range(12, 20))
+    hidden = records(split=["train"] * 8 + ["test"] * 4 + [name] * 8)
+    hidden.truth[8:12] = -1  # a test whose labels are kept back
+    with pytest.raises(DataError, match=sentence):
+        split_rows(hidden, "official")
+    hidden.truth[:] = -1
+    assert len(split_rows(hidden, "official").test) == 4
+
+
+def test_a_part_that_a_selection_names_replaces_the_official_one():
+    data = records(
+        split=["train"] * 4 + ["extra"] * 4 + ["query"] * 4 + ["gallery"] * 4 + ["val"] * 4
+    )
+    more = split_rows(data, "official", train=Selection(where={"split": ["train", "extra"]}))
+    assert more.train.tolist() == list(range(8))
+    assert more.query.tolist() == [8, 9, 10, 11]
+    other = split_rows(data, "official", test=Selection(where={"split": "val"}))
+    assert other.train.tolist() == [0, 1, 2, 3]
+    assert (other.query.tolist(), other.gallery) == ([16, 17, 18, 19], None)

@@ -14,7 +14,7 @@ import fewlabels
 from fewlabels import Classifier, Embedder
 from fewlabels.cli.main import main
 from fewlabels.errors import DataError
-from fewlabels.runs.evaluate import name_data
+from fewlabels.runs.evaluate import name_data, renumber_classes
 
 SMALL = {"image_size": 16, "backbone_options": {"width": 0.25}}
 SHORT = {
@@ -102,8 +102,8 @@ def test_a_run_that_was_given_every_label_has_nothing_to_be_scored_on(tmp_path, 
     capsys.readouterr()
     assert main(["evaluate", str(run.folder / "model")]) == 2
     error = capsys.readouterr().err
-    assert "the 1797 test images of known classes are those that it was trained on" in error
-    assert "name others with --data" in error
+    assert "the 1797 test images of known classes are those that people labelled" in error
+    assert "test on others (data.test, or evaluate --data)" in error
 
 
 def test_a_name_on_the_hub_is_not_taken_for_a_path(tmp_path, monkeypatch):
@@ -124,6 +124,12 @@ def test_labels_are_found_by_the_names_of_the_classes(place, tmp_path, capsys):
     _, found = score(capsys, place / "kinds", "--data", place / "photos", out=out)
     assert found["scores"][0]["error"] == pytest.approx(wrong)
     assert (found["images"], found["classes"], found["image_size"]) == (40, 2, 16)
+
+
+def test_classes_are_one_where_they_differ_by_blanks_or_the_form_of_unicode():
+    known = ["cafe\u0301", "cat "]  # of a model of before
+    found = renumber_classes(np.array([1, 0, -1]), np.arange(3), ["caf\u00e9", "cat"], known)
+    assert found.tolist() == [1, 0, -1]
 
 
 def test_data_has_one_meaning_however_it_is_named(place, capsys, monkeypatch):

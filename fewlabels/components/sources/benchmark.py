@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -64,13 +65,7 @@ class Benchmark(ABC):
             raise DataError("data.revision is that of a Hub's copy; set data.id: default with it")
         records = self.read_from_hub() if self.id is not None else self.read(self.place())
         split = np.asarray(self.official(records))
-        records = Records(
-            records.images,
-            records.truth,
-            records.classes,
-            {**records.columns, "split": split},
-            records.names,
-        )
+        records = replace(records, columns={**records.columns, "split": split})
         if self.check_counts:
             self.count(records)
         return records

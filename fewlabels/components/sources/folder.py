@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from fewlabels.components.sources.folder_layout import Layout, read_classes, read_layout
+from fewlabels.components.sources.labels_table import read_labels_csv
 from fewlabels.contracts import Records
-from fewlabels.data.lazy_images import LazyImages, from_files, image_files
+from fewlabels.data.class_names import number_labels
+from fewlabels.data.find_images import find_images
+from fewlabels.data.lazy_images import from_files
 from fewlabels.errors import DataError
 from fewlabels.files import find_path, looked_for
 from fewlabels.registry import sources
@@ -21,9 +20,12 @@ from fewlabels.registry import sources
 class Folder:
     """Reads a folder of images: one folder for each class, or one flat folder with a labels.csv.
 
-    ``path/train`` and ``path/test`` (or ``val``, or both), each with a folder for each class, are
-    read as a split; ``val`` is the test part if there is no ``test``. Images of a flat folder
-    without labels.csv have no labels.
+    Classes stand in natural order, 2 before 10. ``path/train`` and ``path/test`` (or ``val``, or
+    both), in any case and by their usual other names, are read as a split; ``val`` is the test part
+    if there is no ``test``. Images in a folder ``unlabeled``, and those of a flat folder without
+    labels.csv, have no labels. A folder that holds all others is looked into.
+
+    Links are followed. What looks like an image and is not read is counted, and told.
 
     Args:
         path: the folder.
@@ -45,6 +47,28 @@ class Folder:
             DataError: no folder, no images, images outside the class folders, or a labels.csv that
                 does not fit the images.
         """
+        root = self._find_root()
+        files, remarks = find_images(root)
+        if not files:
+            sentence = f"{root}: no image in this folder; put .jpg or .png files there"
+            raise DataError("; ".join([sentence, *remarks]))
+        names = [path.relative_to(root).as_posix() for path in files]
+        layout, told = read_layout(names), [f"{root}: {remark}" for remark in remarks]
+        if layout.lone:
+            told.append(f"{root}: all images lie in {'/'.join(layout.lone)}, which is no class")
+        table = self._find_table(root, layout)
+        if table:
+            folder = root if self.labels_csv else table.parent
+            below = [path.relative_to(folder).as_posix() for path in files]
+            labels = read_labels_csv(table, folder, below)
+        else:
+            labels, more = read_classes(root, layout)
+            told += more
+        truth, classes = number_labels(labels)
+        columns = {} if layout.split is None else {"split": layout.split}
+        return Records(from_files(files), truth, classes, columns, names, tuple(told))
+
+    def _find_root(self) -> Path:
         if not self.path:
             raise DataError("data.path is empty; name the folder that holds your images")
         root = find_path(self.path)
@@ -53,83 +77,15 @@ class Folder:
                 f"data.path: no folder at {looked_for(self.path)}; "
                 "name the folder that holds your images"
             )
-        files = image_files(root)
-        if not files:
-            raise DataError(f"{root}: no image in this folder; put .jpg or .png files there")
-        names = [path.relative_to(root).as_posix() for path in files]
-        table = find_path(self.labels_csv) if self.labels_csv else root / "labels.csv"
-        if table is None:
-            raise DataError(f"data.labels_csv: no file at {looked_for(str(self.labels_csv))}")
-        if table.is_file():
-            return make_records(from_files(files), read_labels_csv(table, names), names)
-        parts = [Path(name).parts for name in names]
-        if all(len(part) == 1 for part in parts):
-            return Records(from_files(files), np.full(len(files), -1), (), {}, names)
-        columns = {}
-        tops = {part[0] for part in parts}
-        if "train" in tops and {"train"} < tops <= {"train", "val", "test"}:
-            rename = {} if "test" in tops else {"val": "test"}
-            columns["split"] = np.array([rename.get(part[0], part[0]) for part in parts])
-            parts = [part[1:] for part in parts]
-        loose = [name for name, part in zip(names, parts, strict=True) if len(part) == 1]
-        if loose:
-            raise DataError(
-                f"{root}: {len(loose)} images lie outside the class folders (as {loose[0]}); put "
-                "each into the folder of its class, or all into one flat folder"
-            )
-        return make_records(from_files(files), [part[0] for part in parts], names, columns)
+        return root
 
-
-def read_labels_csv(table: Path, names: Sequence[str]) -> list[str | None]:
-    """Read the labels of named images from a CSV file with columns file and label.
-
-    Returns:
-        One label for each name; None for images that the file leaves out.
-
-    Raises:
-        DataError: no such columns, text that is not UTF-8, unknown files, or files listed twice.
-    """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or ())
-            rows = [(row.get("file"), row.get("label")) for row in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table}: is not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
-    if not {"file", "label"} <= set(header):
-        raise DataError(
-            f"{table}: its first line must name the columns file and label, and is "
-            f"{','.join(header) or 'empty'}"
-        )
-    found = dict(rows)
-    missing = sorted(str(name) for name in set(found) - set(names))
-    if missing:
-        raise DataError(
-            f"{table}: {len(missing)} files are not in the folder ({_join_first_three(missing)}); "
-            "remove their rows, or add the files"
-        )
-    twice = [str(name) for name, times in Counter(name for name, _ in rows).items() if times > 1]
-    if twice:
-        raise DataError(
-            f"{table}: {len(twice)} files are listed twice ({_join_first_three(twice)}); "
-            "keep one row of each"
-        )
-    return [found.get(name) or None for name in names]
-
-
-def _join_first_three(names: Sequence[str]) -> str:
-    """Join the first three names for an error message."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def make_records(
-    images: LazyImages,
-    labels: Sequence[str | None],
-    names: Sequence[str],
-    columns: dict[str, np.ndarray] | None = None,
-) -> Records:
-    """Make records whose classes are the sorted labels; None is an unknown label."""
-    classes = sorted({label for label in labels if label is not None})
-    numbers = {label: i for i, label in enumerate(classes)}
-    truth = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
-    return Records(images, truth, tuple(classes), columns or {}, names)
+    def _find_table(self, root: Path, layout: Layout) -> Path | None:
+        """The table of labels: the one that is named, or that beside the images or above them."""
+        if self.labels_csv:
+            table = find_path(self.labels_csv)
+            if table is None:
+                raise DataError(f"data.labels_csv: no file at {looked_for(self.labels_csv)}")
+            return table
+        above = [root.joinpath(*layout.lone[:depth]) for depth in range(len(layout.lone) + 1)]
+        tables = (folder / "labels.csv" for folder in above)
+        return next((table for table in tables if table.exists()), None)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fewlabels.contracts import Records
+from fewlabels.data.find_images import image_files
 from fewlabels.data.hf_dataset import from_dataset, open_dataset
-from fewlabels.data.lazy_images import from_arrays, from_files, image_files
+from fewlabels.data.lazy_images import from_arrays, from_files
 from fewlabels.errors import DataError
 
 Listing = Sequence[tuple[str, int, str]]  # path below the folder, class number, part

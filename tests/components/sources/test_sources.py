@@ -132,11 +132,11 @@ FOLDER_MISTAKES = {
     "loose images": ({"a/1.png": None, "2.png": None}, "1 images lie outside the class folders"),
     "a table of other files": (
         {"1.png": None, "labels.csv": b"file,label\n9.png,x\n"},
-        r"1 files are not in the folder \(9.png\)",
+        r"1 file is not among the images of the folder \(line 2: 9.png\)",
     ),
     "a table that lists twice": (
         {"1.png": None, "labels.csv": b"file,label\n1.png,x\n1.png,y\n"},
-        r"1 files are listed twice \(1.png\)",
+        r"1 file is listed twice \(lines 2 and 3: 1.png\)",
     ),
     "a table in another encoding": (
         {"1.png": None, "labels.csv": "file,label\n1.png,café\n".encode("latin-1")},
