@@ -83,35 +83,20 @@ def describe_reason(error: BaseException) -> str:
 
 def from_files(files: Sequence[Path]) -> LazyImages:
     """Images in files."""
-    return LazyImages(len(files), files.__getitem__, partial(_name_image, "", files))
+    return LazyImages(len(files), files.__getitem__, partial(name_image, "", files))
 
 
 def from_arrays(images: np.ndarray) -> LazyImages:
     """Images of a uint8 array (N, H, W, 3)."""
-    return LazyImages(
-        len(images), partial(_get_array, images), partial(_name_image, "image ", None)
-    )
+    return LazyImages(len(images), partial(_get_array, images), partial(name_image, "image ", None))
 
 
 def _get_array(images: np.ndarray, i: int) -> Image.Image:
     return Image.fromarray(images[i])
 
 
-def from_rows(rows: Any, column: str) -> LazyImages:
-    """Images of a column of a datasets.Dataset."""
-    return LazyImages(
-        len(rows), partial(_open_cell, rows, column), partial(_name_image, "row ", None)
-    )
-
-
-def _open_cell(rows: Any, column: str, i: int) -> Image.Image:
-    image: Image.Image | None = rows[i][column]
-    if image is None:
-        raise ValueError("the cell is empty")
-    return image
-
-
-def _name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
+def name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
+    """The name of image i: its own, or its number, after a word."""
     return f"{before}{i if names is None else names[i]}"
 
 
