@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fewlabels.data.open_image import ImageSource, open_image
-from fewlabels.errors import UnreadableImageError
+from fewlabels.errors import DataError, UnreadableImageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -62,14 +62,16 @@ def prepare_image(images: Sequence[Image.Image], i: int, prepare: Callable[[Imag
     """``prepare`` of image i of any sequence.
 
     Raises:
-        UnreadableImageError: so, by its name.
+        UnreadableImageError: it cannot be read, or ``prepare`` cannot make anything of it.
+        DataError: a plugin's sequence says so in its own words.
     """
     if isinstance(images, LazyImages):
         return images.prepare_image(i, prepare)
-    image = images[i]  # a plugin's sequence has its own words for what it cannot read
     try:
-        return prepare(image)
-    except ValueError as error:
+        return prepare(images[i])
+    except DataError:
+        raise
+    except Exception as error:
         raise UnreadableImageError(f"image {i}", describe_reason(error)) from error
 
 

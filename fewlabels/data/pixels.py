@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
@@ -14,7 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fewlabels.errors import DataError
+from fewlabels.data.lazy_images import prepare_image
+from fewlabels.data.readable import describe_unreadable
+from fewlabels.errors import DataError, UnreadableImageError
+
+MOST_THREADS = 16
+"""That decode: each holds an image of up to 16 million pixels."""
 
 
 class Selected(Sequence[Image]):
@@ -61,19 +67,43 @@ class Pixels(Dataset[tuple[int, Tensor]]):
             budget: bytes that may be kept; with more needed, images are read at each access.
             quiet: no progress bar.
         """
-        if len(self.rows) == 0:
-            return self
-        first = self.decode_row(0)
-        if first.numel() * len(self.rows) <= budget:
-            self.kept = first.new_empty((len(self.rows), *first.shape))
-            # Decoding and resizing release the interpreter's lock, so threads are enough.
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                done = pool.map(self.decode_row, range(len(self.rows)))
-                for i, image in enumerate(
-                    tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
-                ):
-                    self.kept[i] = image
+        images = map(self._try_row, range(len(self.rows)))
+        first = next((image for image in images if isinstance(image, Tensor)), None)
+        if first is None:
+            self.refuse_unreadable(quiet)
+        elif first.numel() * len(self.rows) <= budget:
+            kept = first.new_empty((len(self.rows), *first.shape))
+            failed = []
+            for i, image in enumerate(self._decode_rows(quiet)):
+                if isinstance(image, Tensor):
+                    kept[i] = image
+                else:
+                    failed.append(image)
+            raise_unreadable(failed)
+            self.kept = kept
         return self
+
+    def refuse_unreadable(self, quiet: bool = False) -> None:
+        """Read all images, and name those that cannot be.
+
+        Raises:
+            DataError: so.
+        """
+        images = self._decode_rows(quiet)
+        raise_unreadable([image for image in images if not isinstance(image, Tensor)])
+
+    def _decode_rows(self, quiet: bool) -> Iterator[Tensor | UnreadableImageError]:
+        """Each image in order, or what is wrong with it."""
+        # Decoding and resizing release the interpreter's lock, so threads are enough.
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+            done = pool.map(self._try_row, range(len(self.rows)))
+            yield from tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
+
+    def _try_row(self, i: int) -> Tensor | UnreadableImageError:
+        try:
+            return self.decode_row(i)
+        except UnreadableImageError as error:
+            return error
 
     def iterate_batches(
         self, positions: list[list[int]], workers: int = 0
@@ -81,15 +111,17 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         """Positions (B,) and images (B, 3, S, S) of each batch; ``workers`` read what is not kept.
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: images that cannot be read; all are read to name them.
         """
         loader = DataLoader(
             self, batch_sampler=positions, num_workers=0 if self.kept is not None else workers
         )
         try:
             yield from loader
-        except DataError as error:  # a worker's comes with its traceback as text
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+        except DataError as error:
+            self.refuse_unreadable()
+            # A plugin's own; a worker's comes with its traceback as text.
+            raise DataError(re.split(r"fewlabels\.errors\.\w+: ", str(error))[-1].strip()) from None
 
     @property
     def nbytes(self) -> int:
@@ -100,8 +132,12 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         return len(self.rows)
 
     def decode_row(self, i: int) -> Tensor:
-        """Image i, decoded now."""
-        return self.prepare(self.images[int(self.rows[i])])
+        """Image i, decoded now.
+
+        Raises:
+            UnreadableImageError: it cannot be.
+        """
+        return prepare_image(self.images, int(self.rows[i]), self.prepare)
 
     def __getitem__(self, i: int) -> tuple[int, Tensor]:
         return i, self.decode_row(i) if self.kept is None else self.kept[i]
@@ -111,6 +147,19 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         if self.kept is not None:
             return self.kept[torch.as_tensor(positions)]
         return torch.stack([self.decode_row(int(i)) for i in positions])
+
+
+def raise_unreadable(failed: Sequence[UnreadableImageError]) -> None:
+    """Name images that cannot be read, if there are any.
+
+    Raises:
+        DataError: so.
+    """
+    if failed:
+        otherwise = f"leave them out with data.max_bad: {len(failed)}"
+        raise DataError(
+            describe_unreadable([(error.name, error.reason) for error in failed], otherwise)
+        )
 
 
 def crop_centre(images: Tensor, size: int) -> Tensor:

@@ -287,6 +287,31 @@ def test_labels_are_predicted_without_the_images_that_cannot_be_read(place, few,
     assert (few / "labels.csv.part").read_text() == "mine"
 
 
+@pytest.mark.parametrize("command", ["embed", "index", "predict"])
+def test_every_command_names_all_damaged_images_or_leaves_them_out(
+    command, place, tmp_path, capsys
+):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(6):
+        texture(i, 40).save(photos / f"{i}.png")
+    for name in ("3.png", "a.png", "z.png"):
+        (photos / name).write_bytes(b"no picture")
+    model = place / ("kinds" if command == "predict" else "model")
+    words = [command, str(model), str(photos), "-o", str(out)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("3 images cannot be read: ")
+    assert all(f"{photos / name} (" in said for name in ("3.png", "a.png", "z.png"))
+    assert said.endswith("or leave out all such images with --skip-unreadable\n")
+    assert not out.exists()
+    assert main([*words, "--skip-unreadable"]) == 0
+    said = capsys.readouterr().err
+    assert said == "3 images left out, which cannot be read:\n3.png\na.png\nz.png\n"
+    if command == "index":
+        assert len(Index.load(out)) == 5
+
+
 def test_a_strangers_ids_do_not_move_the_cursor(place, tmp_path, capsys, monkeypatch):
     embedder = Embedder.from_pretrained(place / "model")
     picture = texture(0, 128)
