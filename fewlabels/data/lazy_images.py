@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from fewlabels.data.open_image import ImageSource, open_image
 from fewlabels.errors import DataError, UnreadableImageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+MOST_THREADS = 16
+"""That decode: each holds an image of up to 16 million pixels."""
 
 T = TypeVar("T")
 
@@ -73,6 +79,35 @@ def prepare_image(images: Sequence[Image.Image], i: int, prepare: Callable[[Imag
         raise
     except Exception as error:
         raise UnreadableImageError(f"image {i}", describe_reason(error)) from error
+
+
+def try_images(
+    images: Sequence[Image.Image],
+    rows: np.ndarray,
+    prepare: Callable[[Image.Image], T],
+    what: str,
+    quiet: bool = False,
+) -> Generator[T | UnreadableImageError, None, None]:
+    """``prepare`` of the images of some rows in order, in threads; or what is wrong with one.
+
+    Args:
+        what: a word for the progress bar.
+        quiet: no such bar.
+    """
+
+    def try_image(row: int) -> T | UnreadableImageError:
+        try:
+            return prepare_image(images, row, prepare)
+        except UnreadableImageError as error:
+            return error
+
+    # Decoding and resizing release the interpreter's lock, so threads are enough.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        done = pool.map(try_image, rows.tolist())
+        try:
+            yield from tqdm(done, what, len(rows), disable=quiet or None, leave=False)
+        finally:  # who has seen enough does not wait for the others
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def describe_reason(error: BaseException) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
 import numpy as np
@@ -13,14 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from fewlabels.data.lazy_images import prepare_image
+from fewlabels.data.lazy_images import prepare_image, try_images
 from fewlabels.data.readable import describe_unreadable
 from fewlabels.errors import DataError, UnreadableImageError
-
-MOST_THREADS = 16
-"""That decode: each holds an image of up to 16 million pixels."""
 
 
 class Selected(Sequence[Image]):
@@ -66,44 +60,31 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         Args:
             budget: bytes that may be kept; with more needed, images are read at each access.
             quiet: no progress bar.
-        """
-        images = map(self._try_row, range(len(self.rows)))
-        first = next((image for image in images if isinstance(image, Tensor)), None)
-        if first is None:
-            self.refuse_unreadable(quiet)
-        elif first.numel() * len(self.rows) <= budget:
-            kept = first.new_empty((len(self.rows), *first.shape))
-            failed = []
-            for i, image in enumerate(self._decode_rows(quiet)):
-                if isinstance(image, Tensor):
-                    kept[i] = image
-                else:
-                    failed.append(image)
-            raise_unreadable(failed)
-            self.kept = kept
-        return self
-
-    def refuse_unreadable(self, quiet: bool = False) -> None:
-        """Read all images, and name those that cannot be.
 
         Raises:
-            DataError: so.
+            DataError: images that cannot be read.
         """
-        images = self._decode_rows(quiet)
-        raise_unreadable([image for image in images if not isinstance(image, Tensor)])
+        images = try_images(self.images, self.rows, self.prepare, "decode", quiet)
+        kept: Tensor | None = None
+        failed = []
+        for i, image in enumerate(images):
+            if not isinstance(image, Tensor):
+                failed.append(image)
+                continue
+            if kept is None:
+                if image.numel() * len(self.rows) > budget:
+                    images.close()
+                    return self
+                kept = image.new_empty((len(self.rows), *image.shape))
+            kept[i] = image
+        raise_unreadable(failed)
+        self.kept = kept
+        return self
 
-    def _decode_rows(self, quiet: bool) -> Iterator[Tensor | UnreadableImageError]:
-        """Each image in order, or what is wrong with it."""
-        # Decoding and resizing release the interpreter's lock, so threads are enough.
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-            done = pool.map(self._try_row, range(len(self.rows)))
-            yield from tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
-
-    def _try_row(self, i: int) -> Tensor | UnreadableImageError:
-        try:
-            return self.decode_row(i)
-        except UnreadableImageError as error:
-            return error
+    def find_unreadable(self) -> list[UnreadableImageError]:
+        """Read all images: what is wrong with those that cannot be."""
+        images = try_images(self.images, self.rows, self.prepare, "examine", quiet=True)
+        return [image for image in images if not isinstance(image, Tensor)]
 
     def iterate_batches(
         self, positions: list[list[int]], workers: int = 0
@@ -119,7 +100,7 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         try:
             yield from loader
         except DataError as error:
-            self.refuse_unreadable()
+            raise_unreadable(self.find_unreadable())
             # A plugin's own; a worker's comes with its traceback as text.
             raise DataError(re.split(r"fewlabels\.errors\.\w+: ", str(error))[-1].strip()) from None
 
@@ -156,7 +137,7 @@ def raise_unreadable(failed: Sequence[UnreadableImageError]) -> None:
         DataError: so.
     """
     if failed:
-        otherwise = f"leave them out with data.max_bad: {len(failed)}"
+        otherwise = f"leave such images out with data.max_bad: {len(failed)}"
         raise DataError(
             describe_unreadable([(error.name, error.reason) for error in failed], otherwise)
         )

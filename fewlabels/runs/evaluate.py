@@ -57,7 +57,10 @@ def evaluate_model(
     """
     model = load_model(place)
     recipe = name_data(place, data, overrides)
-    data_read = read_training_data(recipe)
+    own = RunFolder(Path(place).absolute().parent)
+    same = data is None and not any(word.startswith("data.") for word in overrides)
+    same = same and "left_out" in own.read_first_row()
+    data_read = read_training_data(recipe, own if same else None)
     truth, scoring = make_scoring(model, recipe, data_read)
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
@@ -88,6 +91,7 @@ def evaluate_model(
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
+        "remarks": list(data_read.examined.remarks) if data_read.examined else [],
         **describe_environment(accelerator),
     }
 
@@ -198,6 +202,7 @@ def format_scores(found: dict[str, Any]) -> str:
     rows, size = found["scores"], found["image_size"]
     measures = [name for name in rows[0] if name.startswith(MEASURES)]
     lines = [
+        *found["remarks"],
         f"{found['model']}: {found['kind']}, {size} x {size} pixels",
         f"{found['data']['source']}, split {found['split']}: "
         f"{found['images']} images of {found['classes']} classes",

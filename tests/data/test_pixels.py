@@ -97,7 +97,7 @@ def test_all_damaged_images_are_named_at_once(workers, budget, tmp_path):
     said = str(caught.value)
     assert said.startswith("4 images cannot be read: ")
     assert [f"{i}.png (" in said for i in range(10)] == [i in (0, 2, 5, 9) for i in range(10)]
-    assert said.endswith("repair or remove them, or leave them out with data.max_bad: 4")
+    assert said.endswith("repair or remove them, or leave such images out with data.max_bad: 4")
     assert pixels.kept is None
 
 
@@ -122,7 +122,7 @@ def test_an_image_that_no_model_takes_is_named(lazy, tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_was_away_for_a_moment_is_one_sentence(workers, tmp_path, monkeypatch):
     pixels = Pixels(write_photos(tmp_path, [2]), ROWS, to_tensor)
-    monkeypatch.setattr(Pixels, "refuse_unreadable", lambda self: None)
+    monkeypatch.setattr(Pixels, "find_unreadable", lambda self: [])
     with pytest.raises(DataError, match=r"^\S*2\.png: not readable as an image \(.*; repair .*it$"):
         list(pixels.iterate_batches([[0, 1]], workers))
 
