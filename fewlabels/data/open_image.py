@@ -75,7 +75,7 @@ def _open_file(source: str | Path | BinaryIO) -> Image.Image:
     try:
         image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
-        raise ValueError("it is in no format of images that is read here") from None
+        raise ValueError("no image in a format that is read") from None
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
         image.close()

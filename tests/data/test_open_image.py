@@ -212,7 +212,7 @@ def test_what_people_have_for_photographs_is_opened(kind):
 
 @pytest.mark.parametrize("kind", ["ICO", "PCX", "SGI", "IM", "PDF", "EPS"])
 def test_other_formats_are_not_opened(kind):
-    with pytest.raises(ValueError, match="in no format of images that is read"):
+    with pytest.raises(ValueError, match="no image in a format that is read"):
         read(save(PICTURE, kind))
 
 
