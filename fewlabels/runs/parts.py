@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from fewlabels.contracts import Strategy
 from fewlabels.data.decode import resize_to_square
 from fewlabels.data.examine import examine_images, write_left_out
 from fewlabels.data.label_split import write_labelled
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError
+from fewlabels.errors import DataError, first_few
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
 from fewlabels.recipe.recipe import Recipe
@@ -71,6 +72,7 @@ def make_parts(
     discoveries = [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
     task, before = TASKS[strategy.task], RunFolder(resume) if resume else None
     data = read_training_data(recipe, before, quiet=not accelerator.is_main_process)
+    refuse_disagreement(accelerator, data)
     classes = count_classes(discoveries, data.labels)
     task.check_labels(data.labels, recipe.strategy.name)
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
@@ -105,6 +107,22 @@ def make_parts(
         image_size=builder.image_size,
         say=say,
     )
+
+
+def refuse_disagreement(accelerator: Accelerator, data: TrainingData) -> None:
+    """Refuse to train where processes left out other images: they would wait for each other.
+
+    Raises:
+        DataError: so, in every process.
+    """
+    if accelerator.num_processes > 1 and data.examined:
+        names = {image.name for image in data.examined.left_out}
+        found = gather_object([names])
+        if other := set.union(*found) - set.intersection(*found):
+            raise DataError(
+                f"only some processes can read {first_few(sorted(other), 3)}; see to it that all "
+                "of them reach the same files, and run again"
+            )
 
 
 def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:

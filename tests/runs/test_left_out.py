@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from pictures import texture
 from run_folders import load_newest_modules, read_rows, remove_checkpoints_after
 
@@ -125,3 +126,10 @@ def test_labels_of_other_images_stay_where_one_cannot_be_read(here):
         (here / "photos" / names[int(first)]).write_bytes(b"")
     assert len(drawn[0] - drawn[1]) == 1
     assert len(drawn[0]) == len(drawn[1])
+
+
+def test_processes_that_read_different_images_do_not_wait_for_each_other(here, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    monkeypatch.setattr("fewlabels.runs.parts.gather_object", lambda own: [*own, {BROKEN[0]}])
+    with pytest.raises(DataError, match=f"only some processes can read {BROKEN[1]}; see to it"):
+        run("data.max_bad=2")
