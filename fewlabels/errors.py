@@ -32,6 +32,23 @@ class DataError(FewLabelsError):
     """Images or labels that are missing, miscounted or unreadable."""
 
 
+class UnreadableImageError(DataError):
+    """An image that cannot be read.
+
+    Attributes:
+        name: what a person would call it.
+        reason: why; empty where another process says all in one text.
+    """
+
+    def __init__(self, name: str, reason: str = "") -> None:
+        self.name, self.reason = name, reason
+        said = f"{name}: not readable as an image ({reason}); repair or remove it"
+        super().__init__(said if reason else name)
+
+    def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
 class ModelError(FewLabelsError):
     """Weights or a model folder that do not fit."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from fewlabels.data.lazy_images import DAMAGED, as_rgb
+from fewlabels.data.open_image import open_image
 from fewlabels.errors import FewLabelsError, make_printable
 from fewlabels.search.index import Index
 
@@ -47,9 +47,9 @@ class Answers:
         if image is None:
             return Answer("Drop an image to search with.", [])
         try:
-            with Image.open(image) as query:
-                query.load()
-        except DAMAGED:
+            with open_image(image) as query:
+                pass
+        except Exception:  # decoders raise what they like
             return Answer("This file cannot be read as an image; try a JPEG, PNG or WebP.", [])
         try:
             found = self.index.search(
@@ -77,13 +77,11 @@ class Answers:
         if file is None:
             return None
         try:
-            with Image.open(file) as image:
-                image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded small
-                small = as_rgb(image)
-        except DAMAGED:
+            with open_image(file, side=2 * SIDE) as small:
+                small.thumbnail((SIDE, SIDE))
+                return small
+        except Exception:  # decoders raise what they like
             return None
-        small.thumbnail((SIDE, SIDE))
-        return small
 
 
 def resolve_inside(folder: Path, name: str) -> Path | None:

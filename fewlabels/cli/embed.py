@@ -91,7 +91,7 @@ def _plan_parts(
     embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool
 ) -> tuple[Parts, list[int]]:
     """The parts of a file of embeddings, and the numbers of those that are still to be written."""
-    from fewlabels.data.readable import describe_unreadable
+    from fewlabels.data.readable import SKIP, describe_unreadable
     from fewlabels.models.fingerprint import fingerprint_model
     from fewlabels.search.embeddings_file import Stamp, list_images
     from fewlabels.search.embeddings_parts import Parts
@@ -104,9 +104,8 @@ def _plan_parts(
         refuse_unwritable(out)
     for done in [joined] if joined else found.values():
         if done.unreadable and not skip:
-            raise ModelError(
-                describe_unreadable(folder / done.unreadable[0], "it was left out before")
-            )
+            before = [(folder / name, "it was left out before") for name in done.unreadable]
+            raise ModelError(describe_unreadable(before, SKIP))
     return parts, [] if joined else [n for n in range(len(parts)) if n not in found]
 
 

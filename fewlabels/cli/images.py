@@ -29,6 +29,7 @@ def add_commands(commands: Any) -> None:
     index.add_argument("-o", "--out", required=True, help="a folder to write, as photos.index")
     index.add_argument("--from", dest="embeddings", help="embeddings that `embed` wrote")
     index.add_argument("--kind", default="auto", help="auto, flat or ivf_pq; auto if left out")
+    add_skip_option(index)
     search = commands.add_parser("search", help="find the images that are nearest to an image")
     search.add_argument("model", help="the embedder that the index was made with")
     search.add_argument("index", help="a folder that `index` wrote")
@@ -67,7 +68,9 @@ def add_commands(commands: Any) -> None:
 def run_index(given: argparse.Namespace) -> None:
     """``fewlabels index``."""
     import_beside_model(given)
-    build_index(given.model, given.folder, given.out, given.embeddings, given.kind)
+    build_index(
+        given.model, given.folder, given.out, given.embeddings, given.kind, given.skip_unreadable
+    )
 
 
 def run_search(given: argparse.Namespace) -> None:
@@ -97,9 +100,19 @@ def run_assembly(given: argparse.Namespace) -> None:
 
 
 def build_index(
-    model: str, folder: str | None, out: str, embeddings: str | None, kind: str
+    model: str,
+    folder: str | None,
+    out: str,
+    embeddings: str | None,
+    kind: str,
+    skip_unreadable: bool = False,
 ) -> None:
-    """Index a folder of images, or the embeddings of them that ``embed`` wrote."""
+    """Index a folder of images, or the embeddings of them that ``embed`` wrote.
+
+    Args:
+        skip_unreadable: leave out images that cannot be read, and name them.
+    """
+    from fewlabels.data.readable import Readable, left_out
     from fewlabels.models.fingerprint import fingerprint_model
     from fewlabels.models.load import load_embedder
     from fewlabels.search.embeddings_file import list_images, read_embeddings
@@ -109,7 +122,7 @@ def build_index(
 
     check_kind(kind)
     check_place(Path(out))
-    embedder = load_embedder(model)
+    embedder, lost = load_embedder(model), []
     if embeddings is not None:
         names, vectors, stamp = read_embeddings(Path(embeddings))
         if stamp.model != fingerprint_model(embedder):
@@ -126,13 +139,18 @@ def build_index(
     elif folder is None:
         raise DataError("nothing to index; name a folder of images, or --from a file of embeddings")
     else:
-        list_images(Path(folder), print_remark)  # says what is wrong with it
-        index = Index.build(embedder.to(join_processes().device), folder, kind=kind)  # type: ignore[arg-type]
+        names, _ = list_images(Path(folder), print_remark)
+        images = Readable(Path(folder), names, embedder.prepare_image, skip_unreadable)
+        vectors = embedder.to(join_processes().device).encode(images)
+        index = Index.from_embeddings(vectors, images.read, embedder=embedder, kind=kind)  # type: ignore[arg-type]
+        lost = images.unreadable
     try:
         index.save(out)
     except OSError as error:
         raise FewLabelsError(f"{out} cannot be written: {error}") from error
     print(f"{out}: {len(index)} images")
+    if lost:
+        print(left_out(lost), file=sys.stderr)
 
 
 def search_index(model: str, index: str, image: str, k: int, expand: int, rerank: bool) -> None:

@@ -16,12 +16,11 @@ from torch import Tensor
 from torchvision.transforms import functional as F
 
 from fewlabels.data.find_images import find_images, list_suffixes
-from fewlabels.data.lazy_images import as_rgb
-from fewlabels.errors import DataError, ModelError
+from fewlabels.data.lazy_images import describe_reason
+from fewlabels.data.open_image import as_rgb, check_proportions, open_image
+from fewlabels.errors import ModelError
 
 Images = str | Path | Image.Image | Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]
-
-NARROW = 100
 
 
 def resize_to_square(
@@ -36,11 +35,9 @@ def resize_to_square(
         (3, resize_size, resize_size), uint8 for a PIL image, else of the tensor's type.
 
     Raises:
-        DataError: a side more than 100 times as long as the other, which would fill the memory.
+        ValueError: a side more than 100 times as long as the other, which would fill the memory.
     """
-    sides = image.size if isinstance(image, Image.Image) else image.shape[1:]
-    if max(sides) > NARROW * min(sides):
-        raise DataError(f"an image of {sides[0]} x {sides[1]} pixels is too narrow; crop it")
+    check_proportions(*(image.size if isinstance(image, Image.Image) else image.shape[1:]))
     if isinstance(image, Image.Image):
         image = as_rgb(image)
     image = F.resize(image, resize_size, str_to_interp_mode(interpolation), antialias=True)
@@ -63,14 +60,16 @@ def decode_images(
         item = None
         try:
             item = next(items)
-            image = prepare(_decode_item(item))
+            image = _prepare_item(item, prepare)
         except StopIteration:
             return
         except ModelError:
             raise
         except Exception as error:  # decoders and lazy columns fail in many ways
             named = f" ({item})" if isinstance(item, (str, Path)) else ""
-            raise ModelError(f"image {position}{named} cannot be read: {error}") from error
+            raise ModelError(
+                f"image {position}{named} cannot be read: {describe_reason(error)}"
+            ) from error
         yield image
 
 
@@ -118,22 +117,19 @@ def _iterate_items(images: Images) -> Iterator[Any]:
     )
 
 
-def _decode_item(item: Any) -> Image.Image | Tensor:
+def _prepare_item(item: Any, prepare: Callable[[Image.Image | Tensor], Tensor]) -> Tensor:
+    if isinstance(item, Tensor):
+        return prepare(_check_image(item))
     if isinstance(item, Mapping):  # an undecoded image of the datasets library
         item = io.BytesIO(item["bytes"]) if item.get("bytes") else item["path"]
-    if isinstance(item, (str, Path, io.BytesIO)):
-        with Image.open(item) as file:
-            file.load()
-            return file
-    if isinstance(item, Image.Image):
-        return item
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8:
             raise TypeError(f"an array must hold uint8, got {item.dtype}")
-        return Image.fromarray(item)
-    if isinstance(item, Tensor):
-        return _check_image(item)
-    raise TypeError(f"expected a path, PIL image, tensor or array, got {type(item).__name__}")
+        item = Image.fromarray(item)
+    if not isinstance(item, (str, Path, io.BytesIO, Image.Image)):
+        raise TypeError(f"expected a path, PIL image, tensor or array, got {type(item).__name__}")
+    with open_image(item) as image:
+        return prepare(image)
 
 
 def _check_image(image: Tensor) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewlabels.contracts import Records
 from fewlabels.data.class_names import number_labels
-from fewlabels.data.lazy_images import from_rows
-from fewlabels.errors import DataError, suggest_nearest
+from fewlabels.data.lazy_images import LazyImages, name_image
+from fewlabels.errors import DataError, make_printable, suggest_nearest
 from fewlabels.files import find_path
 
 LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
@@ -36,15 +40,18 @@ def from_dataset(
     image: str | None = None,
     label: str | None = None,
     keep_split: bool = True,
+    inside: Sequence[Path] = (),
 ) -> Records:
     """Records of the splits of one data set.
 
     Args:
         image, label: column names; None: the column that is an image, and the usual label names.
         keep_split: add the column ``split``.
+        inside: the folders in which a cell may name a file; none: cells hold bytes. A table may be
+            a stranger's, and would otherwise choose files of this machine to be trained on.
 
     Raises:
-        DataError: a column that is not there, or that has no images.
+        DataError: a column that is not there, that has no images, or that names files.
     """
     from datasets import ClassLabel, Image, Value, concatenate_datasets
 
@@ -65,7 +72,9 @@ def from_dataset(
         image = found[0]
     if label is None:
         label = next((name for name in LABELS if name in features), None)
-    data = data.cast_column(image, Image())
+    data = keep_undecoded(data, image)
+    if not inside:
+        refuse_named_files(data, image)
 
     truth: np.ndarray = np.full(len(data), -1)
     classes: tuple[str, ...] = ()
@@ -79,8 +88,61 @@ def from_dataset(
     }
     if keep_split:
         columns["split"] = np.repeat(list(parts), [len(part) for part in parts.values()])
-    images = from_rows(data.select_columns([image]), image)
+    read = partial(_get_cell, data.select_columns([image]), image, inside)
+    images = LazyImages(len(data), read, partial(name_image, "row ", None))
     return Records(images, truth, classes, columns, [f"row {i}" for i in range(len(data))])
+
+
+def keep_undecoded(data: Any, column: str) -> Any:
+    """The data set with images as they are stored: each a mapping of bytes and path.
+
+    What the library `datasets` decodes by itself is opened in any format, and from anywhere.
+
+    Raises:
+        DataError: the column has no images.
+    """
+    import pyarrow as pa
+    from datasets import Image
+
+    try:
+        return data.cast_column(column, Image(decode=False))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        kind = data.data.column(column).type
+        raise DataError(
+            f"data.image: the column {column!r} holds {kind}, and no images; name another column"
+        ) from error
+
+
+def refuse_named_files(data: Any, column: str) -> None:
+    """Refuse cells that name a file instead of holding its bytes.
+
+    Raises:
+        DataError: so.
+    """
+    import pyarrow.compute as pc
+
+    cells = data.data.column(column)
+    held, path = (pc.is_valid(pc.struct_field(cells, field)) for field in ("bytes", "path"))
+    row = pc.index(pc.and_not(path, held), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"data.image: row {row} of the column {column!r} names a file "
+            f"({make_printable(cells[row]['path'].as_py())}) instead of holding it; write the "
+            "bytes of the images into the table, or read their folder with source: folder"
+        )
+
+
+def _get_cell(rows: Any, column: str, inside: Sequence[Path], i: int) -> io.BytesIO | Path:
+    """What is to be opened as the image of a row."""
+    cell = rows[i][column] or {}
+    if cell.get("bytes") is not None:
+        return io.BytesIO(cell["bytes"])
+    if cell.get("path") is None:
+        raise ValueError("the cell is empty")
+    path = Path(os.path.abspath(cell["path"]))
+    if not any(path.is_relative_to(os.path.abspath(folder)) for folder in inside):
+        raise ValueError(f"{cell['path']} is no file of the data set")
+    return path
 
 
 def read_column(data: Any, column: str) -> list[Any]:
@@ -136,3 +198,13 @@ def local_copy(id: str) -> str:
     """The folder that an id of the Hub means here, where there is one; else the id."""
     place = find_path(id)
     return str(place) if place is not None and place.is_dir() else id
+
+
+def list_own_folders(copy: str) -> list[Path]:
+    """The folders of a data set of the Hub: its copy here, and where downloads are kept."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    kept = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
+    kept.append(config.EXTRACTED_DATASETS_PATH)
+    return [Path(place) for place in ([copy] if Path(copy).is_dir() else []) + kept]

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from tqdm import tqdm
 
-from fewlabels.errors import DataError
+from fewlabels.data.open_image import ImageSource, open_image
+from fewlabels.errors import DataError, UnreadableImageError
 
-DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""PIL's ways of saying that a file is damaged, or larger than any photograph."""
+MOST_THREADS = 16
+"""That decode: each holds an image of up to 16 million pixels."""
+
+T = TypeVar("T")
 
 
 class LazyImages(Sequence[Image.Image]):
-    """N images, each read by ``read(i)`` when it is asked for.
+    """N images, each opened when it is asked for.
 
     Args:
+        read: gives what is to be opened as image i: a file, an open one, or a picture.
         name: what a person would call image i, for the sentence when it cannot be read.
     """
 
     def __init__(
-        self, count: int, read: Callable[[int], Image.Image], name: Callable[[int], str]
+        self, count: int, read: Callable[[int], ImageSource], name: Callable[[int], str]
     ) -> None:
         self.size, self.read, self.name = count, read, name
 
@@ -38,24 +45,72 @@ class LazyImages(Sequence[Image.Image]):
     def __getitem__(self, i: int | slice) -> Image.Image | Sequence[Image.Image]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(self.size))]
+        return self.prepare_image(i, lambda image: image)
+
+    def prepare_image(self, i: int, prepare: Callable[[Image.Image], T]) -> T:
+        """``prepare`` of image i, while no other large one is open.
+
+        Raises:
+            UnreadableImageError: it cannot be read, or ``prepare`` cannot make anything of it.
+        """
         if not -self.size <= i < self.size:
             raise IndexError(i)
         try:
-            return as_rgb(self.read(i % self.size))
-        except DAMAGED as error:
-            raise DataError(
-                f"{self.name(i)}: not readable as an image ({error}); repair or remove it"
-            ) from error
+            with open_image(self.read(i % self.size)) as image:
+                return prepare(image)
+        except Exception as error:  # decoders raise what they like
+            raise UnreadableImageError(self.name(i % self.size), describe_reason(error)) from error
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says, in RGB; what is transparent becomes white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+def prepare_image(images: Sequence[Image.Image], i: int, prepare: Callable[[Image.Image], T]) -> T:
+    """``prepare`` of image i of any sequence.
+
+    Raises:
+        UnreadableImageError: it cannot be read, or ``prepare`` cannot make anything of it.
+        DataError: a plugin's sequence says so in its own words.
+    """
+    if isinstance(images, LazyImages):
+        return images.prepare_image(i, prepare)
+    try:
+        return prepare(images[i])
+    except DataError:
+        raise
+    except Exception as error:
+        raise UnreadableImageError(f"image {i}", describe_reason(error)) from error
+
+
+def try_images(
+    images: Sequence[Image.Image],
+    rows: np.ndarray,
+    prepare: Callable[[Image.Image], T],
+    what: str,
+    quiet: bool = False,
+) -> Generator[T | UnreadableImageError, None, None]:
+    """``prepare`` of the images of some rows in order, in threads; or what is wrong with one.
+
+    Args:
+        what: a word for the progress bar.
+        quiet: no such bar.
+    """
+
+    def try_image(row: int) -> T | UnreadableImageError:
+        try:
+            return prepare_image(images, row, prepare)
+        except UnreadableImageError as error:
+            return error
+
+    # Decoding and resizing release the interpreter's lock, so threads are enough.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        done = pool.map(try_image, rows.tolist())
+        try:
+            yield from tqdm(done, what, len(rows), disable=quiet or None, leave=False)
+        finally:  # who has seen enough does not wait for the others
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def describe_reason(error: BaseException) -> str:
+    """What an exception says; some say nothing but their name."""
+    return str(error) or type(error).__name__
 
 
 # Functions of a module and partial(), not lambdas: processes that read lazily must pickle them.
@@ -63,39 +118,18 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 def from_files(files: Sequence[Path]) -> LazyImages:
     """Images in files."""
-    return LazyImages(len(files), partial(_open_file, files), partial(_name_image, "", files))
-
-
-def _open_file(files: Sequence[Path], i: int) -> Image.Image:
-    with Image.open(files[i]) as image:
-        image.load()
-        return image
+    return LazyImages(len(files), files.__getitem__, partial(name_image, "", files))
 
 
 def from_arrays(images: np.ndarray) -> LazyImages:
     """Images of a uint8 array (N, H, W, 3)."""
-    return LazyImages(
-        len(images), partial(_open_array, images), partial(_name_image, "image ", None)
-    )
+    return LazyImages(len(images), partial(_get_array, images), partial(name_image, "image ", None))
 
 
-def _open_array(images: np.ndarray, i: int) -> Image.Image:
+def _get_array(images: np.ndarray, i: int) -> Image.Image:
     return Image.fromarray(images[i])
 
 
-def from_rows(rows: Any, column: str) -> LazyImages:
-    """Images of a column of a datasets.Dataset."""
-    return LazyImages(
-        len(rows), partial(_open_cell, rows, column), partial(_name_image, "row ", None)
-    )
-
-
-def _open_cell(rows: Any, column: str, i: int) -> Image.Image:
-    image: Image.Image | None = rows[i][column]
-    if image is None:
-        raise ValueError("the cell is empty")
-    return image
-
-
-def _name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
+def name_image(before: str, names: Sequence[Any] | None, i: int) -> str:
+    """The name of image i: its own, or its number, after a word."""
     return f"{before}{i if names is None else names[i]}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from fewlabels.errors import DataError
+from fewlabels.data.lazy_images import prepare_image, try_images
+from fewlabels.data.readable import describe_unreadable
+from fewlabels.errors import DataError, UnreadableImageError
 
 
 class Selected(Sequence[Image]):
@@ -60,20 +60,31 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         Args:
             budget: bytes that may be kept; with more needed, images are read at each access.
             quiet: no progress bar.
+
+        Raises:
+            DataError: images that cannot be read.
         """
-        if len(self.rows) == 0:
-            return self
-        first = self.decode_row(0)
-        if first.numel() * len(self.rows) <= budget:
-            self.kept = first.new_empty((len(self.rows), *first.shape))
-            # Decoding and resizing release the interpreter's lock, so threads are enough.
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                done = pool.map(self.decode_row, range(len(self.rows)))
-                for i, image in enumerate(
-                    tqdm(done, "decode", len(self.rows), disable=quiet or None, leave=False)
-                ):
-                    self.kept[i] = image
+        images = try_images(self.images, self.rows, self.prepare, "decode", quiet)
+        kept: Tensor | None = None
+        failed = []
+        for i, image in enumerate(images):
+            if not isinstance(image, Tensor):
+                failed.append(image)
+                continue
+            if kept is None:
+                if image.numel() * len(self.rows) > budget:
+                    images.close()
+                    return self
+                kept = image.new_empty((len(self.rows), *image.shape))
+            kept[i] = image
+        raise_unreadable(failed)
+        self.kept = kept
         return self
+
+    def find_unreadable(self) -> list[UnreadableImageError]:
+        """Read all images: what is wrong with those that cannot be."""
+        images = try_images(self.images, self.rows, self.prepare, "examine", quiet=True)
+        return [image for image in images if not isinstance(image, Tensor)]
 
     def iterate_batches(
         self, positions: list[list[int]], workers: int = 0
@@ -81,15 +92,17 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         """Positions (B,) and images (B, 3, S, S) of each batch; ``workers`` read what is not kept.
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: images that cannot be read; all are read to name them.
         """
         loader = DataLoader(
             self, batch_sampler=positions, num_workers=0 if self.kept is not None else workers
         )
         try:
             yield from loader
-        except DataError as error:  # a worker's comes with its traceback as text
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+        except DataError as error:
+            raise_unreadable(self.find_unreadable())
+            # A plugin's own; a worker's comes with its traceback as text.
+            raise DataError(re.split(r"fewlabels\.errors\.\w+: ", str(error))[-1].strip()) from None
 
     @property
     def nbytes(self) -> int:
@@ -100,8 +113,12 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         return len(self.rows)
 
     def decode_row(self, i: int) -> Tensor:
-        """Image i, decoded now."""
-        return self.prepare(self.images[int(self.rows[i])])
+        """Image i, decoded now.
+
+        Raises:
+            UnreadableImageError: it cannot be.
+        """
+        return prepare_image(self.images, int(self.rows[i]), self.prepare)
 
     def __getitem__(self, i: int) -> tuple[int, Tensor]:
         return i, self.decode_row(i) if self.kept is None else self.kept[i]
@@ -111,6 +128,19 @@ class Pixels(Dataset[tuple[int, Tensor]]):
         if self.kept is not None:
             return self.kept[torch.as_tensor(positions)]
         return torch.stack([self.decode_row(int(i)) for i in positions])
+
+
+def raise_unreadable(failed: Sequence[UnreadableImageError]) -> None:
+    """Name images that cannot be read, if there are any.
+
+    Raises:
+        DataError: so.
+    """
+    if failed:
+        otherwise = f"leave such images out with data.max_bad: {len(failed)}"
+        raise DataError(
+            describe_unreadable([(error.name, error.reason) for error in failed], otherwise)
+        )
 
 
 def crop_centre(images: Tensor, size: int) -> Tensor:

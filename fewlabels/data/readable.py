@@ -9,7 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from fewlabels.data.decode import decode_images
-from fewlabels.errors import ModelError, make_printable
+from fewlabels.data.lazy_images import describe_reason
+from fewlabels.errors import ModelError, first_few, make_printable
+
+SKIP = "leave out all such images with --skip-unreadable"
 
 
 class Readable:
@@ -17,7 +20,7 @@ class Readable:
 
     Args:
         prepare: what a model makes of an image before it sees it.
-        skip: leave out images that cannot be read; else the first of them ends it.
+        skip: leave out images that cannot be read; else all of them are named in the end.
     """
 
     def __init__(
@@ -34,28 +37,39 @@ class Readable:
     def __iter__(self) -> Iterator[Tensor]:
         """Each image that can be read, prepared: (3, S, S).
 
+        After the first that cannot, and is not to be left out, the others are but read.
+
         Raises:
-            ModelError: one cannot be, and is not to be left out.
+            ModelError: some cannot be, and are not to be left out.
         """
+        failed: list[tuple[Path, str]] = []
         for name in self.names:
             file = self.folder / name
             try:
                 [image] = decode_images([file], self.prepare)
             except ModelError as error:
-                if not self.skip:
-                    raise ModelError(describe_unreadable(file, error.__cause__)) from error
                 self.unreadable.append(name)
+                failed.append((file, describe_reason(error.__cause__ or error)))
             else:
                 self.read.append(name)
-                yield image
+                if self.skip or not failed:
+                    yield image
+        if failed and not self.skip:
+            raise ModelError(describe_unreadable(failed, SKIP))
 
 
-def describe_unreadable(file: Path, reason: object) -> str:
-    """The sentence for an image that cannot be read."""
-    return (
-        f"{file}: cannot be read as an image ({reason}); repair or remove it, or leave out all "
-        "such images with --skip-unreadable"
-    )
+def describe_unreadable(failed: Sequence[tuple[object, str]], otherwise: str) -> str:
+    """The sentence for images that cannot be read, of which it names the first ten.
+
+    Args:
+        failed: names and reasons.
+        otherwise: what a person can do instead of repairing or removing them.
+    """
+    if len(failed) == 1:
+        [(name, reason)] = failed
+        return f"{name}: cannot be read as an image ({reason}); repair or remove it, or {otherwise}"
+    named = first_few([f"{name} ({reason})" for name, reason in failed], 10)
+    return f"{len(failed)} images cannot be read: {named}; repair or remove them, or {otherwise}"
 
 
 def left_out(names: Sequence[str]) -> str:

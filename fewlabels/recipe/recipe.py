@@ -69,8 +69,13 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of the resolved recipe without its name, and where code came from."""
+        """Twelve hex digits of the resolved recipe without its name, and where code came from.
+
+        It is that of before where keys that came later have their defaults.
+        """
         plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
+        later = {k: Data.model_fields[k].default for k in ("max_bad", "drop_duplicates")}
+        plain["data"] = {k: v for k, v in plain["data"].items() if k not in later or v != later[k]}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -63,6 +63,14 @@ class Data(Section):
     validation: Annotated[int, Field(ge=0)] = Field(
         0, description="training images held out with their labels, never test images"
     )
+    max_bad: Rate = Field(
+        0.01,
+        description="images that may be left out because they cannot be read, below 1 a share of "
+        "all; above 0 all are read once before",
+    )
+    drop_duplicates: bool = Field(
+        False, description="leave out training images that are copies of test images"
+    )
     memory: Rate = Field(4.0, description="GiB of decoded images kept; more are read lazily")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read lazily")
 

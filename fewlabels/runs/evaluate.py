@@ -58,7 +58,10 @@ def evaluate_model(
     """
     model = load_model(place)
     recipe = name_data(place, data, overrides)
-    data_read = read_training_data(recipe)
+    own = RunFolder(Path(place).absolute().parent)
+    same = data is None and not any(word.startswith("data.") for word in overrides)
+    same = same and "left_out" in own.read_first_row()
+    data_read = read_training_data(recipe, own if same else None)
     truth, scoring = make_scoring(model, recipe, data_read)
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
@@ -90,7 +93,7 @@ def evaluate_model(
         "images": len(known),
         "classes": len(np.unique(known[known >= 0])),
         "scores": rows,
-        "remarks": list(data_read.records.remarks),
+        "remarks": list(data_read.remarks),
         **describe_environment(accelerator),
     }
 

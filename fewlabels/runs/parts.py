@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from fewlabels.contracts import Strategy
 from fewlabels.data.decode import resize_to_square
+from fewlabels.data.examine import examine_images, write_left_out
 from fewlabels.data.label_split import write_labelled
 from fewlabels.data.pixels import Pixels
-from fewlabels.errors import DataError, make_printable
+from fewlabels.errors import DataError, first_few, make_printable
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
 from fewlabels.recipe.recipe import Recipe
@@ -72,7 +74,9 @@ def make_parts(
     check_plugins_made(recipe, ("view", "loss"))  # before images are read, as the others are made
     strategy = build_spec("strategies", recipe.strategy)
     discoveries = [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
-    task, data = TASKS[strategy.task], read_training_data(recipe)
+    task, before = TASKS[strategy.task], RunFolder(resume) if resume else None
+    data = read_training_data(recipe, before, quiet=not accelerator.is_main_process)
+    refuse_disagreement(accelerator, data)
     classes = count_classes(discoveries, data.labels)
     task.check_labels(data.labels, recipe.strategy.name)
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
@@ -91,7 +95,7 @@ def make_parts(
     pixels = searched = Pixels(data.records.images, data.train, prepare)
     if not np.array_equal(data.train, scoring.rows):
         searched = Pixels(data.records.images, scoring.rows, prepare)
-    folder = RunFolder(resume) if resume else create_run_folder(out, recipe.name, accelerator)
+    folder = before or create_run_folder(out, recipe.name, accelerator)
     metrics = MetricLog(folder.metrics if accelerator.is_main_process else None)
     return RunParts(
         recipe=recipe,
@@ -110,6 +114,22 @@ def make_parts(
         image_size=builder.image_size,
         say=say,
     )
+
+
+def refuse_disagreement(accelerator: Accelerator, data: TrainingData) -> None:
+    """Refuse to train where processes left out other images: they would wait for each other.
+
+    Raises:
+        DataError: so, in every process.
+    """
+    if accelerator.num_processes > 1 and data.examined:
+        names = {image.name for image in data.examined.left_out}
+        found = gather_object([names])
+        if other := set.union(*found) - set.intersection(*found):
+            raise DataError(
+                f"only some processes can read {first_few(sorted(other), 3)}; see to it that all "
+                "of them reach the same files, and run again"
+            )
 
 
 def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
@@ -135,6 +155,8 @@ def open_metrics(parts: RunParts) -> None:
         parts.metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
     facts |= describe_environment(parts.accelerator) | {"plugins": list_plugins(recipe)}
+    if data.examined:
+        facts |= {"left_out": len(data.examined.left_out), "copies": data.examined.copies}
     if recipe.rounds.oracle:
         facts["oracle"] = True
     if parts.accelerator.is_main_process and not parts.metrics.count_bytes():
@@ -144,12 +166,14 @@ def open_metrics(parts: RunParts) -> None:
         if isinstance(recipe.data.labels, int):
             drawn = {"labelled": data.train[data.labels >= 0], "validation": data.validation}
             write_labelled(folder.labelled, drawn, data.records.truth, data.records.classes)
+        if data.examined and data.examined.left_out:
+            write_left_out(folder.left_out, data.examined.left_out)
     parts.say(
         f"{recipe.name}: {len(data.train)} images train, {len(parts.scoring.rows)} are "
         f"{parts.task.scored}; {facts['processes']} process(es) on {facts['device']}; "
         f"run folder {folder}"
     )
-    for remark in data.records.remarks:
+    for remark in data.remarks:
         parts.say(make_printable(remark))
     if unscored := parts.scoring.explain_unscored():
         parts.say(f"there will be no test score: {unscored}")
@@ -162,9 +186,17 @@ def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) ->
 
 
 def decode_images(parts: RunParts) -> None:
-    """Decode the images once where they fit the recipe's memory."""
+    """Decode the images once where they fit the recipe's memory.
+
+    Raises:
+        DataError: images that cannot be read, of all that train or are scored.
+    """
     budget = parts.recipe.data.memory * 2**30
     quiet = not parts.accelerator.is_main_process
-    parts.pixels.decode_all(budget, quiet)
-    if parts.searched is not parts.pixels:
-        parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
+    try:
+        parts.pixels.decode_all(budget, quiet)
+        if parts.searched is not parts.pixels:
+            parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
+    except DataError:
+        examine_images(parts.data.records, parts.data.split, 0, False, quiet)
+        raise

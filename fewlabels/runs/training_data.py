@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from fewlabels.contracts import Records
+from fewlabels.data.examine import Examined, examine_images, leave_out_rows, read_left_out
 from fewlabels.data.label_split import labelled_split
 from fewlabels.data.splits import Selection, Split, split_rows
 from fewlabels.errors import DataError
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.recipe.sections import Subset
 from fewlabels.registry.build import build_component
+from fewlabels.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class TrainingData:
         train, validation: data-set rows that train, and that are held out with their labels.
         labels: (N,) what people have given of those that train, -1 for none.
         default_split: the source's own.
+        examined: what reading all images once has found; None: they were not read.
     """
 
     records: Records
@@ -32,21 +35,45 @@ class TrainingData:
     validation: np.ndarray
     labels: np.ndarray
     default_split: str
+    examined: Examined | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences that a person should know, of how the images were found and read."""
+        return (*self.records.remarks, *(self.examined.remarks if self.examined else ()))
 
 
-def read_training_data(recipe: Recipe) -> TrainingData:
+def read_training_data(
+    recipe: Recipe, before: RunFolder | None = None, quiet: bool = False
+) -> TrainingData:
     """The records of a recipe's source, split and labelled as it says.
 
+    Args:
+        before: a run on these data; what it left out is left out again, and nothing is read.
+        quiet: no progress bar.
+
     Raises:
-        DataError: what the source or the split finds.
+        DataError: what the source or the split finds, or images that cannot be read.
     """
     source = build_component("sources", recipe.source.name, recipe.source.options)
     records = source.load()
     if unused := tell_unused_split(recipe, records, source.default_split):
         records = replace(records, remarks=(*records.remarks, unused))
     split = read_split(recipe, records, source.default_split)
+    examined = recall_examined(before, records) if before else None
+    data = recipe.data
+    if examined is None and (data.max_bad or data.drop_duplicates):
+        examined = examine_images(records, split, data.max_bad, data.drop_duplicates, quiet)
+    if examined:
+        split = leave_out_rows(split, [image.row for image in examined.left_out])
     own = read_labels(recipe, split.train, records)
-    return TrainingData(records, split, *own, source.default_split)
+    return TrainingData(records, split, *own, source.default_split, examined)
+
+
+def recall_examined(folder: RunFolder, records: Records) -> Examined | None:
+    """What a run left out, which may be nothing; None if it had other images."""
+    left_out = folder.read_first_row().get("left_out")
+    return read_left_out(folder.left_out, records) if left_out else Examined()
 
 
 def tell_unused_split(recipe: Recipe, records: Records, default: str) -> str | None:

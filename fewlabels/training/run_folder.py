@@ -25,6 +25,7 @@ class RunFolder:
         initial: the weights that a restart goes back to.
         best: those of the smallest validation error.
         labelled: which images a person is taken to have labelled, where a number was drawn.
+        left_out: which images were left out, and why, where some were.
         pictures: of test queries and what they find.
         model: what the run deploys.
         pretrain: the folder of a pretraining, a run of its own.
@@ -40,6 +41,7 @@ class RunFolder:
         self.initial = self.path / "initial"
         self.best = self.path / "best"
         self.labelled = self.path / "labelled.csv"
+        self.left_out = self.path / "left_out.csv"
         self.pictures = self.path / "pictures"
         self.model = self.path / "model"
         self.backbone = self.path / "backbone.safetensors"

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pictures import texture
+from PIL import Image
 
 from fewlabels import Classifier, Embedder, Index
 from fewlabels.cli.main import main
@@ -285,6 +286,49 @@ def test_labels_are_predicted_without_the_images_that_cannot_be_read(place, few,
     assert captured.err == "1 image left out, which cannot be read:\nz.png\n"
     assert len(out.read_text().splitlines()) == 11
     assert (few / "labels.csv.part").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["embed", "index", "predict"])
+def test_every_command_names_all_damaged_images_or_leaves_them_out(
+    command, place, tmp_path, capsys
+):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(6):
+        texture(i, 40).save(photos / f"{i}.png")
+    for name in ("3.png", "a.png", "z.png"):
+        (photos / name).write_bytes(b"no picture")
+    model = place / ("kinds" if command == "predict" else "model")
+    words = [command, str(model), str(photos), "-o", str(out)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("3 images cannot be read: ")
+    assert all(f"{photos / name} (" in said for name in ("3.png", "a.png", "z.png"))
+    assert said.endswith("or leave out all such images with --skip-unreadable\n")
+    assert not out.exists()
+    assert main([*words, "--skip-unreadable"]) == 0
+    said = capsys.readouterr().err
+    assert said == "3 images left out, which cannot be read:\n3.png\na.png\nz.png\n"
+    if command == "index":
+        assert len(Index.load(out)) == 5
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("command", ["embed", "index", "predict", "search"])
+def test_an_image_that_would_fill_the_memory_is_refused_by_name(command, place, tmp_path, capsys):
+    photos, out = tmp_path / "photos", str(tmp_path / "out")
+    photos.mkdir()
+    huge = photos / "huge.png"
+    Image.new("1", (13_300, 13_300)).save(huge)
+    assert huge.stat().st_size < 40_000
+    Index.build(Embedder.from_pretrained(place / "model"), texture(0, 128)).save(tmp_path / "index")
+    words = {"search": [str(tmp_path / "index"), str(huge)]}.get(command, [str(photos), "-o", out])
+    model = place / ("kinds" if command == "predict" else "model")
+    capsys.readouterr()
+    assert main([command, str(model), *words]) == 2
+    said = capsys.readouterr().err
+    assert str(huge) in said
+    assert "13300 x 13300 pixels are more than 89,478,485; make it smaller" in said
 
 
 def test_a_strangers_ids_do_not_move_the_cursor(place, tmp_path, capsys, monkeypatch):

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from pictures import texture
 from PIL import Image
 from torch import nn
 
+from fewlabels import Embedder
 from fewlabels.contracts import Output
+from fewlabels.data.lazy_images import from_files
 from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.errors import DataError
 from fewlabels.evaluation.extract import extract_fields
@@ -69,6 +72,59 @@ def test_a_damaged_image_is_one_sentence_also_from_a_worker(images, workers):
     pixels = Pixels(Damaged(images), ROWS, to_tensor)
     with pytest.raises(DataError, match="^photos/9.jpg cannot be read; remove it$"):
         list(pixels.iterate_batches([[0, 1], [2, 3]], workers))
+
+
+def write_photos(folder, broken):
+    """Ten photos, of which some are empty files."""
+    for i in range(10):
+        texture(i, 8).save(folder / f"{i}.png")
+        if i in broken:
+            (folder / f"{i}.png").write_bytes(b"")
+    return from_files(sorted(folder.glob("*.png")))
+
+
+@pytest.mark.parametrize("budget", [1e9, 1], ids=["kept", "read lazily"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_all_damaged_images_are_named_at_once(workers, budget, tmp_path):
+    pixels = Pixels(write_photos(tmp_path, (0, 2, 5, 9)), ROWS, to_tensor)
+
+    def read():
+        pixels.decode_all(budget, quiet=True)
+        list(pixels.iterate_batches([[0, 1], [2, 3, 4]], workers))
+
+    with pytest.raises(DataError) as caught:
+        read()
+    said = str(caught.value)
+    assert said.startswith("4 images cannot be read: ")
+    assert [f"{i}.png (" in said for i in range(10)] == [i in (0, 2, 5, 9) for i in range(10)]
+    assert said.endswith("repair or remove them, or leave such images out with data.max_bad: 4")
+    assert pixels.kept is None
+
+
+def test_of_many_damaged_images_ten_are_named(tmp_path):
+    images = write_photos(tmp_path, range(10))
+    pixels = Pixels(images, np.arange(10).repeat(3), to_tensor)
+    with pytest.raises(DataError, match=r"^30 images cannot be read: .* and 20 more; repair"):
+        pixels.decode_all(1e9, quiet=True)
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["files", "a plugin's list"])
+def test_an_image_that_no_model_takes_is_named(lazy, tmp_path):
+    Image.new("RGB", (2000, 10)).save(tmp_path / "panorama.png")
+    files = [tmp_path / "panorama.png"]
+    images = from_files(files) if lazy else [Image.open(file) for file in files]
+    prepare = Embedder("convnet3", image_size=8).resize_to_square
+    named = "panorama.png" if lazy else "image 0"
+    with pytest.raises(DataError, match=rf"{named}: .* 2000 x 10 pixels is too narrow; crop it"):
+        Pixels(images, np.array([0]), prepare).decode_all(1e9, quiet=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_was_away_for_a_moment_is_one_sentence(workers, tmp_path, monkeypatch):
+    pixels = Pixels(write_photos(tmp_path, [2]), ROWS, to_tensor)
+    monkeypatch.setattr(Pixels, "find_unreadable", lambda self: [])
+    with pytest.raises(DataError, match=r"^\S*2\.png: not readable as an image \(.*; repair .*it$"):
+        list(pixels.iterate_batches([[0, 1]], workers))
 
 
 def test_the_centre_is_the_middle():

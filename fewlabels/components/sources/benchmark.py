@@ -12,7 +12,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fewlabels.contracts import Records
-from fewlabels.data.hf_dataset import from_dataset, local_copy, open_dataset
+from fewlabels.data.hf_dataset import (
+    from_dataset,
+    list_own_folders,
+    local_copy,
+    open_dataset,
+)
 from fewlabels.errors import DataError
 from fewlabels.files import find_path, looked_for
 
@@ -97,7 +102,8 @@ class Benchmark(ABC):
     def read_from_hub(self) -> Records:
         """Read the records of the Hub's copy."""
         name = self.hub if self.id == "default" else str(self.id)
-        data = open_dataset(local_copy(name), self.config, revision=self.revision)
+        copy = local_copy(name)
+        data = open_dataset(copy, self.config, revision=self.revision)
         missing = [split for split in self.splits if split not in data]
         if missing:
             raise DataError(f"{name} has no split {missing[0]!r} (it has: {', '.join(data)})")
@@ -106,7 +112,7 @@ class Benchmark(ABC):
         # whether the guess is right.
         known = parts[self.splits[0]].column_names
         image, label = (column if column in known else None for column in self.columns)
-        records = from_dataset(parts, image, label)
+        records = from_dataset(parts, image, label, inside=list_own_folders(copy))
         if not records.classes:
             raise DataError(f"{name} has no column of classes (all: {', '.join(known)})")
         sizes = {records.images[i].size for i in range(0, len(records), max(1, len(records) // 20))}

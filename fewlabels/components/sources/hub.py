@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fewlabels.contracts import Records
-from fewlabels.data.hf_dataset import from_dataset, local_copy, open_dataset
+from fewlabels.data.hf_dataset import (
+    from_dataset,
+    list_own_folders,
+    local_copy,
+    open_dataset,
+)
 from fewlabels.errors import DataError
 from fewlabels.registry import sources
 
@@ -49,9 +54,11 @@ class Hub:
         """
         if not self.id:
             raise DataError("data.id is empty; name a data set of the Hub, as uoft-cs/cifar10")
-        data = open_dataset(local_copy(self.id), self.config, revision=self.revision)
+        copy = local_copy(self.id)
+        data = open_dataset(copy, self.config, revision=self.revision)
         wanted: Any = self.splits or list(data)
         for name in wanted:
             if name not in data:
                 raise DataError(f"{self.id} has no split {name!r} (it has: {', '.join(data)})")
-        return from_dataset({name: data[name] for name in wanted}, self.image, self.label)
+        parts = {name: data[name] for name in wanted}
+        return from_dataset(parts, self.image, self.label, inside=list_own_folders(copy))

@@ -17,7 +17,7 @@ class Parquet:
 
     Args:
         files: one file or several, under the data roots.
-        image: column of images, as bytes or as a struct with bytes.
+        image: column of images, as bytes or as a struct with bytes; none may name a file.
         label: column of classes, as numbers or text; null: no labels.
 
     Source: this project.
@@ -36,7 +36,7 @@ class Parquet:
         """Records of the rows of all files; a recipe can select rows by the other plain columns.
 
         Raises:
-            DataError: no such file or column.
+            DataError: no such file or column, or cells that name files instead of holding them.
         """
         if not self.files or "" in self.files:
             raise DataError("data.files is empty; name one or more parquet files")

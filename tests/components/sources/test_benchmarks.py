@@ -28,6 +28,11 @@ def jpeg(path, i=0, size=(12, 9)):
     grey.convert("RGB").save(path)
 
 
+def cell(path):
+    """An image as a copy that is passed on holds it: with its bytes."""
+    return {"bytes": path.read_bytes(), "path": path.name}
+
+
 def load(kind, root, **options):
     return kind(root=str(root), check_counts=False, **options).load()
 
@@ -282,7 +287,7 @@ def test_svhn_reads_extra_images_only_when_asked_and_then_trains_on_them(tmp_pat
         pixels = np.zeros((32, 32, 3, 1), np.uint8)
         savemat(mat / f"{part}_32x32.mat", {"X": pixels, "y": np.array([[number]])})
         jpeg(tmp_path / f"{part}.png", size=(32, 32))
-        rows = {"image": [str(tmp_path / f"{part}.png")], "label": [number]}
+        rows = {"image": [cell(tmp_path / f"{part}.png")], "label": [number]}
         data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
         parquet.mkdir(exist_ok=True)
         data.to_parquet(parquet / f"{part}.parquet")
@@ -357,7 +362,7 @@ def hub_copy(tmp_path):
         for i, size in enumerate(shapes):
             path = tmp_path / "raw" / part / f"{i}.png"
             jpeg(path, i, size)
-            images.append(str(path))
+            images.append(cell(path))
         data = datasets.Dataset.from_dict({"image": images, "label": [0, 150]})
         place = tmp_path / "hub" / "data" / f"{part}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -376,7 +381,7 @@ def test_a_hub_copy_with_other_column_names_is_read(tmp_path):
 
     for part in ("train", "test"):
         jpeg(tmp_path / "x" / f"{part}.png", 0, (32, 32))
-        rows = {"picture": [str(tmp_path / "x" / f"{part}.png")], "labels": [3]}
+        rows = {"picture": [cell(tmp_path / "x" / f"{part}.png")], "labels": [3]}
         data = datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
         (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
         data.to_parquet(tmp_path / "hub" / "data" / f"{part}.parquet")
@@ -391,7 +396,7 @@ def test_a_hub_copy_of_resized_pixels_is_warned_of(tmp_path):
     for part in ("train", "test"):
         path = tmp_path / "x" / f"{part}.png"
         jpeg(path, 0, (16, 16))
-        data = datasets.Dataset.from_dict({"image": [str(path)] * 3, "label": [0, 1, 150]})
+        data = datasets.Dataset.from_dict({"image": [cell(path)] * 3, "label": [0, 1, 150]})
         place = tmp_path / "hub" / "data" / f"{part}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
         data.cast_column("image", datasets.Image()).to_parquet(place)
