@@ -41,9 +41,26 @@ def refuse_unwritable(out: str | Path) -> None:
 def replace_when_whole(draft: Path, place: Path) -> None:
     """Give a draft that is written to its end its name; what had that name before is gone.
 
-    Both lie on one file system, so a kill leaves the whole of the one or the whole of the other.
+    Both lie on one file system, so a kill leaves the whole of the one or the whole of the other;
+    and the draft is on the disk before it is renamed, so a loss of power does too.
     """
+    for path in (*draft.rglob("*"), draft):
+        _flush_to_disk(path)
     os.replace(draft, place)
+    _flush_to_disk(place.parent)
+
+
+def _flush_to_disk(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # no folder can be opened there
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def assemble_run(
     loop = make_loop(parts, evaluator)
     check_factors(recipe.optimizer.factors, loop.list_parameter_paths())
     loop.make_first_optimizers()
+    loop.load_checkpoint()
     pretraining = make_pretraining(parts)
     decode_images(parts)
     if pretraining is not None:

@@ -12,9 +12,9 @@ from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
-from fewlabels.training.checkpoint import load_modules
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row
+from fewlabels.training.saved_modules import load_modules
 
 ORACLE = "ORACLE: discovered samples got their true labels: no result, an analysis"
 

@@ -77,21 +77,23 @@ class PhaseTrainer:
         """Drop optimisers and schedules; the next phase makes new ones."""
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
+        self.saved: dict[str, Any] = {}  # of phases that have not come up again since a checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         """Of the optimisers, and of the scaler of mixed precision."""
-        state = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        own = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        state = {**self.saved, **own}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], phases: list[Phase]) -> None:
-        """Go on with the optimisers of a checkpoint."""
+        """Go on with the optimisers of a checkpoint: of these phases now, of others when due."""
         self.forget_optimizers()
+        self.saved = {name: own for name, own in state.items() if name != "scaler"}
         for phase in phases:
             if phase.name in state:
                 self.prepare_phase(phase)
-                self.optimizers[phase.name].load_state_dict(state[phase.name])
         if "scaler" in state and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -106,6 +108,14 @@ class PhaseTrainer:
         epochs = self.schedule.epochs_between_restarts(self.progress.round)[1]
         self.schedulers[phase.name] = self.objective.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+        if phase.name in self.saved:
+            try:
+                self.optimizers[phase.name].load_state_dict(self.saved.pop(phase.name))
+            except (ValueError, KeyError) as error:
+                raise FewLabelsError(
+                    f"the checkpoint's optimiser does not fit phase {phase.name!r} ({error}); "
+                    "resume with the run folder's own recipe.yaml"
+                ) from error
 
     def named_parameters(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
         """The parameters that a phase trains, by their paths."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class RunFolder:
         return RunFolder(self.path / "pretrain")
 
     def list_checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Checkpoints, oldest first."""
         return list_checkpoints(self.checkpoints)
 
     def read_metrics(self) -> list[Row]:
@@ -78,9 +79,24 @@ class RunFolder:
         return rows[-1] if rows and rows[-1]["kind"] == "end" else None
 
 
+CHECKPOINT = re.compile(r"(?:\.old-)?step-(\d+)", re.ASCII)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in a folder of them, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]))
+    """Checkpoints in a folder of them, oldest first; nothing else that lies there.
+
+    One that was about to be replaced when its run was killed stands under ``.old-`` and its name.
+    """
+    found: dict[int, Path] = {}
+    for place in sorted(folder.glob("*step-*")):  # .old- before its successor
+        if CHECKPOINT.fullmatch(place.name) and place.is_dir():
+            found[read_step(place)] = place
+    return [found[step] for step in sorted(found)]
+
+
+def read_step(place: Path) -> int:
+    """The optimiser steps after which a checkpoint was written."""
+    return int(place.name.rpartition("-")[2])
 
 
 def is_oracle(row: Row) -> bool:
