@@ -12,6 +12,7 @@ from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
+from fewlabels.runs.resume import refuse_edited_recipe
 from fewlabels.runs.study_table import StudyRow
 from fewlabels.training.run_folder import RunFolder, is_oracle
 
@@ -108,7 +109,9 @@ def _run_recipe(recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"
             )
-        refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
+        otherwise = "remove the folder, or choose another --runs"
+        refuse_edited_recipe(recipe, folder, otherwise)
+        refuse_other_plugins(recipe, folder, otherwise)
         if RunFolder(folder).read_end():
             return RunFolder(folder).read_metrics()
     from fewlabels.runs.assemble import assemble_run  # imports torch: only once the recipes stand

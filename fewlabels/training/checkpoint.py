@@ -26,7 +26,7 @@ from fewlabels.training.file_damage import (
     write_sums,
 )
 from fewlabels.training.run_folder import list_checkpoints, read_step
-from fewlabels.training.saved_modules import FILE, read_tensors, save_modules
+from fewlabels.training.saved_modules import FILE, read_tensors, write_modules
 
 FILES = (FILE, "optimizers.pt", "arrays.npz", "state.json")
 
@@ -67,7 +67,7 @@ def save_checkpoint(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        save_modules(draft, modules)
+        write_modules(draft / FILE, modules)
         torch.save(dict(optimizers), draft / "optimizers.pt")
         np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
         (draft / "state.json").write_text(json.dumps(state, indent=1))

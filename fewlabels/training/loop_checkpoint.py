@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.training.checkpoint import read_newest_checkpoint, save_checkpoint
-from fewlabels.training.saved_modules import fill_modules, refuse_diverged
+from fewlabels.training.saved_modules import fill_modules, load_modules, refuse_diverged
 
 if TYPE_CHECKING:
     from fewlabels.training.loop import Loop
@@ -56,10 +56,17 @@ def load_loop(loop: Loop) -> Path | None:
     if checkpoint is None:
         return None
     loop.state.load(checkpoint.arrays, checkpoint.state)
-    loop.metrics.cut_back(checkpoint.state["metrics"])
     kept = {k: v for k, v in checkpoint.arrays.items() if k.startswith(DISCOVERY)}
     loop.discoverer.load_state_dict({k.removeprefix(DISCOVERY): v for k, v in kept.items()})
+    if (
+        loop.schedule.restart != "never"
+    ):  # weights that are gone are told now, not when they are due
+        load_modules(loop.folder.initial, loop.modules.modules)
+    if loop.schedule.keep_best and loop.progress.best is not None:
+        deploys = loop.strategy.deploys
+        load_modules(loop.folder.best, {deploys: loop.modules.plain(deploys)})
     fill_modules(checkpoint.tensors, loop.modules.modules, checkpoint.place)
     phases = loop.strategy.phases(loop.make_round(loop.progress.round))
     loop.trainer.load_state_dict(checkpoint.optimizers, phases)
+    loop.metrics.cut_back(checkpoint.state["metrics"])  # nothing before this changes a file
     return checkpoint.place

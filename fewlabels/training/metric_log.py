@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.files import new_file
 
 
 class MetricLog:
@@ -19,6 +20,12 @@ class MetricLog:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+
+    def begin_with(self, row: dict[str, Any]) -> None:
+        """Forget all rows, and write the first, as one act."""
+        if self.path is not None:
+            with new_file(self.path) as draft:
+                draft.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
     def write_rows(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
         """Append rows, each with the round and step of ``where``."""

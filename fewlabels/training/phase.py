@@ -22,6 +22,7 @@ from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
 from fewlabels.training.optimizers import TICKS
 from fewlabels.training.round_schedule import RoundSchedule
+from fewlabels.training.small_batches import refuse_small_batches
 from fewlabels.training.state import Progress, State
 
 
@@ -171,7 +172,9 @@ class PhaseTrainer:
         with self.accelerator.accumulate(*trained):
             clock = Clock(at.round, at.epoch, at.steps_since_restart(phase.name))
             with self.accelerator.autocast(), collect_terms() as terms:
-                losses = _check_losses(self.strategy.losses(phase, self.modules, batch, clock))
+                with refuse_small_batches(phase, self.accelerator.num_processes):
+                    given = self.strategy.losses(phase, self.modules, batch, clock)
+                losses = _check_losses(given)
                 losses |= {name: torch.stack(each).mean() for name, each in terms.items()}
                 total = self.objective.weigh_losses(losses, clock.step)
             self.accelerator.backward(total)

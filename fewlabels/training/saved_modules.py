@@ -9,20 +9,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewlabels.errors import FewLabelsError, first_few
-from fewlabels.training.file_damage import read_undamaged
+from fewlabels.files import new_file
+from fewlabels.training.file_damage import DamagedFileError, read_undamaged
 
 FILE = "modules.safetensors"
 
 
 def save_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Write every module's tensors into a folder, for :func:`load_modules`."""
-    place.mkdir(parents=True, exist_ok=True)
+    """Write every module's tensors into a folder whole or not at all, for :func:`load_modules`."""
+    with new_file(place / FILE) as draft:
+        write_modules(draft, modules)
+
+
+def write_modules(file: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write every module's tensors into a file."""
     tensors = {
         f"{name}/{key}": value.detach().cpu().contiguous().clone()
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    save_file(tensors, place / FILE)
+    save_file(tensors, file)
 
 
 def read_tensors(place: Path) -> dict[str, Tensor]:
@@ -40,7 +46,11 @@ def load_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
     Raises:
         FewLabelsError: the file is damaged, or of another recipe or version.
     """
-    fill_modules(read_tensors(place), modules, place)
+    try:
+        tensors = read_tensors(place)
+    except DamagedFileError as error:
+        raise FewLabelsError(f"{error}; put it back, or start a new run") from error
+    fill_modules(tensors, modules, place)
 
 
 def fill_modules(
