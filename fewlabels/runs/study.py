@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.contracts.ranges import parse_number_ranges
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, Stopped
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
@@ -51,6 +51,7 @@ def run_study(
 
     Raises:
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
+        Stopped: a signal has ended it.
     """
     loaded = [
         [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
@@ -68,7 +69,11 @@ def run_study(
     for own in loaded:
         row = StudyRow(own[0].name, "")
         for recipe in own:
-            lines = _run_recipe(recipe, Path(runs))
+            try:
+                lines = _run_recipe(recipe, Path(runs))
+            except Stopped as stopped:
+                said = f"stopped in {row.name} seed {recipe.seed}; the same command goes on with it"
+                raise Stopped(stopped.number, said if str(stopped) else "") from None
             end = lines[-1]
             row.measure, score = end["measure"], end["score"]
             if validation:

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from fewlabels.contracts import Needs, Phase, Round, remark_of
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, Stopped
 from fewlabels.models.modes import freeze_norms
 from fewlabels.training.discover import Discoverer, Extracted
 from fewlabels.training.loop_checkpoint import load_loop, save_loop
@@ -24,6 +24,7 @@ from fewlabels.training.phase import PhaseTrainer, check_strategy
 from fewlabels.training.run_folder import Row, RunFolder
 from fewlabels.training.saved_modules import load_modules, refuse_diverged, save_modules
 from fewlabels.training.state import Progress
+from fewlabels.training.stopping import StopSignals
 
 LOG = logging.getLogger(__name__)
 ExtractFields = Callable[..., list[np.ndarray]]
@@ -68,6 +69,7 @@ class Loop:
         self.schedule, self.metrics = trainer.schedule, trainer.metrics
         self.accelerator = trainer.accelerator
         self.scores: list[Row] = []
+        self.signals = StopSignals(self.accelerator)
         self.begun_from: Path | None = None  # the checkpoint that a stopped run goes on from
         if self.schedule.freeze_batchnorm == "all":
             for module in self.modules.modules.values():
@@ -103,22 +105,38 @@ class Loop:
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        """From where the run stands to its end."""
+        """From where the run stands to its end.
+
+        Raises:
+            Stopped: a signal has ended it; it is saved where it stands.
+        """
+        with self.signals.note_signals():
+            self._run_rounds()
+
+    def _run_rounds(self) -> None:
         if self.begun_from is None:
-            self.strategy.start(self.modules, self._extract_field)
-            if self.schedule.restart != "never" and self.accelerator.is_main_process:
-                save_modules(self.folder.initial, self.modules.modules)
-            self.metrics.write_rows(self.evaluator.score_models("before", 0))
+            with self.signals.act_at_once():
+                self._begin()
         for index in range(self.progress.round, self.schedule.total):
             self._run_round(index)
             stops = self._has_settled()
             if stops:
                 self.progress.round = self.schedule.total
             self._save_checkpoint()
+            if signal := self.signals.agree():
+                self.accelerator.wait_for_everyone()
+                raise Stopped(signal)
             if stops:
                 error = self.schedule.stop
                 self.say(f"the validation error has settled to within {error}: the end")
                 break
+
+    def _begin(self) -> None:
+        """What comes before the first round of a new run."""
+        self.strategy.start(self.modules, self._extract_field)
+        if self.schedule.restart != "never" and self.accelerator.is_main_process:
+            save_modules(self.folder.initial, self.modules.modules)
+        self.metrics.write_rows(self.evaluator.score_models("before", 0))
 
     def _run_round(self, index: int) -> None:
         """Discovery where it is due, every phase, and evaluation where it is due."""
@@ -140,7 +158,8 @@ class Loop:
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
         if self.discoverer.components and self.schedule.begins_with_discovery(index):
-            self._discover_labels(index)
+            with self.signals.act_at_once():
+                self._discover_labels(index)
         if self.schedule.resets_weights(index):
             load_modules(self.folder.initial, self.modules.modules)
             self.trainer.forget_optimizers()
@@ -160,6 +179,10 @@ class Loop:
                 self._evaluate_models()
             if self.schedule.checkpoint_every and step % self.schedule.checkpoint_every == 0:
                 self._save_checkpoint()
+            if signal := self.signals.agree(step):
+                self._save_checkpoint()
+                self.accelerator.wait_for_everyone()  # one that leaves early would end the others
+                raise Stopped(signal)
         self.state.label_state = self.state.label_state._replace(changed=False)
         self._pass_on_remarks(phase)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.files import hold_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,6 +31,7 @@ class RunFolder:
         labelled: which images a person is taken to have labelled, where a number was drawn.
         pictures: of test queries and what they find.
         model: what the run deploys.
+        lock: held by the process that writes here.
         pretrain: the folder of a pretraining, a run of its own.
         backbone: of a pretraining: the weights that it ends with.
     """
@@ -43,6 +47,7 @@ class RunFolder:
         self.labelled = self.path / "labelled.csv"
         self.pictures = self.path / "pictures"
         self.model = self.path / "model"
+        self.lock = self.path / ".lock"
         self.backbone = self.path / "backbone.safetensors"
 
     def __str__(self) -> str:
@@ -97,6 +102,29 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_step(place: Path) -> int:
     """The optimiser steps after which a checkpoint was written."""
     return int(place.name.rpartition("-")[2])
+
+
+@contextmanager
+def hold_run_folder(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of a folder while its processes work in it.
+
+    Raises:
+        FewLabelsError: another run works there.
+    """
+    refused: list[FewLabelsError | None] = [None]
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(hold_file(folder.lock, str(folder)))
+            except FewLabelsError as error:  # raised in every process, so that none waits
+                refused = [error]
+        if accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise refused[0]
+        yield
 
 
 def is_oracle(row: Row) -> bool:
