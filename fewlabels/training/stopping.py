@@ -28,8 +28,13 @@ class StopSignals:
     @contextmanager
     def note_signals(self) -> Iterator[None]:
         """While open, signals are noted; one that nobody has asked for raises at the end."""
-        with handle_signals(SIGNALS, self._receive):
-            yield
+        try:
+            with handle_signals(SIGNALS, self._receive):
+                yield
+        except Exception as error:
+            if not self.received or "DataLoader worker" not in str(error):
+                raise
+            raise Stopped(self.received) from error  # a signal to all has ended a worker first
         if self.received:
             raise Stopped(self.received)
 

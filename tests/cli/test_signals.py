@@ -48,6 +48,7 @@ def start(tmp_path, *words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -77,6 +78,19 @@ def test_a_command_that_is_stopped_says_so_in_a_line(tmp_path, recipe, words, nu
     process.send_signal(number)
     assert process.communicate(timeout=30)[1] == "stopped\n"
     assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_ends_it_after_its_step(tmp_path, recipe, number):
+    words = ["run", recipe, "data.memory=0", "data.workers=2", "--out", tmp_path]
+    process = start(tmp_path, "fewlabels", *words)
+    folder = tmp_path / "it"
+    wait_for(lambda: len(read_rows(folder, "train")) > 5, process)
+    os.killpg(process.pid, number)  # as a terminal does at Ctrl-C
+    told = process.communicate(timeout=60)[1]
+    assert told == f"stopped; to go on: fewlabels run --resume {folder}\n"
+    assert process.returncode == 128 + number
+    assert len(read_rows(folder, "train")) == int(newest_checkpoint(folder).name[5:]) < 200
 
 
 def launch_two(tmp_path, port, *words):
