@@ -12,6 +12,19 @@ class FewLabelsError(Exception):
     """Any mistake of input that this package understands; the command line exits with 2."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has ended what was going on; no mistake.
+
+    Args:
+        number: of the signal.
+        said: how to go on.
+    """
+
+    def __init__(self, number: int, said: str = "stopped") -> None:
+        self.number = number
+        super().__init__(said)
+
+
 class RecipeError(FewLabelsError):
     """All mistakes of one recipe, gathered.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +42,26 @@ def refuse_unwritable(out: str | Path) -> None:
 def replace_when_whole(draft: Path, place: Path) -> None:
     """Give a draft that is written to its end its name; what had that name before is gone.
 
-    Both lie on one file system, so a kill leaves the whole of the one or the whole of the other.
+    Both lie on one file system, so a kill leaves the whole of the one or the whole of the other;
+    and the draft is on the disk before it is renamed, so a loss of power does too.
     """
+    for path in (*draft.rglob("*"), draft):
+        _flush_to_disk(path)
     os.replace(draft, place)
+    _flush_to_disk(place.parent)
+
+
+def _flush_to_disk(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # no folder can be opened there
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -63,6 +81,42 @@ def new_file(out: str | Path) -> Iterator[Path]:
             replace_when_whole(Path(own) / file.name, file)
     except OSError as error:
         raise FewLabelsError(f"{out} cannot be written: {error}") from error
+
+
+@contextmanager
+def hold_file(file: Path, what: str) -> Iterator[None]:
+    """Be the only process that works on something; the system lets go of it when a process dies.
+
+    Args:
+        file: is made, and stays; where the system or the disk knows no locks, nothing is held.
+        what: is worked on, for the sentence.
+
+    Raises:
+        FewLabelsError: another process works on it; or the file cannot be made.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        held = file.open("a+")
+    except OSError as error:
+        raise FewLabelsError(f"{what} cannot be written: {error}") from error
+    with held:
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                held.seek(0)
+                raise FewLabelsError(
+                    f"{what} is being written by process {held.read(20).strip()}; wait for its "
+                    "end, or stop it"
+                ) from error
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        yield
 
 
 def data_roots() -> list[Path]:

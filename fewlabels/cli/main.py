@@ -8,19 +8,30 @@ Code that registers components and is no plugin is named by --import.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from fewlabels.cli import components, embed, images, models, new, recipes
-from fewlabels.errors import FewLabelsError, for_terminal
+from fewlabels.errors import FewLabelsError, Stopped, for_terminal, make_printable
+from fewlabels.training.stopping import stop_when_terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's."""
+    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's.
+
+    What a signal ended has 128 and the signal's number, as a shell counts: 130 or 143.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     given = parse_arguments(build_parser(), words)
     try:
-        return given.run_command(given) or 0
+        with stop_when_terminated():
+            return given.run_command(given) or 0
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        if str(stopped):  # one of many processes tells
+            print(make_printable(str(stopped)), file=sys.stderr)
+        return 128 + stopped.number
     except FewLabelsError as error:
         print(for_terminal(error), file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fewlabels.errors import DataError
+from fewlabels.files import new_file
 
 Share = Literal["balanced", "proportional", "per_class"]
 
@@ -108,7 +109,7 @@ def write_labelled(
         parts: data-set rows by name.
         truth: classes by data-set row.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with new_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["part", "row", "class", "name"])
         for part, rows in parts.items():

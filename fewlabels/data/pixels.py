@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
@@ -95,7 +96,10 @@ class Pixels(Dataset[tuple[int, Tensor]]):
             DataError: images that cannot be read; all are read to name them.
         """
         loader = DataLoader(
-            self, batch_sampler=positions, num_workers=0 if self.kept is not None else workers
+            self,
+            batch_sampler=positions,
+            num_workers=0 if self.kept is not None else workers,
+            worker_init_fn=_leave_group,
         )
         try:
             yield from loader
@@ -147,3 +151,9 @@ def crop_centre(images: Tensor, size: int) -> Tensor:
     """The middle of squares (..., S, S): the crop of timm's evaluation transform."""
     at = round((images.shape[-1] - size) / 2)
     return images[..., at : at + size, at : at + size]
+
+
+def _leave_group(worker: int) -> None:
+    """Keep Ctrl-C from a worker process: it is the run that ends, and its workers with it."""
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()

@@ -123,7 +123,11 @@ def load_recipe(
 
 
 def recipe_from(
-    data: dict[str, Any], overrides: Iterable[str] = (), imports: Sequence[str] = ()
+    data: dict[str, Any],
+    overrides: Iterable[str] = (),
+    imports: Sequence[str] = (),
+    *,
+    ended: bool = False,
 ) -> Recipe:
     """The checked recipe in a mapping, as :func:`load_recipe` does for a file.
 
@@ -139,7 +143,7 @@ def recipe_from(
     import_modules(imports)
     yaml_file.apply_overrides(data, origins, list(overrides))
     data["name"] = data.get("name") or "recipe"
-    return _check_recipe(data, origins, "recipe", imports)
+    return _check_recipe(data, origins, "recipe", imports, ended)
 
 
 def _convert_path(value: Any) -> str:

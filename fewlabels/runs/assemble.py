@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGINT
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
+from fewlabels.errors import Stopped
 from fewlabels.evaluation.scoring import Evaluator
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.deploy import deploy_models
 from fewlabels.runs.make_loop import make_loop, make_pretraining, start_from_backbone
 from fewlabels.runs.parts import (
+    RunParts,
     decode_images,
     make_extractor,
     make_parts,
     open_metrics,
 )
 from fewlabels.training.optimizers import check_factors
-from fewlabels.training.run_folder import Row
+from fewlabels.training.processes import end_with_parent
+from fewlabels.training.run_folder import Row, hold_run_folder
 
 
 def assemble_run(
@@ -38,26 +43,43 @@ def assemble_run(
 
     Returns:
         The run folder, and the scores in the order in which they were taken.
+
+    Raises:
+        Stopped: a signal has ended it; it says how to go on.
+        FewLabelsError: another run works in the folder; or what the steps of this one refuse.
     """
     accelerator = make_accelerator(recipe)
     parts = make_parts(recipe, accelerator, out, resume, say or accelerator.print, must_score)
+    try:
+        with hold_run_folder(parts.folder, accelerator):
+            return parts.folder.path, run_parts(parts)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else SIGINT
+        said = f"stopped; to go on: fewlabels run --resume {shlex.quote(str(parts.folder))}"
+        raise Stopped(number, said if accelerator.is_main_process else "") from None
+
+
+def run_parts(parts: RunParts) -> list[Row]:
+    """Train in the run folder, and save what is deployed; the scores."""
+    recipe = parts.recipe
     open_metrics(parts)
     extract = make_extractor(parts, parts.modules, parts.searched)
-    evaluator = Evaluator(parts.scoring, extract, parts.searched, accelerator.is_main_process)
-    loop = make_loop(parts, evaluator)
+    main = parts.accelerator.is_main_process
+    loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
     check_factors(recipe.optimizer.factors, loop.list_parameter_paths())
     loop.make_first_optimizers()
+    loop.load_checkpoint()
     pretraining = make_pretraining(parts)
     decode_images(parts)
     if pretraining is not None:
         start_from_backbone(parts, pretraining.train_backbone())
     loop.run()
-    scores = deploy_models(parts, loop, extract)
-    return parts.folder.path, scores
+    return deploy_models(parts, loop, extract)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate as a recipe's ``train`` wants it."""
+    end_with_parent()
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
     return Accelerator(
         mixed_precision=recipe.train.precision,

@@ -10,11 +10,12 @@ from fewlabels.data.pixels import crop_centre
 from fewlabels.evaluation import neighbours_picture
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
+from fewlabels.files import new_file
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
-from fewlabels.training.checkpoint import load_modules
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row
+from fewlabels.training.saved_modules import load_modules
 
 ORACLE = "ORACLE: discovered samples got their true labels: no result, an analysis"
 
@@ -53,8 +54,8 @@ def save_picture(parts: RunParts, examples: Examples) -> None:
         parts.data.records.truth[parts.scoring.rows],
         lambda rows: crop_centre(parts.searched.take_rows(rows), parts.image_size),
     )
-    parts.folder.pictures.mkdir(exist_ok=True)
-    picture.save(parts.folder.pictures / neighbours_picture.FILE)
+    with new_file(parts.folder.pictures / neighbours_picture.FILE) as draft:
+        picture.save(draft)
 
 
 def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:

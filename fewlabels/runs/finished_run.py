@@ -68,15 +68,13 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         HubError: no run folder, one that has not come to its end, or an ORACLE run.
         RecipeError: a recipe that this version does not read.
+        FewLabelsError: metrics that are damaged.
     """
     files = RunFolder(folder)
     if not files.recipe.is_file():
         raise HubError(f"{folder} is no run folder: it has no recipe.yaml; name one, as in runs/x")
     recipe = load_recipe(files.recipe, ended=True)
-    try:
-        rows = MetricLog(files.metrics).read_rows()
-    except ValueError as error:
-        raise HubError(f"{files.metrics} is damaged: {error}") from error
+    rows = MetricLog(files.metrics).read_rows()
     if recipe.rounds.oracle or any(is_oracle(row) for row in rows):
         raise HubError(
             f"{folder}: its discovered samples got their true labels (rounds.oracle), which is an "

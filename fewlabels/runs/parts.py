@@ -20,11 +20,13 @@ from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError, first_few, make_printable
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
+from fewlabels.files import new_file
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.user_code import copy_modules
 from fewlabels.runs.build import Builder, build_spec, check_plugins_made, place_modules
 from fewlabels.runs.environment import describe_environment
 from fewlabels.runs.provenance import list_plugins
+from fewlabels.runs.resume import fingerprint_data, read_beginning, refuse_other_data
 from fewlabels.runs.task import TASKS, Task
 from fewlabels.runs.training_data import TrainingData, read_training_data
 from fewlabels.training.metric_log import MetricLog
@@ -75,8 +77,7 @@ def make_parts(
     strategy = build_spec("strategies", recipe.strategy)
     discoveries = [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
     task, before = TASKS[strategy.task], RunFolder(resume) if resume else None
-    data = read_training_data(recipe, before, quiet=not accelerator.is_main_process)
-    refuse_disagreement(accelerator, data)
+    data = read_run_data(recipe, accelerator, before)
     classes = count_classes(discoveries, data.labels)
     task.check_labels(data.labels, recipe.strategy.name)
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
@@ -116,6 +117,26 @@ def make_parts(
     )
 
 
+def read_run_data(
+    recipe: Recipe, accelerator: Accelerator, before: RunFolder | None
+) -> TrainingData:
+    """The images and labels of a run: the same in all processes, and as it began.
+
+    Args:
+        before: the folder of a run that goes on; one that has not begun leaves out nothing yet.
+
+    Raises:
+        DataError: what reading them finds, or processes that can read different images.
+        FewLabelsError: the run began with other data.
+    """
+    begun = before if before and read_beginning(before) else None
+    data = read_training_data(recipe, begun, quiet=not accelerator.is_main_process)
+    refuse_disagreement(accelerator, data)
+    if begun:
+        refuse_other_data(data, begun.path)
+    return data
+
+
 def refuse_disagreement(accelerator: Accelerator, data: TrainingData) -> None:
     """Refuse to train where processes left out other images: they would wait for each other.
 
@@ -149,20 +170,23 @@ def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
 
 
 def open_metrics(parts: RunParts) -> None:
-    """The first row of a new run, its recipe, its code and which images were labelled."""
+    """The first row of a run that begins, its recipe, its code and which images were labelled.
+
+    One that was stopped before its first checkpoint begins again.
+    """
     recipe, data, folder = parts.recipe, parts.data, parts.folder
-    if not folder.list_checkpoints():
-        parts.metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
     facts |= describe_environment(parts.accelerator) | {"plugins": list_plugins(recipe)}
     if data.examined:
         facts |= {"left_out": len(data.examined.left_out), "copies": data.examined.copies}
+    facts |= {"data": fingerprint_data(data), "resolved": recipe.resolved}
     if recipe.rounds.oracle:
         facts["oracle"] = True
-    if parts.accelerator.is_main_process and not parts.metrics.count_bytes():
-        folder.recipe.write_text(recipe.to_yaml(), encoding="utf-8")
+    if parts.accelerator.is_main_process and not folder.list_checkpoints():
+        with new_file(folder.recipe) as draft:
+            draft.write_text(recipe.to_yaml(), encoding="utf-8")
         copy_modules(recipe.imports, folder.path)
-        parts.metrics.write_rows([facts])
+        parts.metrics.begin_with(facts)
         if isinstance(recipe.data.labels, int):
             drawn = {"labelled": data.train[data.labels >= 0], "validation": data.validation}
             write_labelled(folder.labelled, drawn, data.records.truth, data.records.classes)

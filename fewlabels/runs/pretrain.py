@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -46,6 +47,8 @@ class Pretraining:
         self.backbone: nn.Module = student.backbone
         try:
             self.loop.make_first_optimizers()
+            if not folder.backbone.is_file():
+                self.loop.load_checkpoint()
         except FewLabelsError as error:
             raise FewLabelsError(f"pretrain: {error}") from error
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
@@ -62,7 +65,7 @@ class Pretraining:
         main, metrics = self.loop.accelerator.is_main_process, self.loop.metrics
         if main:
             self.folder.path.mkdir(exist_ok=True)
-        if not self.folder.list_checkpoints():
+        if self.loop.begun_from is None:
             metrics.cut_back(0)  # of a run that was stopped before its first checkpoint
         self.loop.run()
         if main:
@@ -81,9 +84,19 @@ class Pretraining:
 
 
 def load_backbone(file: Path, backbone: nn.Module) -> None:
-    """Fill a backbone; its classifier, which pretraining did not have, stays as it is."""
-    unknown = backbone.load_state_dict(load_file(file), strict=False).unexpected_keys
-    assert not unknown, f"{file} is of another backbone: {unknown[:3]}"
+    """Fill a backbone; its classifier, which pretraining did not have, stays as it is.
+
+    Raises:
+        FewLabelsError: the file is damaged, or of another backbone.
+    """
+    fix = "remove it, and pretraining goes on from its last checkpoint"
+    try:
+        unknown = backbone.load_state_dict(load_file(file), strict=False).unexpected_keys
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise FewLabelsError(f"{file} cannot be used ({reason}); {fix}") from error
+    if unknown:
+        raise FewLabelsError(f"{file} is of another backbone ({unknown[0]}); {fix}")
 
 
 def read_cost(folder: RunFolder) -> dict[str, float]:

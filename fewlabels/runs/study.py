@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.contracts.ranges import parse_number_ranges
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, Stopped
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
+from fewlabels.runs.resume import refuse_edited_recipe
 from fewlabels.runs.study_table import StudyRow
 from fewlabels.training.run_folder import RunFolder, is_oracle
 
@@ -51,6 +52,7 @@ def run_study(
 
     Raises:
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
+        Stopped: a signal has ended it.
     """
     loaded = [
         [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
@@ -114,15 +116,21 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, 
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"
             )
-        refuse_other_plugins(recipe, folder, "remove the folder, or choose another --runs")
+        otherwise = "remove the folder, or choose another --runs"
+        refuse_edited_recipe(recipe, folder, otherwise)
+        refuse_other_plugins(recipe, folder, otherwise)
         if RunFolder(folder).read_end():
             return RunFolder(folder).read_metrics()
     from fewlabels.runs.assemble import assemble_run  # imports torch: only once the recipes stand
 
     named = {**recipe.resolved, "name": folder.name}
-    recipe = replace(recipe, name=folder.name, resolved=named)
+    own = replace(recipe, name=folder.name, resolved=named)
     resume = folder if folder.is_dir() else None
-    folder, _ = assemble_run(recipe, runs, resume, _say_nothing, must_score)
+    try:
+        folder, _ = assemble_run(own, runs, resume, _say_nothing, must_score)
+    except Stopped as stopped:
+        said = f"stopped in {recipe.name} seed {recipe.seed}; the same command goes on with it"
+        raise Stopped(stopped.number, said if str(stopped) else "") from None
     return RunFolder(folder).read_metrics()
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fewlabels.files import new_file
+
 CERTAIN = 0.95
 
 
@@ -109,8 +111,8 @@ def format_markdown(rows: Sequence[StudyRow]) -> str:
 
 def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_name(f"{out.name}.md").write_text(format_markdown(rows), encoding="utf-8")
+    with new_file(out.with_name(f"{out.name}.md")) as draft:
+        draft.write_text(format_markdown(rows), encoding="utf-8")
     text = io.StringIO()
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "other steps", "minutes"]
@@ -127,4 +129,5 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
         values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
         line |= dict(zip(cost, values_of_cost, strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})
-    out.with_name(f"{out.name}.csv").write_text(text.getvalue(), encoding="utf-8")
+    with new_file(out.with_name(f"{out.name}.csv")) as draft:
+        draft.write_text(text.getvalue(), encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.runs.provenance import refuse_other_plugins
+from fewlabels.runs.resume import refuse_edited_recipe
 from fewlabels.training.processes import leave_processes
 from fewlabels.training.run_folder import RunFolder
 
@@ -74,6 +75,7 @@ def train(
         if recipe is not None or overrides:
             raise FewLabelsError("a resumed run keeps its own recipe; give --resume alone")
         loaded = load_recipe(RunFolder(resume).recipe, imports=imports)
+        refuse_edited_recipe(loaded, Path(resume))
         refuse_other_plugins(
             loaded, Path(resume), "install the earlier one again, or run the recipe anew"
         )

@@ -112,6 +112,9 @@ def run_of(subject: Subject, hide: bool = False) -> ShortRun:
             folder = fewlabels.train(recipe, out=out).folder
         own = recipe_from(recipe_of(subject))  # to be resumed without being watched
         RunFolder(folder).recipe.write_text(own.to_yaml(), "utf-8")
+        metrics, watched = RunFolder(folder).metrics, json.dumps(name)
+        unwatched = json.dumps(subject.name).ljust(len(watched))  # checkpoints note where lines end
+        metrics.write_text(metrics.read_text("utf-8").replace(watched, unwatched), "utf-8")
         _RUNS[key] = ShortRun(folder, own, seen)
     return _RUNS[key]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,18 +16,15 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from fewlabels.contracts import Needs, Phase, Round, remark_of
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, Stopped
 from fewlabels.models.modes import freeze_norms
-from fewlabels.training.checkpoint import (
-    load_modules,
-    read_checkpoint,
-    save_checkpoint,
-    save_modules,
-)
 from fewlabels.training.discover import Discoverer, Extracted
+from fewlabels.training.loop_checkpoint import load_loop, save_loop
 from fewlabels.training.phase import PhaseTrainer, check_strategy
 from fewlabels.training.run_folder import Row, RunFolder
+from fewlabels.training.saved_modules import load_modules, refuse_diverged, save_modules
 from fewlabels.training.state import Progress
+from fewlabels.training.stopping import StopSignals
 
 LOG = logging.getLogger(__name__)
 ExtractFields = Callable[..., list[np.ndarray]]
@@ -71,6 +69,8 @@ class Loop:
         self.schedule, self.metrics = trainer.schedule, trainer.metrics
         self.accelerator = trainer.accelerator
         self.scores: list[Row] = []
+        self.signals = StopSignals(self.accelerator)
+        self.begun_from: Path | None = None  # the checkpoint that a stopped run goes on from
         if self.schedule.freeze_batchnorm == "all":
             for module in self.modules.modules.values():
                 freeze_norms(module)
@@ -84,42 +84,66 @@ class Loop:
 
     def list_parameter_paths(self) -> list[str]:
         """Of the parameters that any phase trains, as in ``student.head.weight``."""
-        phases = self.strategy.phases(self._make_round(0))
+        phases = self.strategy.phases(self.make_round(0))
         return [path for phase in phases for path, _ in self.trainer.named_parameters(phase)]
 
     def make_first_optimizers(self) -> None:
         """Make the first optimisers, so that what they refuse is told before images are decoded."""
         self.discoverer.check_models(self.strategy, self.modules.modules)
-        check_strategy(self.strategy, self._make_round(0), list(self.modules.modules))
-        for phase in self.strategy.phases(self._make_round(0)):
+        check_strategy(self.strategy, self.make_round(0), list(self.modules.modules))
+        for phase in self.strategy.phases(self.make_round(0)):
             self.trainer.prepare_phase(phase)
+
+    def load_checkpoint(self) -> None:
+        """Stand where the newest whole checkpoint stands, if there is one.
+
+        Raises:
+            FewLabelsError: none is whole, or it is of another run; or metrics.jsonl is damaged.
+        """
+        self.begun_from = load_loop(self)
 
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        """From where the run stands to its end."""
-        if not self._load_checkpoint():
-            self.strategy.start(self.modules, self._extract_field)
-            if self.schedule.restart != "never" and self.accelerator.is_main_process:
-                save_modules(self.folder.initial, self.modules.modules)
-            self.metrics.write_rows(self.evaluator.score_models("before", 0))
+        """From where the run stands to its end.
+
+        Raises:
+            Stopped: a signal has ended it; it is saved where it stands.
+        """
+        with self.signals.note_signals():
+            self._run_rounds()
+
+    def _run_rounds(self) -> None:
+        if self.begun_from is None:
+            with self.signals.act_at_once():
+                self._begin()
         for index in range(self.progress.round, self.schedule.total):
             self._run_round(index)
             stops = self._has_settled()
             if stops:
                 self.progress.round = self.schedule.total
             self._save_checkpoint()
+            if signal := self.signals.agree():
+                self.accelerator.wait_for_everyone()
+                raise Stopped(signal)
             if stops:
                 error = self.schedule.stop
                 self.say(f"the validation error has settled to within {error}: the end")
                 break
+
+    def _begin(self) -> None:
+        """What comes before the first round of a new run."""
+        self.strategy.start(self.modules, self._extract_field)
+        if self.schedule.restart != "never" and self.accelerator.is_main_process:
+            save_modules(self.folder.initial, self.modules.modules)
+        self.metrics.write_rows(self.evaluator.score_models("before", 0))
 
     def _run_round(self, index: int) -> None:
         """Discovery where it is due, every phase, and evaluation where it is due."""
         begin, at = time.monotonic(), self.progress
         if not (at.phase or at.epoch or at.batch):
             self._open_round(index)
-        phases = self.strategy.phases(self._make_round(index))
+        phases = self.strategy.phases(self.make_round(index))
         for number in range(at.phase, len(phases)):
             self._train_phase(phases[number])
             at.phase, at.epoch, at.batch = number + 1, 0, 0
@@ -134,7 +158,8 @@ class Loop:
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
         if self.discoverer.components and self.schedule.begins_with_discovery(index):
-            self._discover_labels(index)
+            with self.signals.act_at_once():
+                self._discover_labels(index)
         if self.schedule.resets_weights(index):
             load_modules(self.folder.initial, self.modules.modules)
             self.trainer.forget_optimizers()
@@ -147,13 +172,17 @@ class Loop:
         self.trainer.begin_averages(phase)
         self.modules.average_buffers()  # so that all processes begin with the same
         self.strategy.begin(phase, self.modules, self.state.label_state, self._extract_field)
-        if resumed:  # begin() has set what no module holds; the modules stand further on
-            load_modules(self.folder.list_checkpoints()[-1], self.modules.modules)
+        if resumed and self.begun_from:  # begin() has set what no module holds
+            load_modules(self.begun_from, self.modules.modules)  # which stand further on
         for step in self.trainer.steps(phase):
             if self.schedule.evaluate_steps and step % self.schedule.evaluate_steps == 0:
                 self._evaluate_models()
             if self.schedule.checkpoint_every and step % self.schedule.checkpoint_every == 0:
                 self._save_checkpoint()
+            if signal := self.signals.agree(step):
+                self._save_checkpoint()
+                self.accelerator.wait_for_everyone()  # one that leaves early would end the others
+                raise Stopped(signal)
         self.state.label_state = self.state.label_state._replace(changed=False)
         self._pass_on_remarks(phase)
 
@@ -170,11 +199,12 @@ class Loop:
 
         The first phase that a strategy declares is the one by which methods are compared.
         """
-        first = self.strategy.phases(self._make_round(0))[0].name
+        first = self.strategy.phases(self.make_round(0))[0].name
         own, images = self.progress.steps[first], self.progress.images[first]
         return {"steps": own, "images": images, "other_steps": self.progress.step - own}
 
-    def _make_round(self, index: int) -> Round:
+    def make_round(self, index: int) -> Round:
+        """What a strategy is told of a round."""
         generation = self.schedule.find_generation(index)[0]
         return Round(
             index, generation, self.schedule.count_epochs(index), self.progress.discoveries
@@ -254,41 +284,10 @@ class Loop:
         now = min(row["validation_error"] for row in self.scores if row["model"] == deploys)
         if self.progress.best is None or now < self.progress.best:
             self.progress.best = now
+            refuse_diverged({deploys: self.modules.plain(deploys)}, self.progress.step)
             save_modules(self.folder.best, {deploys: self.modules.plain(deploys)})
-
-    # ------------------------------------------------------------------ checkpoints
 
     def _save_checkpoint(self) -> None:
         """Write where the run stands; all processes first agree on running statistics."""
         self.modules.average_buffers()
-        self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        arrays, state = self.state.save()
-        arrays |= {f"discovery.{k}": v for k, v in self.discoverer.state_dict().items()}
-        state["metrics"] = self.metrics.count_bytes()
-        save_checkpoint(
-            self.folder.checkpoints,
-            self.progress.step,
-            self.modules.modules,
-            self.trainer.state_dict(),
-            arrays,
-            state,
-            self.schedule.keep_checkpoints,
-        )
-
-    def _load_checkpoint(self) -> bool:
-        """Restore the newest checkpoint, if there is one."""
-        places = self.folder.list_checkpoints()
-        if not places:
-            return False
-        state, arrays, optimizers = read_checkpoint(places[-1])
-        self.state.load(arrays, state)
-        self.metrics.cut_back(state["metrics"])
-        start = "discovery."
-        kept = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-        self.discoverer.load_state_dict(kept)
-        load_modules(places[-1], self.modules.modules)
-        phases = self.strategy.phases(self._make_round(self.progress.round))
-        self.trainer.load_state_dict(optimizers, phases)
-        return True
+        save_loop(self)

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fewlabels.errors import FewLabelsError
+from fewlabels.files import new_file
+
 
 class MetricLog:
     """An append-only file of rows.
@@ -18,6 +21,12 @@ class MetricLog:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
+    def begin_with(self, row: dict[str, Any]) -> None:
+        """Forget all rows, and write the first, as one act."""
+        if self.path is not None:
+            with new_file(self.path) as draft:
+                draft.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
     def write_rows(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
         """Append rows, each with the round and step of ``where``."""
         if self.path is None:
@@ -27,17 +36,52 @@ class MetricLog:
                 file.write(json.dumps({**row, **where}) + "\n")
 
     def read_rows(self) -> list[dict[str, Any]]:
-        """All rows so far."""
+        """All rows so far.
+
+        Raises:
+            FewLabelsError: a line that is no row.
+        """
         if self.path is None or not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+        return parse_rows(self.path.read_bytes(), self.path)
 
     def count_bytes(self) -> int:
         """Bytes written; a checkpoint keeps it."""
         return self.path.stat().st_size if self.path is not None and self.path.exists() else 0
 
     def cut_back(self, size: int) -> None:
-        """Forget what was written after a checkpoint that the run goes back to."""
-        if self.path is not None and self.path.exists():
+        """Forget what was written after a checkpoint that the run goes back to.
+
+        Raises:
+            FewLabelsError: what was written before it is not all there.
+        """
+        if self.path is None:
+            return
+        held = self.path.read_bytes()[:size] if self.path.exists() else b""
+        if len(held) < size:
+            raise FewLabelsError(
+                f"{self.path} has {len(held)} bytes of the {size} that were written when the "
+                "checkpoint was; put the file back, or start a new run"
+            )
+        parse_rows(held, self.path)
+        if self.path.exists():
             with self.path.open("r+b") as file:
                 file.truncate(size)
+
+
+def parse_rows(lines: bytes, path: Path) -> list[dict[str, Any]]:
+    """The rows in a file's lines.
+
+    Raises:
+        FewLabelsError: a line that is no row.
+    """
+    rows = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise FewLabelsError(
+                f"{path}:{number} is damaged: it is no row of metrics; put the file back, or start "
+                "a new run"
+            ) from error
+    return rows

@@ -22,6 +22,7 @@ from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
 from fewlabels.training.optimizers import TICKS
 from fewlabels.training.round_schedule import RoundSchedule
+from fewlabels.training.small_batches import refuse_small_batches
 from fewlabels.training.state import Progress, State
 
 
@@ -77,21 +78,23 @@ class PhaseTrainer:
         """Drop optimisers and schedules; the next phase makes new ones."""
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
+        self.saved: dict[str, Any] = {}  # of phases that have not come up again since a checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         """Of the optimisers, and of the scaler of mixed precision."""
-        state = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        own = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        state = {**self.saved, **own}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], phases: list[Phase]) -> None:
-        """Go on with the optimisers of a checkpoint."""
+        """Go on with the optimisers of a checkpoint: of these phases now, of others when due."""
         self.forget_optimizers()
+        self.saved = {name: own for name, own in state.items() if name != "scaler"}
         for phase in phases:
             if phase.name in state:
                 self.prepare_phase(phase)
-                self.optimizers[phase.name].load_state_dict(state[phase.name])
         if "scaler" in state and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -106,6 +109,14 @@ class PhaseTrainer:
         epochs = self.schedule.epochs_between_restarts(self.progress.round)[1]
         self.schedulers[phase.name] = self.objective.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+        if phase.name in self.saved:
+            try:
+                self.optimizers[phase.name].load_state_dict(self.saved.pop(phase.name))
+            except (ValueError, KeyError) as error:
+                raise FewLabelsError(
+                    f"the checkpoint's optimiser does not fit phase {phase.name!r} ({error}); "
+                    "resume with the run folder's own recipe.yaml"
+                ) from error
 
     def named_parameters(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
         """The parameters that a phase trains, by their paths."""
@@ -161,7 +172,9 @@ class PhaseTrainer:
         with self.accelerator.accumulate(*trained):
             clock = Clock(at.round, at.epoch, at.steps_since_restart(phase.name))
             with self.accelerator.autocast(), collect_terms() as terms:
-                losses = _check_losses(self.strategy.losses(phase, self.modules, batch, clock))
+                with refuse_small_batches(phase, self.accelerator.num_processes):
+                    given = self.strategy.losses(phase, self.modules, batch, clock)
+                losses = _check_losses(given)
                 losses |= {name: torch.stack(each).mean() for name, each in terms.items()}
                 total = self.objective.weigh_losses(losses, clock.step)
             self.accelerator.backward(total)

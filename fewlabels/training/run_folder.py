@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.files import hold_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,6 +32,7 @@ class RunFolder:
         left_out: which images were left out, and why, where some were.
         pictures: of test queries and what they find.
         model: what the run deploys.
+        lock: held by the process that writes here.
         pretrain: the folder of a pretraining, a run of its own.
         backbone: of a pretraining: the weights that it ends with.
     """
@@ -44,6 +49,7 @@ class RunFolder:
         self.left_out = self.path / "left_out.csv"
         self.pictures = self.path / "pictures"
         self.model = self.path / "model"
+        self.lock = self.path / ".lock"
         self.backbone = self.path / "backbone.safetensors"
 
     def __str__(self) -> str:
@@ -55,7 +61,7 @@ class RunFolder:
         return RunFolder(self.path / "pretrain")
 
     def list_checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Checkpoints, oldest first."""
         return list_checkpoints(self.checkpoints)
 
     def read_metrics(self) -> list[Row]:
@@ -80,9 +86,47 @@ class RunFolder:
         return rows[-1] if rows and rows[-1]["kind"] == "end" else None
 
 
+CHECKPOINT = re.compile(r"(?:\.old-)?step-(\d+)", re.ASCII)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in a folder of them, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]))
+    """Checkpoints in a folder of them, oldest first; nothing else that lies there.
+
+    One that was about to be replaced when its run was killed stands under ``.old-`` and its name.
+    """
+    found: dict[int, Path] = {}
+    for place in sorted(folder.glob("*step-*")):  # .old- before its successor
+        if CHECKPOINT.fullmatch(place.name) and place.is_dir():
+            found[read_step(place)] = place
+    return [found[step] for step in sorted(found)]
+
+
+def read_step(place: Path) -> int:
+    """The optimiser steps after which a checkpoint was written."""
+    return int(place.name.rpartition("-")[2])
+
+
+@contextmanager
+def hold_run_folder(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of a folder while its processes work in it.
+
+    Raises:
+        FewLabelsError: another run works there.
+    """
+    refused: list[FewLabelsError | None] = [None]
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(hold_file(folder.lock, str(folder)))
+            except FewLabelsError as error:  # raised in every process, so that none waits
+                refused = [error]
+        if accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise refused[0]
+        yield
 
 
 def is_oracle(row: Row) -> bool:

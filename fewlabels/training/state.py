@@ -77,22 +77,28 @@ class State:
         """Restore what :meth:`save` gave; the labels given by people stay those of this state.
 
         Raises:
-            FewLabelsError: the values are of another version.
+            FewLabelsError: the values are of another version, or of other images.
         """
         try:
-            self.progress, previous = Progress(**values["at"]), arrays["earlier"]
+            progress, labels, previous = (
+                Progress(**values["at"]),
+                arrays["labels"],
+                arrays["earlier"],
+            )
+            changed = values["fresh"]
         except (TypeError, KeyError) as error:
             raise FewLabelsError(
                 "the checkpoint is of another version of fewlabels; start a new run"
             ) from error
-        self.label_state = LabelState(
-            arrays["labels"],
-            previous,
-            self.label_state.given,
-            arrays.get("centres"),
-            gather_pairs({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")}),
-            values["fresh"],
-        )
+        if len(labels) != len(self.labels):
+            raise FewLabelsError(
+                f"the checkpoint is of {len(labels)} training images, and there are "
+                f"{len(self.labels)} now; put them back as they were, or start a new run"
+            )
+        pairs = gather_pairs({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")})
+        given, centres = self.label_state.given, arrays.get("centres")
+        self.progress = progress
+        self.label_state = LabelState(labels, previous, given, centres, pairs, changed)
         self.history = {}
         for key in sorted(k for k in arrays if k.startswith("history.")):
             model = key.split(".", 2)[2]

@@ -196,7 +196,7 @@ def test_a_run_that_has_not_ended_is_refused(copied):
     metrics.write_text("\n".join(metrics.read_text().splitlines()[:-1]))
     assert f"fewlabels run --resume {copied} goes on with it" in refused(copied)
     metrics.write_text('{"kind": "ru')
-    assert "metrics.jsonl is damaged" in refused(copied)
+    assert "is damaged: it is no row of metrics" in refused(copied)
 
 
 def test_a_model_that_nobody_could_load_is_refused(copied):

@@ -1,7 +1,9 @@
 """What a checkpoint keeps beside weights: what is there today is read tomorrow."""
 
 import numpy as np
+import pytest
 
+from fewlabels.errors import FewLabelsError
 from fewlabels.training.run_folder import is_oracle
 from fewlabels.training.state import State
 
@@ -25,6 +27,12 @@ def test_a_checkpoint_of_version_0_1_is_read():
     again = state.save()
     assert again[1] == {"at": AT, "fresh": True}
     assert set(again[0]) == set(arrays)
+
+
+def test_a_checkpoint_of_another_number_of_images_is_refused():
+    arrays, values = State.of_given(np.array([0, -1, -1])).save()
+    with pytest.raises(FewLabelsError, match="of 3 training images, and there are 4 now"):
+        State.of_given(np.array([0, -1, -1, -1])).load(arrays, values)
 
 
 def test_an_oracle_run_is_known_by_its_rows_of_today_and_of_version_0_1():

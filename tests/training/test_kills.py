@@ -1,0 +1,35 @@
+"""A run that is killed at any moment goes on to the same weights, ledger and metrics.
+
+Two strategies; all with ``FEWLABELS_KILLS=all``. A table is added to ``$FEWLABELS_KILLS_OUT``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from killing import CASES
+
+CHOSEN = list(CASES) if os.environ.get("FEWLABELS_KILLS") == "all" else ["metric", "snowball"]
+MOMENTS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CHOSEN)
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, case):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killing.py"), tmp_path, case, str(MOMENTS)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    if out := os.environ.get("FEWLABELS_KILLS_OUT"):
+        survived = found["kills"] - len(found["differences"])
+        with Path(out).open("a") as table:
+            table.write(f"| {case} | {found['operations']} | {found['kills']} | {survived} |\n")
+    assert not found["differences"]
+    assert found["kills"] > found["operations"] > 50
