@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,16 +48,25 @@ def run_recipe(given: argparse.Namespace) -> None:
     leave_processes()
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipes and the overrides among words; a file may have = in its name.
+
+    Raises:
+        RecipeError: there is no recipe.
+    """
+    paths = [word for word in words if "=" not in word or os.path.isfile(word)]
+    if not paths:
+        raise RecipeError(["no recipe given; name a YAML file before key=value"])
+    return paths, [word for word in words if word not in paths]
+
+
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe; every mistake of every one is printed."""
     from fewlabels.recipe.recipe import load_recipe
     from fewlabels.runs.provenance import list_plugins
 
-    overrides = [a for a in arguments if "=" in a]
+    paths, overrides = split_words(arguments)
     mistakes = []
-    paths = [a for a in arguments if "=" not in a]
-    if not paths:
-        raise RecipeError(["no recipe given; name a YAML file before key=value"])
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, imports)
@@ -84,10 +94,7 @@ def run_study(given: argparse.Namespace) -> None:
     from fewlabels.runs.study import run_study, seeds_of
     from fewlabels.runs.study_table import format_markdown, write_tables
 
-    words, out = given.recipes, given.out
-    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
-    if not paths:
-        raise RecipeError(["no recipe given; name YAML files before key=value"])
+    (paths, overrides), out = split_words(given.recipes), given.out
     if out is not None and out.suffix in (".md", ".csv"):
         out = out.with_suffix("")
     if out is not None and not out.name:

@@ -117,8 +117,9 @@ def _parse_value(text: str) -> Override:
     except RecipeError as error:
         mistake = error.mistakes[0].removeprefix(f"{COMMAND_LINE}:1: ")
         return Override(text, text, mistake)
+    null = value is None and text.lower() in ("~", "null")
     quoted = isinstance(value, str) and text[0] in "'\"" and text[-1] == text[0]
-    return Override(value, None if value is None or quoted else text)
+    return Override(value, None if null or quoted else text)
 
 
 def _set_value(data: Any, parts: list[str], value: Any) -> KeyPath:
