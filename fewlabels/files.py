@@ -34,7 +34,7 @@ def refuse_unwritable(out: str | Path) -> None:
         above = next((folder for folder in place.parents if folder.exists()), place)
         place.exists()  # a name that is too long
     except OSError as error:
-        raise FewLabelsError(f"{out} cannot be written: {error.strerror}") from error
+        raise FewLabelsError(f"{shorten(str(out))} cannot be written: {error.strerror}") from error
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise FewLabelsError(f"{above} is no folder that you may write to; name another place")
 

@@ -12,12 +12,37 @@ import sys
 from collections.abc import Sequence
 
 from fewlabels.cli import components, embed, images, models, new, recipes
+from fewlabels.cli.output import (
+    CLOSED,
+    accept_any_text,
+    describe_system_error,
+    drop_output,
+    flush_output,
+)
 from fewlabels.errors import FewLabelsError, for_terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's or what the system refuses.
+
+    141 where nobody reads what is printed, as behind ``| head``.
+    """
+    accept_any_text()
+    try:
+        try:
+            code = run_command(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            flush_output()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and drop_output():
+            return CLOSED
+        print(for_terminal(describe_system_error(error)), file=sys.stderr)
+        return 2
+    return code
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run what the words ask for; a mistake of the person's is told in a sentence."""
     given = parse_arguments(build_parser(), words)
     try:
         return given.run_command(given) or 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from fewlabels.cli.options import add_import_option
 from fewlabels.errors import FewLabelsError, RecipeError
+from fewlabels.files import refuse_unwritable
 from fewlabels.runs.train import train
 from fewlabels.training.processes import leave_processes
 
@@ -99,6 +100,8 @@ def run_study(given: argparse.Namespace) -> None:
         out = out.with_suffix("")
     if out is not None and not out.name:
         raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
+    if out is not None:
+        refuse_unwritable(out.with_name(f"{out.name}.csv"))
     rows = run_study(
         paths,
         seeds_of(given.seeds),

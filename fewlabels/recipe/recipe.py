@@ -115,7 +115,7 @@ def load_recipe(
     data, origins = yaml_file.read_recipe_file(path)
     import_modules(imports, path.parent)
     given = apply_overrides(data, origins, list(overrides))
-    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
+    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)[:100]
     return _check_recipe(data, origins, given, str(path), imports, ended)
 
 

@@ -193,7 +193,9 @@ class Fixed(Section):
     """The keys of every recipe; those that name components are added for the recipe at hand."""
 
     name: str = Field(
-        "", pattern=r"^[\w.-]*$", description="letters, digits, dots, dashes and underscores alone"
+        "",
+        pattern=r"^[\w.-]{0,100}$",
+        description="letters, digits, dots, dashes and underscores alone, at most 100",
     )
     seed: Annotated[int, Field(ge=0)] = 0
     imports: list[str] = Field(

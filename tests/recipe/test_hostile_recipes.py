@@ -173,7 +173,7 @@ OVERRIDES = {
     f"seed={'9' * 5000}": "seed: expected a whole number, got '999",
     f"x={'[' * 3000}": "x: nested deeper than 32 levels",
     "optimizer.lr=.nan": "optimizer.lr: expected a number, got nan",
-    "name=\x1b[31m": "name: expected letters, digits, dots, dashes and underscores alone, got '\\x1b",
+    "name=\x1b[31m": "name: expected letters, digits, dots, dashes and underscores alone, at most 100, got '\\x1b",
     "data.0=1": "data.0: unknown key",
     "seed=[1": "seed: not readable as YAML",
 }
