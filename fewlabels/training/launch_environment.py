@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fewlabels.errors import FewLabelsError, shorten
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+T = TypeVar("T", "Accelerator", "PartialState")
 PREFIX = "ACCELERATE_"
 _NEVER = {
     "USE_DEEPSPEED": "false",
@@ -50,9 +53,13 @@ def start_accelerate(
                 f"{value}; change the recipe, or unset the variable (accelerate launch sets it as "
                 "its options and its config say)"
             )
+    import torch
+
     try:
-        return make()
-    except (ImportError, RuntimeError, ValueError) as error:
+        started = make()
+        torch.empty(1, device=started.device)  # it believes what a variable says of the device
+        return started
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:
         given = [f"{name}={_show_variable(name.removeprefix(PREFIX))}" for name in _list_set()]
         here = f"; set here: {', '.join(given)}" if given else ""
         raise FewLabelsError(f"accelerate cannot start: {error}{here}") from error
