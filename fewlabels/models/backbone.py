@@ -22,6 +22,7 @@ from fewlabels.errors import (
 from fewlabels.files import find_path, looked_for
 from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
+from fewlabels.models.pretrained import create_from_hub, find_source
 from fewlabels.registry import backbones, blocks
 from fewlabels.registry.build import list_positional
 
@@ -56,7 +57,8 @@ def make_backbone(
     """A timm model without classifier; one of our registry is registered into timm first.
 
     Raises:
-        ModelError: an unknown name, or options that the backbone refuses.
+        ModelError: an unknown name, options that the backbone refuses, or pretrained weights that
+            cannot be had.
     """
     options = dict(options or {})
     arch = name.split(".")[0]
@@ -82,19 +84,24 @@ def make_backbone(
         raise ModelError(
             f"timm has no pretrained weights for {name!r}; set pretrained: false, or weights: FILE"
         )
-    try:
-        config = None if ":" in name else timm.get_pretrained_cfg(name)
-        if image_size and config is not None and config.fixed_input_size:
-            options.setdefault("img_size", image_size)
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
-        )
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be made: "
-            f"{error}"
-        ) from error
-    return model
+
+    def create() -> nn.Module:
+        try:
+            config = None if ":" in name else timm.get_pretrained_cfg(name)
+            if image_size and config is not None and config.fixed_input_size:
+                options.setdefault("img_size", image_size)
+            model: nn.Module = timm.create_model(
+                name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+            raise ModelError(
+                f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be "
+                f"made: {error}"
+            ) from error
+        return model
+
+    source = find_source(name, pretrained)
+    return create_from_hub(create, name, source) if source else create()
 
 
 def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
