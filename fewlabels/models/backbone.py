@@ -23,6 +23,11 @@ from fewlabels.files import find_path, looked_for
 from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.models.pretrained import create_from_hub, find_source
+from fewlabels.models.published_weights import (
+    resample_positions,
+    take_prefix_off,
+    unwrap_tensors,
+)
 from fewlabels.registry import backbones, blocks
 from fewlabels.registry.build import list_positional
 
@@ -43,6 +48,8 @@ RESERVED = {
     "exportable",
     "no_jit",
 }
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+"""Of files of weights; none but the first is read otherwise than as plain tensors."""
 _UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError)
 
 
@@ -148,7 +155,10 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
-    """Fill a backbone from a local .safetensors, .pth or .pt file; its classifier is left out.
+    """Fill a backbone from a local file of its weights; a classifier in it is left out.
+
+    The tensors may be wrapped as other tools do, and position embeddings may be of another image
+    size: see :mod:`fewlabels.models.published_weights`.
 
     Raises:
         ModelError: no such file, one that is not plain tensors, or tensors that do not fit.
@@ -156,28 +166,25 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     file = find_path(path)
     if file is None or not file.is_file():
         raise ModelError(f"weights {path}: no such file; looked for {looked_for(path)}")
-    if file.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ModelError(f"weights {file}: expected a .safetensors, .pth or .pt file")
+    if file.suffix not in SUFFIXES:
+        raise ModelError(f"weights {file}: expected a {' or '.join(SUFFIXES)} file")
+    what = f"weights {file}"
     try:
         state = timm.models.load_state_dict(str(file), device="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise ModelError(
-            f"weights {file}: not a file of plain tensors, which alone is read: {error}"
+            f"{what}: not a file of plain tensors, which alone is read: {error}"
         ) from error
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"weights {file}: expected a state dict, names with a tensor each")
     classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state, known = rename_published(backbone, state), backbone.state_dict()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = tuple(f"{name}." for name in names)
+    state, known = rename_published(backbone, unwrap_tensors(state, what)), backbone.state_dict()
     # Files from before batch norms counted their batches.
     counters = {n: v for n, v in known.items() if n.endswith(".num_batches_tracked")}
-    state = {**counters, **state}
-    state = {
-        name: value
-        for name, value in state.items()
-        if name in known or not name.startswith(tuple(f"{head}." for head in heads))
-    }
-    load_exactly(backbone, state, f"weights {file}")
+    wanted = [n for n in known if n not in counters and not n.startswith(heads)]
+    state = {**counters, **take_prefix_off(state, wanted, what)}
+    state = {n: v for n, v in state.items() if n in known or not n.startswith(heads)}
+    load_exactly(backbone, resample_positions(backbone, state), what)
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

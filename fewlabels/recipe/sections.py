@@ -73,7 +73,9 @@ class Model(Section):
     backbone: str = "resnet50"
     backbone_options: dict[str, Any] = {}
     pretrained: bool = False
-    weights: str | None = Field(None, description="a local .safetensors or .pth of the backbone")
+    weights: str | None = Field(
+        None, description="a local file of the backbone: .safetensors, .pth, .ckpt"
+    )
     embedding_size: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] | None = 512
     pooling: str | None = Field(None, description="timm's global_pool; null: the backbone's own")
     image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)] | None = None
