@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewlabels.cli.options import add_import_option
 from fewlabels.errors import FewLabelsError, RecipeError
 from fewlabels.files import refuse_unwritable
 from fewlabels.runs.train import train
 from fewlabels.training.processes import leave_processes
+
+if TYPE_CHECKING:
+    from fewlabels.recipe.recipe import Recipe
 
 
 def add_commands(commands: Any) -> None:
@@ -75,7 +78,11 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
                 from fewlabels.runs.build import check_plugins_made
 
                 check_plugins_made(recipe)
-            if recipe.blocks:  # their places are known to the backbone alone
+            if classifies_with_timm(recipe):  # whether it can is known to the backbone alone
+                from fewlabels.runs.build import check_classifier
+
+                check_classifier(recipe)
+            elif recipe.blocks:  # and so are their places
                 from fewlabels.runs.build import check_blocks
 
                 check_blocks(recipe)
@@ -88,6 +95,20 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
     return 2 if mistakes else 0
+
+
+def classifies_with_timm(recipe: Recipe) -> bool:
+    """Whether a recipe makes a classifier of one of timm's backbones, which not all can be.
+
+    One of the Hub is known once it is fetched, which a check does not do.
+    """
+    from fewlabels.recipe.component_schema import get_component_schema
+    from fewlabels.registry import backbones
+
+    name = recipe.model.backbone
+    task = get_component_schema("strategies", recipe.strategy.name).get("x-task")
+    ours = name.split(".")[0] in backbones.names()
+    return task == "classification" and not ours and ":" not in name
 
 
 def run_study(given: argparse.Namespace) -> None:
