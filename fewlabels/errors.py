@@ -7,6 +7,9 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+LONGEST_MISTAKE = 1_000
+LONGEST_VALUE = 200
+
 
 class FewLabelsError(Exception):
     """Any mistake of input that this package understands; the command line exits with 2."""
@@ -29,11 +32,12 @@ class RecipeError(FewLabelsError):
     """All mistakes of one recipe, gathered.
 
     Args:
-        mistakes: one sentence each, ``file: key path: what is wrong; the fix``.
+        mistakes: one sentence each, ``file: key path: what is wrong; the fix``. Each is kept in one
+            line of at most ``LONGEST_MISTAKE`` letters, whatever a recipe puts into it.
     """
 
     def __init__(self, mistakes: Iterable[str]) -> None:
-        self.mistakes = list(mistakes)
+        self.mistakes = [shorten(make_printable(each), LONGEST_MISTAKE) for each in mistakes]
         super().__init__("\n".join(self.mistakes))
 
 
@@ -86,6 +90,13 @@ def make_printable(text: str) -> str:
 def for_terminal(error: FewLabelsError) -> str:
     """A mistake for the terminal: a name in it may be a stranger's."""
     return "\n".join(make_printable(line) for line in str(error).split("\n"))
+
+
+def shorten(text: str, most: int = LONGEST_VALUE) -> str:
+    """A text as it is, or one that is too long for a sentence with its middle left out."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]}…{text[-(most // 3) + 1 :]}"
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fewlabels.errors import FewLabelsError
+from fewlabels.errors import FewLabelsError, shorten
 
 
 def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
@@ -34,7 +35,7 @@ def refuse_unwritable(out: str | Path) -> None:
         above = next((folder for folder in place.parents if folder.exists()), place)
         place.exists()  # a name that is too long
     except OSError as error:
-        raise FewLabelsError(f"{out} cannot be written: {error.strerror}") from error
+        raise FewLabelsError(f"{shorten(str(out))} cannot be written: {error.strerror}") from error
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise FewLabelsError(f"{above} is no folder that you may write to; name another place")
 
@@ -127,13 +128,36 @@ def data_roots() -> list[Path]:
 
 def find_path(path: str | Path) -> Path | None:
     """The existing file or folder that ``path`` means: as written, else under a data root."""
-    path = Path(path).expanduser()
-    for candidate in [path, *(root / path for root in data_roots())]:
-        if candidate.exists():
-            return candidate
-    return None
+    # os.path takes a name that no file can have, or that nobody may look at, as not there.
+    path = Path(os.path.expanduser(path))
+    candidates = [path, *(root / path for root in data_roots())]
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
 
 
 def looked_for(path: str | Path) -> str:
     """Where :func:`find_path` looked, for a sentence."""
-    return " or ".join(str(p) for p in [Path(path), *(root / path for root in data_roots())])
+    places = [Path(path), *(root / path for root in data_roots())]
+    return " or ".join(shorten(str(place)) for place in places)
+
+
+def read_bounded(file: Path, largest: int) -> bytes:
+    """The bytes of a file that is of somebody else's making.
+
+    Args:
+        largest: bytes that it may have.
+
+    Raises:
+        FewLabelsError: a pipe, a device or a folder, which is not waited for; or a larger file.
+        OSError: it is not there, or cannot be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(file, "rb", opener=lambda path, _: os.open(path, flags)) as stream:
+        about = os.fstat(stream.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise FewLabelsError(
+            f"{file}: more than {largest:,} bytes, too many for what it should hold"
+        )
+    return content

@@ -13,16 +13,39 @@ import sys
 from collections.abc import Sequence
 
 from fewlabels.cli import components, embed, images, models, new, recipes
+from fewlabels.cli.output import (
+    CLOSED,
+    accept_any_text,
+    describe_system_error,
+    drop_output,
+    flush_output,
+)
 from fewlabels.errors import FewLabelsError, Stopped, for_terminal, make_printable
 from fewlabels.training.stopping import stop_when_terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's.
+    """Entry point of ``fewlabels``; 0, or 2 on a mistake of the user's or what the system refuses.
 
-    What a signal ended has 128 and the signal's number, as a shell counts: 130 or 143.
+    What a signal ended has 128 and the signal's number, as a shell counts: 130 or 143; 141 where
+    nobody reads what is printed, as behind ``| head``.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    accept_any_text()
+    try:
+        try:
+            code = run_command(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            flush_output()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and drop_output():
+            return CLOSED
+        print(for_terminal(describe_system_error(error)), file=sys.stderr)
+        return 2
+    return code
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run what the words ask for; a mistake of the person's is told in a sentence."""
     given = parse_arguments(build_parser(), words)
     try:
         with stop_when_terminated():

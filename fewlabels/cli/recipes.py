@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewlabels.cli.options import add_import_option
 from fewlabels.errors import FewLabelsError, RecipeError
+from fewlabels.files import refuse_unwritable
 from fewlabels.runs.train import train
 from fewlabels.training.processes import leave_processes
+
+if TYPE_CHECKING:
+    from fewlabels.recipe.recipe import Recipe
 
 
 def add_commands(commands: Any) -> None:
@@ -47,16 +52,25 @@ def run_recipe(given: argparse.Namespace) -> None:
     leave_processes()
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipes and the overrides among words; a file may have = in its name.
+
+    Raises:
+        RecipeError: there is no recipe.
+    """
+    paths = [word for word in words if "=" not in word or os.path.isfile(word)]
+    if not paths:
+        raise RecipeError(["no recipe given; name a YAML file before key=value"])
+    return paths, [word for word in words if word not in paths]
+
+
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe; every mistake of every one is printed."""
     from fewlabels.recipe.recipe import load_recipe
     from fewlabels.runs.provenance import list_plugins
 
-    overrides = [a for a in arguments if "=" in a]
+    paths, overrides = split_words(arguments)
     mistakes = []
-    paths = [a for a in arguments if "=" not in a]
-    if not paths:
-        raise RecipeError(["no recipe given; name a YAML file before key=value"])
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, imports)
@@ -64,7 +78,11 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
                 from fewlabels.runs.build import check_plugins_made
 
                 check_plugins_made(recipe)
-            if recipe.blocks:  # their places are known to the backbone alone
+            if classifies_with_timm(recipe):  # whether it can is known to the backbone alone
+                from fewlabels.runs.build import check_classifier
+
+                check_classifier(recipe)
+            elif recipe.blocks:  # and so are their places
                 from fewlabels.runs.build import check_blocks
 
                 check_blocks(recipe)
@@ -79,19 +97,32 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     return 2 if mistakes else 0
 
 
+def classifies_with_timm(recipe: Recipe) -> bool:
+    """Whether a recipe makes a classifier of one of timm's backbones, which not all can be.
+
+    One of the Hub is known once it is fetched, which a check does not do.
+    """
+    from fewlabels.recipe.component_schema import get_component_schema
+    from fewlabels.registry import backbones
+
+    name = recipe.model.backbone
+    task = get_component_schema("strategies", recipe.strategy.name).get("x-task")
+    ours = name.split(".")[0] in backbones.names()
+    return task == "classification" and not ours and ":" not in name
+
+
 def run_study(given: argparse.Namespace) -> None:
     """Run a study and print its table; write it where ``out`` says."""
     from fewlabels.runs.study import run_study, seeds_of
     from fewlabels.runs.study_table import format_markdown, write_tables
 
-    words, out = given.recipes, given.out
-    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
-    if not paths:
-        raise RecipeError(["no recipe given; name YAML files before key=value"])
+    (paths, overrides), out = split_words(given.recipes), given.out
     if out is not None and out.suffix in (".md", ".csv"):
         out = out.with_suffix("")
     if out is not None and not out.name:
         raise FewLabelsError(f"--out {out}: name a file, as in tables/mine; two are written")
+    if out is not None:
+        refuse_unwritable(out.with_name(f"{out.name}.csv"))
     rows = run_study(
         paths,
         seeds_of(given.seeds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +38,7 @@ def download_model(place: str | Path, revision: str | None = None) -> Fetched:
         HubError: a repository that the Hub does not give out, or that cannot be reached.
     """
     folder = Path(place)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # a name that is too long is none of a folder
         if revision is not None:
             raise ModelError(f"{place} is a folder, which has no revisions; leave revision out")
         return Fetched(folder, str(folder))

@@ -22,6 +22,12 @@ from fewlabels.errors import (
 from fewlabels.files import find_path, looked_for
 from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
+from fewlabels.models.pretrained import create_from_hub, find_source
+from fewlabels.models.published_weights import (
+    resample_positions,
+    take_prefix_off,
+    unwrap_tensors,
+)
 from fewlabels.registry import backbones, blocks
 from fewlabels.registry.build import list_positional
 
@@ -42,6 +48,8 @@ RESERVED = {
     "exportable",
     "no_jit",
 }
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+"""Of files of weights; none but the first is read otherwise than as plain tensors."""
 _UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError)
 
 
@@ -56,7 +64,8 @@ def make_backbone(
     """A timm model without classifier; one of our registry is registered into timm first.
 
     Raises:
-        ModelError: an unknown name, or options that the backbone refuses.
+        ModelError: an unknown name, options that the backbone refuses, or pretrained weights that
+            cannot be had.
     """
     options = dict(options or {})
     arch = name.split(".")[0]
@@ -82,19 +91,24 @@ def make_backbone(
         raise ModelError(
             f"timm has no pretrained weights for {name!r}; set pretrained: false, or weights: FILE"
         )
-    try:
-        config = None if ":" in name else timm.get_pretrained_cfg(name)
-        if image_size and config is not None and config.fixed_input_size:
-            options.setdefault("img_size", image_size)
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
-        )
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be made: "
-            f"{error}"
-        ) from error
-    return model
+
+    def create() -> nn.Module:
+        try:
+            config = None if ":" in name else timm.get_pretrained_cfg(name)
+            if image_size and config is not None and config.fixed_input_size:
+                options.setdefault("img_size", image_size)
+            model: nn.Module = timm.create_model(
+                name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+            raise ModelError(
+                f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be "
+                f"made: {error}"
+            ) from error
+        return model
+
+    source = find_source(name, pretrained)
+    return create_from_hub(create, name, source) if source else create()
 
 
 def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
@@ -141,7 +155,10 @@ def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) 
 
 
 def load_weights(backbone: nn.Module, path: str) -> None:
-    """Fill a backbone from a local .safetensors, .pth or .pt file; its classifier is left out.
+    """Fill a backbone from a local file of its weights; a classifier in it is left out.
+
+    The tensors may be wrapped as other tools do, and position embeddings may be of another image
+    size: see :mod:`fewlabels.models.published_weights`.
 
     Raises:
         ModelError: no such file, one that is not plain tensors, or tensors that do not fit.
@@ -149,28 +166,25 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     file = find_path(path)
     if file is None or not file.is_file():
         raise ModelError(f"weights {path}: no such file; looked for {looked_for(path)}")
-    if file.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ModelError(f"weights {file}: expected a .safetensors, .pth or .pt file")
+    if file.suffix not in SUFFIXES:
+        raise ModelError(f"weights {file}: expected a {' or '.join(SUFFIXES)} file")
+    what = f"weights {file}"
     try:
         state = timm.models.load_state_dict(str(file), device="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise ModelError(
-            f"weights {file}: not a file of plain tensors, which alone is read: {error}"
+            f"{what}: not a file of plain tensors, which alone is read: {error}"
         ) from error
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"weights {file}: expected a state dict, names with a tensor each")
     classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state, known = rename_published(backbone, state), backbone.state_dict()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = tuple(f"{name}." for name in names)
+    state, known = rename_published(backbone, unwrap_tensors(state, what)), backbone.state_dict()
     # Files from before batch norms counted their batches.
     counters = {n: v for n, v in known.items() if n.endswith(".num_batches_tracked")}
-    state = {**counters, **state}
-    state = {
-        name: value
-        for name, value in state.items()
-        if name in known or not name.startswith(tuple(f"{head}." for head in heads))
-    }
-    load_exactly(backbone, state, f"weights {file}")
+    wanted = [n for n in known if n not in counters and not n.startswith(heads)]
+    state = {**counters, **take_prefix_off(state, wanted, what)}
+    state = {n: v for n, v in state.items() if n in known or not n.startswith(heads)}
+    load_exactly(backbone, resample_positions(backbone, state), what)
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import ClassifierHead
 from torch import Tensor, nn
 
 from fewlabels.contracts import Output, collect_side, has_heads
@@ -75,25 +76,33 @@ class Classifier(ImageModel):
     def _check_head(self) -> None:
         """Refuse a backbone that looks at more than its pooled features to classify."""
         images = torch.zeros(1, 3, self.image_size, self.image_size)
-        with evaluating(self.backbone):
-            maps = self.backbone.forward_features(images)
-            whole = self.backbone.forward_head(maps)
-            pooled = self.backbone.forward_head(maps, pre_logits=True)
-            last = self.backbone.get_classifier()
-            fits = whole.shape == (1, len(self.classes)) and isinstance(last, nn.Module)
-            fits = fits and torch.allclose(whole, self._compute_logits(pooled)[0], atol=1e-5)
+        why: Exception | None = None
+        try:
+            with evaluating(self.backbone):
+                maps = self.backbone.forward_features(images)
+                whole = self.backbone.forward_head(maps)
+                pooled = self.backbone.forward_head(maps, pre_logits=True)
+                fits = whole.shape == (1, len(self.classes))
+                fits = fits and torch.allclose(whole, self._compute_logits(pooled)[0], atol=1e-5)
+        except (AttributeError, IndexError, RuntimeError, TypeError) as error:  # a head of its own
+            fits, why = False, error
         if not fits:
             raise ModelError(
                 f"backbone {self.name!r} does not classify by a last layer on its pooled features; "
                 "choose another"
-            )
+            ) from why
 
     def _compute_logits(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, C) of features (B, F), and those of a second head."""
         if has_heads(self.backbone):
             both: tuple[Tensor, Tensor | None] = self.backbone.forward_heads(features)
             return both
-        return self.backbone.get_classifier()(features), None
+        last = self.backbone.get_classifier()
+        if isinstance(last, ClassifierHead):  # with the pooling before it
+            last = last.fc
+        if isinstance(last, nn.Conv2d):
+            return last(features[:, :, None, None]).flatten(1), None
+        return last(features), None
 
     def forward(self, images: Tensor) -> Output:
         """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""

@@ -6,11 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewlabels.errors import ComponentError, first_few, suggest_nearest
+from fewlabels.errors import ComponentError, first_few, shorten, suggest_nearest
 from fewlabels.files import find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
 from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
+from fewlabels.recipe.yaml_file import show_value
 from fewlabels.registry import backbones
 
 
@@ -43,7 +44,7 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
     if name.split(".")[0].removeprefix("hf-hub:") not in known and not name.startswith("hf-hub:"):
         check.add_mistake(
             ("model", "backbone"),
-            f"neither timm nor a plugin has a backbone called {name!r}"
+            f"neither timm nor a plugin has a backbone called {show_value(name)}"
             f"{suggest_nearest(name, known)}  (fewlabels list backbones)",
         )
     options = _get_section(data, "model").get("backbone_options") or {}
@@ -125,17 +126,19 @@ def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
     if isinstance(name, str) and name.lower().removeprefix("lookahead_") not in known:
         check.add_mistake(
             ("optimizer", "name"),
-            f"timm has no optimiser called {name!r}{suggest_nearest(name, known)}",
+            f"timm has no optimiser called {show_value(name)}{suggest_nearest(name, known)}",
         )
     schedule = _get_section(data, "schedule")
     kind, decay = schedule.get("name"), schedule.get("decay_epochs", 30)
     if kind == "multistep" and not isinstance(decay, list):
         check.add_mistake(
-            ("schedule", "decay_epochs"), f"multistep takes the list of epochs, got {decay!r}"
+            ("schedule", "decay_epochs"),
+            f"multistep takes the list of epochs, got {show_value(decay)}",
         )
     elif kind == "step" and isinstance(decay, list):
         check.add_mistake(
-            ("schedule", "decay_epochs"), f"step takes one number, got {decay}; or use multistep"
+            ("schedule", "decay_epochs"),
+            f"step takes one number, got {show_value(decay)}; or use multistep",
         )
 
 
@@ -177,5 +180,5 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
             check.add_mistake(
                 ("weights", name),
                 f"no loss of this recipe is called so{suggest_nearest(name, known)} "
-                f"(all: {', '.join(known)})",
+                f"(all: {shorten(', '.join(known))})",
             )

@@ -16,7 +16,7 @@ from fewlabels.recipe.component_schema import (
     get_component_schema,
 )
 from fewlabels.recipe.sections import Data, Fixed, Place
-from fewlabels.recipe.yaml_file import KeyPath, Origins, format_key_path
+from fewlabels.recipe.yaml_file import KeyPath, Origins, format_key_path, show_value
 from fewlabels.registry import REGISTRIES
 
 SLOTS = {
@@ -54,7 +54,8 @@ class Mistakes:
             (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
             self.file,
         )
-        self.found.setdefault(path, f"{where}: {format_key_path(path)}: {sentence}")
+        key = f"{format_key_path(path)}: " if path else ""
+        self.found.setdefault(path, f"{where}: {key}{sentence}")
 
     def raise_if_any(self) -> None:
         """Refuse a recipe with mistakes; of very many, the first are told and the others counted.
@@ -75,7 +76,9 @@ class Mistakes:
         base = BESIDE.get(plural, Section)
         if not isinstance(value, dict):
             self.add_mistake(
-                path, f"expected a mapping with {key!r}, got {value!r} (fewlabels list {plural})"
+                path,
+                f"expected a mapping with {key!r}, got {show_value(value)} "
+                f"(fewlabels list {plural})",
             )
             return None
         name = value.get(key)
@@ -83,7 +86,7 @@ class Mistakes:
             known = ", ".join(REGISTRIES[plural].names())
             self.add_mistake(
                 (*path, key),
-                f"{'missing' if name is None else f'expected a name, got {name!r}'}; "
+                f"{'missing' if name is None else f'expected a name, got {show_value(name)}'}; "
                 f"write one of {known} (fewlabels list {plural})",
             )
             return None
@@ -116,8 +119,10 @@ class Mistakes:
             item["loc"] = (*under, *item["loc"])
             by_path.setdefault(self._strip_union_tags(item), []).append(item)
         for path, items in by_path.items():
-            if items[0]["type"] == "extra_forbidden":
-                around = find_schema(schema, path[len(under) : -1])
+            if any(other[: len(path)] == path != other for other in by_path):
+                continue  # that what stands inside is wrong says it of the whole
+            if items[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+                around = follow_references(schema, find_schema(schema, path[len(under) : -1]))
                 sentence = self._describe_unknown_key(path, around)
             else:
                 sentence = _describe_mismatch(items, self._find_described(path, schema, under))
@@ -169,10 +174,10 @@ def find_schema(root: Schema, path: KeyPath) -> Schema:
     for step in path:
         here = follow_references(root, here)
         if isinstance(step, int):
-            here = here["prefixItems"][step] if "prefixItems" in here else here.get("items", {})
+            known = dict(enumerate(here.get("prefixItems", ()))).get(step, here.get("items"))
         else:
             known = here.get("properties", {}).get(step, here.get("additionalProperties"))
-            here = known if isinstance(known, dict) else {}
+        here = known if isinstance(known, dict) else {}
     return follow_references(root, here) if "$ref" in here else here
 
 
@@ -197,7 +202,7 @@ def _describe_mismatch(items: list[Any], schema: Schema) -> str:
     if first["type"] == "missing":
         return "missing; this key has no default"
     value = first["input"]
-    shown = json.dumps(value) if not isinstance(value, str) else repr(value)
+    shown = show_value(value)
     if first["type"] == "value_error":
         return f"{first['ctx']['error']}, got {shown}"
     reasons = {i["msg"].removeprefix("Input should be ") for i in items if i["type"] in _BOUND}

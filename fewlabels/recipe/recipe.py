@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from fewlabels.contracts.ramp import Ramp
-from fewlabels.errors import RecipeError
+from fewlabels.errors import RecipeError, shorten
 from fewlabels.recipe import yaml_file
 from fewlabels.recipe.cross_checks import check_across, check_files
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
+from fewlabels.recipe.overrides import Overrides, apply_overrides, take_texts
 from fewlabels.recipe.sections import (
     Data,
     Evaluation,
@@ -30,6 +31,7 @@ from fewlabels.recipe.sections import (
     Schedule,
     Train,
 )
+from fewlabels.recipe.unfit_values import find_unfit_values
 from fewlabels.recipe.yaml_file import Origins
 from fewlabels.registry import REGISTRIES, Registry
 from fewlabels.registry.user_code import import_modules, list_not_imported
@@ -117,9 +119,9 @@ def load_recipe(
     path = Path(path)
     data, origins = yaml_file.read_recipe_file(path)
     import_modules(imports, path.parent)
-    yaml_file.apply_overrides(data, origins, list(overrides))
-    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)
-    return _check_recipe(data, origins, str(path), imports, ended)
+    given = apply_overrides(data, origins, list(overrides))
+    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)[:100]
+    return _check_recipe(data, origins, given, str(path), imports, ended)
 
 
 def recipe_from(
@@ -134,30 +136,33 @@ def recipe_from(
     Raises:
         RecipeError: as there; also a value that YAML could not hold, and ``extends``.
     """
+    origins = Origins()
+    _refuse_unfit(Mistakes({}, origins, "recipe"), data)
     try:
-        data, origins = json.loads(json.dumps(data, default=_convert_path)), Origins()
+        data = json.loads(json.dumps(data, default=_convert_path))
     except TypeError as error:
         raise RecipeError([f"recipe: {error}"]) from error
     if "extends" in data:
         raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
     import_modules(imports)
-    yaml_file.apply_overrides(data, origins, list(overrides))
+    given = apply_overrides(data, origins, list(overrides))
     data["name"] = data.get("name") or "recipe"
-    return _check_recipe(data, origins, "recipe", imports, ended)
+    return _check_recipe(data, origins, given, "recipe", imports, ended)
 
 
 def _convert_path(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(
-        f"{value!r} is of type {type(value).__name__}; a recipe holds text, numbers, lists and "
-        "mappings"
+        f"{shorten(repr(value))} is of type {type(value).__name__}; a recipe holds text, numbers, "
+        "lists and mappings"
     )
 
 
 def _check_recipe(
     data: dict[str, Any],
     origins: Origins,
+    overrides: Overrides,
     file: str,
     imports: Sequence[str],
     ended: bool = False,
@@ -183,6 +188,7 @@ def _check_recipe(
             data[slot] = {"name": data[slot]}
     data.setdefault("strategy", {"name": "metric"})
     data.setdefault("data", {})
+    _refuse_unfit(check, data)
 
     fields: dict[str, Any] = {}
     source = check.build_component_model(("data",), "sources", data["data"], key="source")
@@ -198,6 +204,8 @@ def _check_recipe(
         ]
         fields[slot] = (tuple[tuple(models)] if models else tuple[()], ())  # type: ignore[misc]
     whole = create_model("Recipe", __base__=Fixed, **fields)
+    if overrides:
+        take_texts(check, data, overrides, whole.model_json_schema())
     checked: Any = None
     try:
         checked = whole.model_validate_json(json.dumps(data))
@@ -208,6 +216,12 @@ def _check_recipe(
         check_files(check, data)
     check.raise_if_any()
     return _build_recipe(checked)
+
+
+def _refuse_unfit(check: Mistakes, data: dict[str, Any]) -> None:
+    for path, sentence in find_unfit_values(data):
+        check.add_mistake(path, sentence)
+    check.raise_if_any()
 
 
 def _build_recipe(checked: Any) -> Recipe:

@@ -81,7 +81,9 @@ class Model(Section):
     backbone: str = "resnet50"
     backbone_options: dict[str, Any] = {}
     pretrained: bool = False
-    weights: str | None = Field(None, description="a local .safetensors or .pth of the backbone")
+    weights: str | None = Field(
+        None, description="a local file of the backbone: .safetensors, .pth, .ckpt"
+    )
     embedding_size: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] | None = 512
     pooling: str | None = Field(None, description="timm's global_pool; null: the backbone's own")
     image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)] | None = None
@@ -201,7 +203,9 @@ class Fixed(Section):
     """The keys of every recipe; those that name components are added for the recipe at hand."""
 
     name: str = Field(
-        "", pattern=r"^[\w.-]*$", description="letters, digits, dots, dashes and underscores alone"
+        "",
+        pattern=r"^[\w.-]{0,100}$",
+        description="letters, digits, dots, dashes and underscores alone, at most 100",
     )
     seed: Annotated[int, Field(ge=0)] = 0
     imports: list[str] = Field(

@@ -5,25 +5,123 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fewlabels.errors import RecipeError
+from fewlabels.errors import FewLabelsError, RecipeError, shorten
+from fewlabels.files import read_bounded
 
 NAMING = ("name", "source", "backbone")
 """Keys that name a component, whose options stand beside them."""
+
+MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 32
+"""Of one file; what a person writes has a hundredth of the values."""
 
 KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, str]  # key path -> "file:line" or "command line"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: 1e-3 is a number; on, off, yes and no are words; no dates."""
+    """One YAML document on its way to plain data that a recipe can hold.
+
+    The scalars are YAML 1.2's: 1e-3 is a number; on, off, yes and no are words; no dates.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def __init__(self, text: str, source: str) -> None:
+        super().__init__(text)
+        self.name = source  # of the marks
+        self.mistakes: list[str] = []
+        self.origins: Origins = {}
+        self.composed = self.built = self.depth = 0
+        self.outer: list[yaml.Node] = []  # those in which the present one stands
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML does, which would follow any depth and number."""
+        self.composed += parent is None or index is not None  # no keys
+        self.depth += 1
+        _refuse_excess(self.depth, self.composed, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def build_value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """A node as plain data; each alias is built anew, and so counted."""
+        line = _format_mark(node.start_mark)
+        self.origins.setdefault(path, line)
+        self.built += 1
+        _refuse_excess(len(self.outer) + 1, self.built, node.start_mark)
+        if not re.fullmatch(rf"tag:yaml\.org,2002:({_TAGS[type(node)]})", node.tag):
+            return self._refuse_value(node, path, f"YAML tags such as {node.tag} are not read")
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                return self.construct_object(node)
+            except (ValueError, KeyError, IndexError):  # a tag that the person wrote
+                wanted = _WORDS[node.tag.rpartition(":")[2]]
+                return self._refuse_value(
+                    node, path, f"expected {wanted}, got {show_value(node.value)}"
+                )
+        if any(node is outer for outer in self.outer):
+            return self._refuse_value(node, path, "an anchor contains itself; write the value out")
+        self.outer.append(node)
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build_value(item, (*path, i)) for i, item in enumerate(node.value)]
+            return self._build_mapping(node, path)
+        finally:
+            self.outer.pop()
+
+    def _build_mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse_value(key_node, path, "a key is text, and no list or mapping")
+                continue
+            key = str(key_node.value)
+            if key == "<<":
+                why = "merge keys are not read; use extends"
+                self._refuse_value(key_node, (*path, key), why)
+            elif key in result:
+                first = self.origins[(*path, key)].rpartition(":")[2]
+                why = f"duplicate key, first on line {first}; keep one"
+                self._refuse_value(key_node, (*path, key), why)
+            else:
+                self.origins[(*path, key)] = _format_mark(key_node.start_mark)
+                result[key] = self.build_value(value_node, (*path, key))
+        return result
+
+    def _refuse_value(self, node: yaml.Node, path: KeyPath, why: str) -> None:
+        where = f"{format_key_path(path)}: " if path else ""
+        self.mistakes.append(f"{_format_mark(node.start_mark)}: {where}{why}")
+
+
+_TAGS: dict[type[yaml.Node], str] = {
+    yaml.MappingNode: "map",
+    yaml.SequenceNode: "seq",
+    yaml.ScalarNode: "str|int|float|bool|null",
+}
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def _format_mark(mark: yaml.Mark) -> str:
+    return f"{mark.name}:{mark.line + 1}"
+
+
+def _refuse_excess(depth: int, values: int, mark: yaml.Mark) -> None:
+    """Stop before what a recipe does not need takes all time or memory."""
+    if depth > DEEPEST:
+        raise RecipeError(
+            [f"{_format_mark(mark)}: nested deeper than {DEEPEST} levels; a recipe needs fewer"]
+        )
+    if values > MOST_VALUES:
+        raise RecipeError(
+            [f"{_format_mark(mark)}: more than {MOST_VALUES:,} values; a recipe needs fewer"]
+        )
 
 
 for _tag, _pattern, _first in [
@@ -65,62 +163,41 @@ def dump_yaml(data: Any) -> str:
 def format_key_path(path: KeyPath) -> str:
     """``("losses", 0, "beta")`` as ``losses[0].beta``."""
     text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path)
-    return text.removeprefix(".")
+    return shorten(text.removeprefix("."))
+
+
+def show_value(value: Any) -> str:
+    """Plain data as a sentence shows them: text is quoted, and what is long is shortened."""
+    return shorten(repr(value) if isinstance(value, str) else json.dumps(value))
 
 
 def parse_yaml(text: str, source: str) -> tuple[Any, Origins]:
     """One YAML document and the line of each key path.
 
     Raises:
-        RecipeError: not YAML, a duplicate key, a ``<<`` merge; all duplicates are reported.
+        RecipeError: not YAML, a duplicate key, a ``<<`` merge, or more than a recipe can hold; all
+            mistakes of one text are reported together.
     """
-    loader = _Loader(text)
-    mistakes: list[str] = []
-    origins: Origins = {}
-
-    def build_value(node: yaml.Node, path: KeyPath) -> Any:
-        line = f"{source}:{node.start_mark.line + 1}"
-        origins.setdefault(path, line)
-        if not re.fullmatch(r"tag:yaml\.org,2002:(map|seq|str|int|float|bool|null)", node.tag):
-            mistakes.append(
-                f"{line}: {format_key_path(path)}: YAML tags such as {node.tag} are not read"
-            )
-            return None
-        if isinstance(node, yaml.SequenceNode):
-            return [build_value(item, (*path, i)) for i, item in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return loader.construct_object(node)
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            where = f"{source}:{key_node.start_mark.line + 1}"
-            said = f"{where}: {format_key_path((*path, key))}"
-            if key == "<<":
-                mistakes.append(f"{said}: merge keys are not read; use extends")
-                continue
-            if key in result:
-                first = origins[(*path, key)].rpartition(":")[2]
-                mistakes.append(f"{said}: duplicate key, first on line {first}; keep one")
-                continue
-            origins[(*path, key)] = where
-            result[key] = build_value(value_node, (*path, key))
-        return result
-
     try:
-        node = loader.get_single_node()
-        data = {} if node is None else build_value(node, ())
+        loader = _Loader(text, source)
+        try:
+            node = loader.get_single_node()
+            data = {} if node is None else loader.build_value(node, ())
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RecipeError(
+            [f"{source}:{line}: YAML forbids the character U+{error.character:04X}; remove it"]
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
+        where = _format_mark(mark) if mark else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError([f"{source}{line}: not readable as YAML: {problem}"]) from error
-    except RecursionError as error:
-        raise RecipeError([f"{source}: an anchor contains itself; write the value out"]) from error
-    finally:
-        loader.dispose()
-    if mistakes:
-        raise RecipeError(mistakes)
-    return data, origins
+        raise RecipeError([f"{where}: not readable as YAML: {problem}"]) from error
+    if loader.mistakes:
+        raise RecipeError(loader.mistakes)
+    return data, loader.origins
 
 
 def read_recipe_file(
@@ -128,14 +205,7 @@ def read_recipe_file(
 ) -> tuple[dict[str, Any], Origins]:
     """A recipe file merged over the file that it ``extends``, which is named relative to it."""
     said = f"{asked_by}: extends: " if asked_by else ""
-    if path.resolve() in seen:
-        raise RecipeError([f"{said}{path} extends itself; remove one extends"])
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise RecipeError([f"{said}{path}: {reason}; give the path of a recipe (.yaml)"]) from error
-    data, origins = parse_yaml(text, str(path))
+    data, origins = parse_yaml(_read_text(path, said, seen), str(path))
     if not isinstance(data, dict):
         raise RecipeError([f"{path}: a recipe is a mapping of keys, not a {type(data).__name__}"])
     parent = data.pop("extends", None)
@@ -143,10 +213,29 @@ def read_recipe_file(
         return data, origins
     where = origins[("extends",)]
     if not isinstance(parent, str):
-        raise RecipeError([f"{where}: extends: expected the path of a recipe, got {parent!r}"])
+        wanted = f"{where}: extends: expected the path of a recipe"
+        raise RecipeError([f"{wanted}, got {show_value(parent)}"])
     base, base_origins = read_recipe_file(path.parent / parent, where, (*seen, path.resolve()))
     merged = {**base, **{k: merge_values(base[k], v) if k in base else v for k, v in data.items()}}
     return merged, base_origins | origins
+
+
+def _read_text(path: Path, said: str, seen: tuple[Path, ...]) -> str:
+    try:
+        if path.resolve() in seen:
+            raise RecipeError([f"{said}{path} extends itself; remove one extends"])
+        if len(seen) > DEEPEST:
+            raise RecipeError([f"{said}{path}: more than {DEEPEST} files extend one another"])
+        return read_bounded(path, MOST_BYTES).decode()
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such file" if missing else getattr(error, "strerror", None) or str(error)
+        sentence = f"{said}{shorten(str(path))}: {reason}; give the path of a recipe (.yaml)"
+        raise RecipeError([sentence]) from error
+    except RecipeError:
+        raise
+    except FewLabelsError as error:
+        raise RecipeError([f"{said}{error}"]) from error
 
 
 def merge_values(base: Any, over: Any) -> Any:
@@ -160,75 +249,13 @@ def merge_values(base: Any, over: Any) -> Any:
         return over
     for naming in NAMING:
         if naming in over and naming in base and over[naming] != base[naming]:
-            return {**_drop_component_keys(base, naming), **over}
+            return {**drop_component_keys(base, naming), **over}
     return {**base, **{k: merge_values(base[k], v) if k in base else v for k, v in over.items()}}
 
 
-def _drop_component_keys(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
+def drop_component_keys(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
     """What still has a meaning once a mapping names another component."""
     if naming == "backbone":
         return {k: v for k, v in mapping.items() if k not in ("backbone_options", "weights")}
     kept = ("labels", "memory", "workers") if naming == "source" else ()
     return {key: mapping[key] for key in kept if key in mapping}
-
-
-def apply_overrides(data: dict[str, Any], origins: Origins, assignments: list[str]) -> None:
-    """Set ``a.b.0.c=value`` in place; the value is YAML, missing mappings are made.
-
-    Names of components are set first, so the order of the assignments means nothing.
-
-    Raises:
-        RecipeError: all assignments that cannot be carried out.
-    """
-    mistakes = []
-    for assignment in sorted(assignments, key=_rank_assignment):
-        key, equals, text = assignment.partition("=")
-        path: KeyPath = tuple(
-            int(k) if k.isdigit() else k for k in re.split(r"[.\[\]]+", key.rstrip("]")) if k
-        )
-        if not equals or not path:
-            mistakes.append(
-                f"command line: {assignment!r}: expected key=value, as in rounds.rounds=3"
-            )
-            continue
-        try:
-            value, _ = parse_yaml(text, "command line")
-            if text.strip() == "":
-                value = None
-            _set_value(data, path, value)
-        except RecipeError as error:
-            mistakes.extend(f"command line: {key}: {m}" for m in error.mistakes)
-        except (KeyError, IndexError, TypeError):
-            mistakes.append(f"command line: {key}: there is no such place to set in this recipe")
-        else:
-            for known in [p for p in origins if p[: len(path)] == path]:
-                del origins[known]
-            origins[path] = "command line"
-    if mistakes:
-        raise RecipeError(mistakes)
-
-
-def _rank_assignment(assignment: str) -> tuple[bool, int]:
-    key = assignment.partition("=")[0]
-    return key.rpartition(".")[2] not in NAMING, key.count(".")
-
-
-def _set_value(data: Any, path: KeyPath, value: Any) -> None:
-    for key in path[:-1]:
-        if isinstance(data, dict) and data.get(key) is None:
-            data[key] = {}
-        data = data[key]
-    if isinstance(data, list) and path[-1] == len(data):
-        data.append(value)
-    elif (
-        isinstance(data, dict)
-        and len(path) > 1
-        and path[-1] in NAMING
-        and path[-1] in data
-        and data[path[-1]] != value
-    ):
-        kept = _drop_component_keys(data, path[-1])
-        data.clear()
-        data.update({**kept, path[-1]: value})
-    else:
-        data[path[-1]] = value

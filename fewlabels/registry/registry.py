@@ -10,9 +10,11 @@ that it is written for. One that says nothing is taken to be of version 1.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fewlabels.contracts import API_VERSION
-from fewlabels.errors import ComponentError, suggest_nearest
+from fewlabels.errors import ComponentError, shorten, suggest_nearest
 from fewlabels.registry.known_plugins import OUR_PLUGINS
 from fewlabels.registry.signature import check_signature
 
@@ -42,6 +44,22 @@ class Offer(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
+
+
+def _find_installed(group: str) -> tuple[Offer, ...]:
+    """What installed distributions offer, searched anew only where a folder of the path changed."""
+    places = [place or "." for place in sys.path if os.path.exists(place or ".")]
+    seen = tuple((place, os.stat(place).st_mtime_ns) for place in places)
+    return _search_installed(group, seen)
+
+
+@functools.lru_cache(maxsize=16)
+def _search_installed(group: str, seen: tuple[tuple[str, int], ...]) -> tuple[Offer, ...]:
+    return tuple(
+        Offer(entry.name, dist.name if dist else "?", dist.version if dist else "?", entry)
+        for entry in entry_points(group=group)
+        for dist in [entry.dist]
+    )
 
 
 class Registry:
@@ -89,12 +107,8 @@ class Registry:
     def list_offers(self) -> dict[str, list[Offer]]:
         """All names with those who offer them, sorted by name; imports nothing."""
         found: dict[str, list[Offer]] = {}
-        for entry in entry_points(group=self.group):
-            dist = entry.dist
-            offer = Offer(
-                entry.name, dist.name if dist else "?", dist.version if dist else "?", entry
-            )
-            same = found.setdefault(entry.name, [])
+        for offer in _find_installed(self.group):
+            same = found.setdefault(offer.name, [])
             if all(offer.distribution != other.distribution for other in same):
                 same.append(offer)
         for name, components in self._registered.items():
@@ -184,7 +198,7 @@ class Registry:
 
     def describe_unknown(self, name: str) -> str:
         """The sentence for a name that nobody offers; where it is known who would, it says so."""
-        ours = OUR_PLUGINS.get(self.plural, {})
+        ours, name = OUR_PLUGINS.get(self.plural, {}), shorten(name)
         distribution, _, bare = name.rpartition(":")
         distribution = distribution or ours.get(bare, "")
         if distribution and not _is_installed(distribution):

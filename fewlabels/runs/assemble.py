@@ -22,6 +22,7 @@ from fewlabels.runs.parts import (
     make_parts,
     open_metrics,
 )
+from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.optimizers import check_factors
 from fewlabels.training.processes import end_with_parent
 from fewlabels.training.run_folder import Row, hold_run_folder
@@ -78,13 +79,22 @@ def run_parts(parts: RunParts) -> list[Row]:
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Accelerate as a recipe's ``train`` wants it."""
+    """Accelerate as a recipe's ``train`` wants it.
+
+    Raises:
+        FewLabelsError: it cannot start so, or its variables want something else.
+    """
     end_with_parent()
-    AcceleratorState._reset_state()  # a run before in this process may have had another precision
-    return Accelerator(
-        mixed_precision=recipe.train.precision,
-        gradient_accumulation_steps=recipe.train.accumulate,
-        step_scheduler_with_optimizer=False,
-        # Running statistics are averaged before use; see TrainingModules.average_buffers.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    precision, accumulate = recipe.train.precision, recipe.train.accumulate
+
+    def make() -> Accelerator:
+        AcceleratorState._reset_state()  # of a run before in this process: another precision
+        return Accelerator(
+            mixed_precision=precision,
+            gradient_accumulation_steps=accumulate,
+            step_scheduler_with_optimizer=False,
+            # Running statistics are averaged before use; see TrainingModules.average_buffers.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+
+    return start_accelerate(make, precision, accumulate)

@@ -103,6 +103,16 @@ def check_blocks(recipe: Recipe) -> None:
     Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
 
 
+def check_classifier(recipe: Recipe) -> None:
+    """Give the recipe's backbone a last layer, with random weights.
+
+    Raises:
+        ModelError: it cannot classify by one.
+    """
+    options = {**_model_options(recipe), "pretrained": False, "weights": None}
+    Classifier(**options, classes=("a", "b"))
+
+
 def place_modules(
     modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
 ) -> TrainingModules:

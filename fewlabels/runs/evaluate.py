@@ -30,6 +30,7 @@ from fewlabels.registry import sources
 from fewlabels.runs.build import place_modules
 from fewlabels.runs.environment import describe_environment
 from fewlabels.runs.training_data import TrainingData, read_training_data
+from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.run_folder import RunFolder
 
 MEASURES = ("recall", "map", "r_prec", "nmi", "error", "accuracy", "validation")
@@ -64,7 +65,8 @@ def evaluate_model(
     data_read = read_training_data(recipe, own if same else None)
     truth, scoring = make_scoring(model, recipe, data_read)
     AcceleratorState._reset_state()  # a run before in this process may have had another precision
-    accelerator = Accelerator(mixed_precision=recipe.train.precision)
+    precision = recipe.train.precision
+    accelerator = start_accelerate(lambda: Accelerator(mixed_precision=precision), precision)
     modules = place_modules({SAVED: model}, accelerator, recipe.train.channels_last)
     pixels = Pixels(data_read.records.images, scoring.rows, model.resize_to_square)
     batch, workers = recipe.evaluation.batch, recipe.data.workers

@@ -12,6 +12,8 @@ from threading import enumerate as enumerate_threads
 from time import sleep
 from typing import TYPE_CHECKING
 
+from fewlabels.training.launch_environment import start_accelerate
+
 if TYPE_CHECKING:
     from accelerate import PartialState
 
@@ -24,13 +26,19 @@ def join_processes() -> PartialState:
 
     One that is done waits for the others for days if need be: torch's half an hour would end a
     command whose last part takes longer.
+
+    Raises:
+        FewLabelsError: accelerate cannot start, or its variables want what no command here does.
     """
     end_with_parent()
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=cpu, timeout=timedelta(days=30))
+    def join() -> PartialState:
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+        return PartialState(cpu=cpu, timeout=timedelta(days=30))
+
+    return start_accelerate(join)
 
 
 def end_with_parent() -> None:

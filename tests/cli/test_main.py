@@ -84,3 +84,14 @@ def test_schema_is_json_that_knows_the_components(capsys):
     schema = json.loads(capsys.readouterr().out)
     assert "losses.multi_similarity" in schema["$defs"]
     assert schema["$defs"]["discovery.kmeans"]["properties"]["clusters"]["default"] == 100
+
+
+def test_check_tries_whether_a_backbone_of_timm_can_classify(capsys, tmp_path):
+    recipe = tmp_path / "few.yaml"
+    recipe.write_text(
+        "data: {source: digits, labels: 40}\nmodel: {backbone: levit_128s}\nstrategy: snowball\n"
+    )
+    assert main(["check", str(recipe)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{recipe}: backbone 'levit_128s' does not classify by a last layer")
+    assert main(["check", str(recipe), "model.backbone=resnetv2_18", "model.image_size=64"]) == 0

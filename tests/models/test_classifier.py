@@ -26,7 +26,11 @@ def images():
     return [Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)) for _ in range(5)]
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "resnetv2_18", "dla34", "dpn48b",
+     "sequencer2d_s"],
+)  # fmt: skip
 def test_logits_are_those_of_timm(name, images):
     torch.manual_seed(0)
     ours = Classifier(name, classes=CLASSES).eval()
@@ -35,9 +39,10 @@ def test_logits_are_those_of_timm(name, images):
     batch = torch.stack([ours.preprocess_image(image) for image in images[:2]]).float() / 255
     with torch.no_grad():
         output = ours(batch)
-        torch.testing.assert_close(output.logits, theirs((batch - ours.mean) / ours.std))
-        last = theirs.get_classifier()
-        torch.testing.assert_close(last(output.features), output.logits)
+        pixels = (batch - ours.mean) / ours.std
+        torch.testing.assert_close(output.logits, theirs(pixels))
+        pooled = theirs.forward_head(theirs.forward_features(pixels), pre_logits=True)
+        torch.testing.assert_close(output.features, pooled)
 
 
 def test_probabilities_are_the_softmax_of_the_logits(images):
@@ -74,5 +79,12 @@ def test_more_classes_than_the_weights_have_is_a_sentence_and_no_memory(tmp_path
 def test_what_cannot_classify_is_refused():
     with pytest.raises(ModelError, match="two classes or more"):
         Classifier("convnet3", classes=["one"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deit_tiny_distilled_patch16_224", "levit_128s", "crossvit_tiny_240", "efficientvim_m1"],
+)
+def test_a_backbone_without_one_last_layer_is_refused(name):
     with pytest.raises(ModelError, match="does not classify by a last layer"):
-        Classifier("deit_tiny_distilled_patch16_224", classes=CLASSES)
+        Classifier(name, classes=CLASSES)
