@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose: one sentence that names the mistake and its fix."""
+"""The exceptions that this package raises on purpose; messages name the mistake and its fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_VALUE = 200
 
 
 class FewLabelsError(Exception):
-    """Any mistake of input that this package understands; the command line exits with 2."""
+    """Base class of errors that this package raises on purpose; the command line exits with 2."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -67,15 +67,15 @@ class UnreadableImageError(DataError):
 
 
 class ModelError(FewLabelsError):
-    """Weights or a model folder that do not fit."""
+    """A model cannot be made, or weights or a model folder do not fit."""
 
 
 class HubError(FewLabelsError):
-    """The Hugging Face Hub refuses, or cannot be reached; or what must not be pushed to it."""
+    """The Hugging Face Hub refuses or cannot be reached, or something must not be pushed to it."""
 
 
 def component_failed(what: str, error: Exception) -> ComponentError:
-    """The sentence for a component of others that raised what it should not, and where it did."""
+    """The error for an unexpected exception in a component, with the place where it was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return ComponentError(
         f"{what} failed with {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
@@ -83,12 +83,12 @@ def component_failed(what: str, error: Exception) -> ComponentError:
 
 
 def make_printable(text: str) -> str:
-    """Text from elsewhere in one line, which none of its letters turns around or moves away."""
+    """Replace unprintable characters, such as line breaks and text-direction marks, by U+FFFD."""
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "�" for c in text)
 
 
 def for_terminal(error: FewLabelsError) -> str:
-    """A mistake for the terminal: a name in it may be a stranger's."""
+    """The error's message, safe to print: names in it may come from untrusted files."""
     return "\n".join(make_printable(line) for line in str(error).split("\n"))
 
 
@@ -106,6 +106,6 @@ def suggest_nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_few(items: Sequence[object], shown: int) -> str:
-    """The first items, and how many more there are."""
+    """The first ``shown`` items, separated by commas, and how many more there are."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more

@@ -14,10 +14,10 @@ from fewlabels.errors import FewLabelsError, shorten
 
 
 def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
-    """Say so before any work is done.
+    """Check, before any work is done, that ``out`` can be written and does not exist yet.
 
     Raises:
-        FewLabelsError: the file is there, or its place cannot be written.
+        FewLabelsError: the file exists, or its place cannot be written.
     """
     refuse_unwritable(out)
     if Path(out).exists():
@@ -25,10 +25,10 @@ def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
 
 
 def refuse_unwritable(out: str | Path) -> None:
-    """Say before any work is done that nothing can be written there.
+    """Check, before any work is done, that ``out`` can be written.
 
     Raises:
-        FewLabelsError: so.
+        FewLabelsError: it cannot be written.
     """
     place = Path(out).absolute()
     try:
@@ -67,9 +67,10 @@ def _flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def new_file(out: str | Path) -> Iterator[Path]:
-    """A draft to write, which is moved to ``out`` at the end; after an error it is gone.
+    """Give the path of a draft to write, which is moved to ``out`` at the end.
 
-    It has the name of ``out``, in a folder of its own beside it.
+    The draft has the name of ``out`` and lies in a temporary folder beside it. After an error it is
+    deleted.
 
     Raises:
         FewLabelsError: the place cannot be written.
@@ -127,7 +128,7 @@ def data_roots() -> list[Path]:
 
 
 def find_path(path: str | Path) -> Path | None:
-    """The existing file or folder that ``path`` means: as written, else under a data root."""
+    """The existing file or folder at ``path``, as written or under a data root; else None."""
     # os.path takes a name that no file can have, or that nobody may look at, as not there.
     path = Path(os.path.expanduser(path))
     candidates = [path, *(root / path for root in data_roots())]
@@ -135,7 +136,7 @@ def find_path(path: str | Path) -> Path | None:
 
 
 def looked_for(path: str | Path) -> str:
-    """Where :func:`find_path` looked, for a sentence."""
+    """The places where :func:`find_path` looks, for an error message."""
     places = [Path(path), *(root / path for root in data_roots())]
     return " or ".join(shorten(str(place)) for place in places)
 

@@ -1,4 +1,4 @@
-"""Commands about what a recipe may name: list, show, schema."""
+"""Commands about the components that a recipe may name: list, show, schema."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_list(given: argparse.Namespace) -> None:
 
 
 def run_show(given: argparse.Namespace) -> None:
-    """``fewlabels show``: a component where two words are given, else a saved model."""
+    """``fewlabels show``: a component if two words are given, a saved model if one."""
     import_modules(given.imports, Path(given.what).parent)
     if given.name is None:
         show_model(given.what)
@@ -50,9 +50,9 @@ def run_schema(given: argparse.Namespace) -> None:
 
 
 def list_components(kind: str | None) -> None:
-    """Print names with the distributions that offer them.
+    """Print the names of components with the distributions that offer them.
 
-    Of what is ours nothing is imported. What others offer is loaded, to mark what does not work.
+    Built-in components are not imported. Plugins are, so that broken ones can be marked.
     """
     registries = [find_registry(kind)] if kind else list(REGISTRIES.values())
     for registry in registries:
@@ -82,7 +82,7 @@ def list_components(kind: str | None) -> None:
 
 
 def show_component(kind: str, name: str) -> None:
-    """Print a component's purpose and options."""
+    """Print a component's description, required inputs and options."""
     from fewlabels.recipe.component_schema import describe_schema, get_component_schema
 
     registry = find_registry(kind)
@@ -95,7 +95,7 @@ def show_component(kind: str, name: str) -> None:
 
 
 def show_schema(write: bool) -> None:
-    """Print the JSON schema of recipes, or renew the file that the package holds."""
+    """Print the JSON schema of recipes; with ``write``, write it to the package's schema.json."""
     from fewlabels.recipe.component_schema import SCHEMA_FILE
     from fewlabels.recipe.recipe_schema import format_recipe_schema
 

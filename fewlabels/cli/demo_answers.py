@@ -1,4 +1,4 @@
-"""What the page answers: an image in; pictures with captions, and a sentence, out."""
+"""Answers of the demo page: for an image, the pictures found with captions, and a sentence."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from fewlabels.errors import FewLabelsError, make_printable
 from fewlabels.search.index import Index
 
 SIDE = 320
-"""Pixels of a side of what is shown."""
+"""Largest side in pixels of a picture shown on the page."""
 SHORTLIST, LONGEST = 100, 80
 BLANK, INK = (229, 231, 235), (75, 85, 99)
 
 
 class Answer(NamedTuple):
-    """A sentence of plain text, and pictures with their captions, best first."""
+    """A sentence of plain text, and (picture, caption) pairs, best first."""
 
     sentence: str
     pictures: list[tuple[Image.Image, str]]
 
 
 class Answers:
-    """Searches an index, and shows its pictures from a folder.
+    """Searches an index, and loads the pictures it finds from a folder.
 
-    An index holds ids alone, which are paths in the folder that was indexed; it may come from
-    elsewhere, so that no id leads outside ``folder``.
+    An index has only ids, which are paths relative to the folder that was indexed. The index may
+    come from somebody else, so ids that lead outside ``folder`` are not followed.
 
     Args:
-        index: with its embedder.
-        folder: the one that was indexed; None: ids and scores alone are shown.
+        index: loaded with its embedder.
+        folder: the one that was indexed; None: only ids and scores are shown.
     """
 
     def __init__(self, index: Index, folder: Path | None) -> None:
         self.index, self.folder = index, folder
 
     def __call__(self, image: str | Path | None, k: int, expand: int, rerank: bool) -> Answer:
-        """Search with the image in a file; of an unreadable one, say what is wrong with it.
+        """Search with the image in a file; errors are not raised but put into the sentence.
 
         Args:
-            k, expand, rerank: as :meth:`Index.search` takes them.
+            image: the uploaded file; None: nothing was uploaded.
+            k, expand, rerank: as in :meth:`Index.search`.
         """
         if image is None:
             return Answer("Drop an image to search with.", [])
@@ -72,7 +73,7 @@ class Answers:
         return Answer(sentence, [(p or make_blank_picture(), c) for p, c in zip(shown, captions)])
 
     def _load_picture(self, name: str) -> Image.Image | None:
-        """A small copy of the picture that an id names; None if there is none."""
+        """A small copy of the picture of an id; None if it cannot be found or read."""
         file = resolve_inside(self.folder, name) if self.folder else None
         if file is None:
             return None
@@ -85,9 +86,9 @@ class Answers:
 
 
 def resolve_inside(folder: Path, name: str) -> Path | None:
-    """The file that a name means in a folder; None if it is not there, or lies outside.
+    """The path of a file in a folder; None if it does not exist or lies outside the folder.
 
-    Links are followed before that is asked.
+    Symbolic links are resolved before this is checked.
     """
     try:
         file = (folder / name).resolve()
@@ -98,12 +99,12 @@ def resolve_inside(folder: Path, name: str) -> Path | None:
 
 
 def shorten_name(name: str) -> str:
-    """A name from outside, made safe to print; of a long one only the end."""
+    """A name without control characters; of a long one only the last 80 characters."""
     return make_printable(name if len(name) <= LONGEST else "…" + name[-LONGEST:])
 
 
 def make_blank_picture() -> Image.Image:
-    """A blank picture, shown where an image has none."""
+    """The grey square shown in place of a picture that is missing."""
     tile = Image.new("RGB", (SIDE, SIDE), BLANK)
     pen = ImageDraw.Draw(tile)
     pen.text((SIDE / 2, SIDE / 2), "no picture", INK, anchor="mm", font_size=24)

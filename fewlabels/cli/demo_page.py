@@ -1,4 +1,4 @@
-"""The page, by gradio: it is served to this machine alone, and asks no other for anything."""
+"""The demo page, made with gradio; it is served to this machine only, and contacts no other."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CSS = """
   white-space: pre-line; overflow-wrap: anywhere;
 }
 """
-"""A caption stands whole, under its picture; the page scrolls, not the gallery in it."""
+"""Captions are shown in full below their pictures; the page scrolls instead of the gallery."""
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 
 class Closed:
-    """ASGI middleware: a browser asks nobody but this server, whatever the page's parts ask for."""
+    """ASGI middleware that adds a Content-Security-Policy: browsers load from this server only."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -51,10 +51,10 @@ class Closed:
 
 
 def import_gradio() -> Any:
-    """The module gradio, which sends no telemetry.
+    """Import gradio with its telemetry turned off.
 
     Raises:
-        ComponentError: it is not installed.
+        ComponentError: gradio is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at its import
     try:
@@ -67,9 +67,9 @@ def import_gradio() -> Any:
 
 
 def build_middleware() -> list[Any]:
-    """The ASGI middleware: no requests to other servers, no answer to other host names.
+    """The page's ASGI middleware: browsers load from this server only, and only local hosts work.
 
-    The latter keeps pages of the web out, which could give their own name this machine's address.
+    Checking the host name stops DNS rebinding: a web page's own name pointed at this machine.
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -79,10 +79,10 @@ def build_middleware() -> list[Any]:
 
 
 def make_page(answers: Answers, model: str, name: str) -> Any:
-    """The page as gradio's Blocks.
+    """Build the page as gradio Blocks.
 
     Args:
-        model, name: what the model and the index are called.
+        model, name: what the model and the index are called on the page.
     """
     gr = import_gradio()
     index, embedder = answers.index, answers.index.embedder
@@ -124,7 +124,7 @@ def make_page(answers: Answers, model: str, name: str) -> Any:
 
 
 async def _nothing_fetched(path: str) -> str:
-    """A file is where it was uploaded to; gradio would fetch an address that is posted."""
+    """Return the path of an uploaded file; gradio's own function would download a posted URL."""
     return path
 
 
@@ -133,12 +133,12 @@ def serve_page(model: str, index: str, images: str | None, port: int | None) -> 
 
     Args:
         model, index: their folders.
-        images: the folder that was indexed; None: no pictures.
-        port: None: the first that is free from 7860 on.
+        images: the folder that was indexed; None: no pictures are shown.
+        port: None: the first free one from 7860 on.
 
     Raises:
-        FewLabelsError: gradio is not there, or a folder; the embedder is another one, or the port
-            is taken.
+        FewLabelsError: gradio is not installed, a folder does not exist, the embedder did not make
+            the index, or the port is taken or not allowed.
     """
     from fewlabels.models.load import load_embedder
     from fewlabels.training.processes import join_processes

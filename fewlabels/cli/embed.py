@@ -1,4 +1,4 @@
-"""``fewlabels embed``; ``accelerate launch -m fewlabels embed ...`` shares its parts out."""
+"""``fewlabels embed``; ``accelerate launch -m fewlabels embed ...`` shares out the parts."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def embed_folder(
 ) -> list[str]:
     """Write the embeddings of all images below a folder to a parquet file.
 
-    Its columns: ``file``, relative to the folder, and ``embedding``, float32 of fixed size and unit
-    length. Every ``shard`` images a part is written beside it; when stopped, the same call goes on
-    after the last one, in any number of processes, and ends with the same file.
+    Its columns: ``file``, a path relative to the folder, and ``embedding``, float32 of fixed size
+    and unit length. A part is written beside it after every ``shard`` images. If stopped, the same
+    call continues after the finished parts, in any number of processes, and gives the same file.
 
     Args:
         model: the folder of an embedder.
         skip_unreadable: leave out images that cannot be read.
-        say: tells how far this process is.
+        say: receives the progress messages of this process.
 
     Returns:
-        The names of images that were left out.
+        The names of the images that were left out.
 
     Raises:
-        DataError: no folder, parts of another model or folder, or a place that cannot be written.
-        ModelError: no embedder, no image, or an image that cannot be read.
+        DataError: no such folder, parts of another model or folder, or a file cannot be written.
+        ModelError: there is no embedder or no image, or an image cannot be read.
     """
     from accelerate.utils import broadcast_object_list
 
@@ -90,7 +90,7 @@ def embed_folder(
 def _plan_parts(
     embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool
 ) -> tuple[Parts, list[int]]:
-    """The parts of a file of embeddings, and the numbers of those that are still to be written."""
+    """The parts of a file of embeddings, and the numbers of those not written yet."""
     from fewlabels.data.readable import SKIP, describe_unreadable
     from fewlabels.models.fingerprint import fingerprint_model
     from fewlabels.search.embeddings_file import Stamp, list_images
@@ -112,7 +112,7 @@ def _plan_parts(
 def _encode_readable(
     embedder: Embedder, folder: Path, names: list[str], batch_size: int, skip: bool
 ) -> tuple[list[str], np.ndarray, list[str]]:
-    """Names and embeddings (N, D) of the images that can be read, and the names of the others."""
+    """Names and embeddings (N, D) of the readable images, and the names of the unreadable ones."""
     from fewlabels.data.readable import Readable
 
     images = Readable(folder, names, embedder.prepare_image, skip)
@@ -134,7 +134,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_embed(given: argparse.Namespace) -> None:
-    """Embed a folder, and name the images that were left out."""
+    """``fewlabels embed``: embed a folder, and list the images that were left out."""
     import_beside_model(given)
     from fewlabels.data.readable import left_out
 

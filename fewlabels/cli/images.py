@@ -1,4 +1,4 @@
-"""Commands that show images to a saved model: index, search, demo, predict, assembly."""
+"""Commands that apply a saved model to images: index, search, demo, predict, assembly."""
 
 from __future__ import annotations
 
@@ -154,9 +154,10 @@ def build_index(
 
 
 def search_index(model: str, index: str, image: str, k: int, expand: int, rerank: bool) -> None:
-    """Print what an image finds, best first: score, tab, id.
+    """Print the images found for an image, best first: score, tab, id.
 
-    Ids may be a stranger's: a terminal gets them made harmless, a pipe as they are.
+    An index may come from somebody else, so control characters in ids are replaced if the output
+    is a terminal; a pipe gets the ids unchanged.
     """
     from fewlabels.models.load import load_embedder
     from fewlabels.search.index import Index
@@ -171,12 +172,12 @@ def search_index(model: str, index: str, image: str, k: int, expand: int, rerank
 
 
 def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> None:
-    """Write a CSV (file, label, probability) of a classifier's first choice for each image.
+    """Write a CSV (file, label, probability) with a classifier's most probable class per image.
 
-    A file that is there stays: it may hold labels that a person gave.
+    An existing file is not overwritten: it may have labels that a person gave.
 
     Args:
-        skip_unreadable: leave out images that cannot be read, and name them.
+        skip_unreadable: leave out images that cannot be read, and list them.
     """
     from fewlabels.data.readable import Readable, left_out
     from fewlabels.models.load import load_classifier
@@ -199,7 +200,7 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
 
 
 def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:
-    """Write a picture of the assembly weights of positions given as "ROW,COLUMN"."""
+    """Write a picture of SAN's assembly weights at the positions ``at``, each "ROW,COLUMN"."""
     from fewlabels.components.blocks.san_picture import draw_assembly
     from fewlabels.models.load import load_model
 

@@ -61,7 +61,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets ``run_command``, a function of what was given."""
+    """The parser of all commands; each sets ``run_command``, a function of the parsed arguments."""
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for family in (recipes, components, models, embed, images, new):
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """What was given; recipes and overrides may stand behind an option too."""
+    """Parse the command line; recipes and overrides may also come after an option."""
     given, more = parser.parse_known_args(words)
     several = getattr(given, "recipes", getattr(given, "overrides", None))
     if any(word.startswith("-") for word in more) or (more and several is None):

@@ -1,4 +1,4 @@
-"""Commands about a saved model itself: evaluate, export, push; and what ``show`` says of one."""
+"""Commands about a saved model: evaluate, export, push; and the output of ``show`` for a model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run_push(given: argparse.Namespace) -> None:
 
 
 def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: str | None) -> None:
-    """Print a model's scores, and write them to a JSON file where ``out`` says."""
+    """Print a model's scores; write them to the JSON file ``out`` too, if given."""
     if out is not None:
         refuse_existing(out)
     from fewlabels.runs.evaluate import evaluate_model, format_scores
@@ -87,7 +87,7 @@ def evaluate_model(model: str, data: str | None, overrides: Sequence[str], out: 
 
 
 def export_model(model: str, out: str) -> None:
-    """Write a model as an ONNX file that answers as it does, and say how to use it."""
+    """Export a model to an ONNX file, and print how to use it and how far its outputs differ."""
     refuse_existing(out)
     from fewlabels.models.load import load_model
     from fewlabels.models.onnx_export import export_onnx
@@ -104,7 +104,7 @@ def export_model(model: str, out: str) -> None:
 
 
 def show_model(place: str) -> None:
-    """Print what a model is made of, what it wants to see, and what it needs to be loaded."""
+    """Print a model's architecture and preprocessing, and the plugins needed to load it."""
     if not Path(place).is_dir():
         _refuse_component(place)
     from fewlabels.hub.download import download_model
@@ -139,13 +139,13 @@ def show_model(place: str) -> None:
 
 
 def _print_line(what: str, *facts: object) -> None:
-    """One line; names may come from the Hub, and must not move the cursor."""
+    """Print one line; control characters are replaced, since names may come from the Hub."""
     line = f"  {what:16}{'; '.join(str(fact).strip() for fact in facts) or 'none'}"
     print(make_printable(line))
 
 
 def _refuse_component(word: str) -> None:
-    """Tell who means a component how to show one.
+    """Explain how to show a component, if that is what ``word`` names instead of a model.
 
     Raises:
         ComponentError: ``word`` is a kind of component, or the name of one.

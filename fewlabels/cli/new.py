@@ -1,4 +1,4 @@
-"""``fewlabels new``: a plugin package that works, to be changed."""
+"""``fewlabels new``: writes a working plugin package for the user to change."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def new_plugin(kind: str, name: str, out: str | None) -> None:
     """Write a package with one component, its tests and a recipe; nothing is overwritten.
 
     Args:
-        name: as in my-idea: the recipe's name is my_idea, the distribution fewlabels-my-idea.
-        out: the folder to make, None for that of the distribution's name.
+        name: as in my-idea; a recipe then says my_idea, and the distribution is fewlabels-my-idea.
+        out: the folder to make; None: one with the distribution's name.
 
     Raises:
-        FewLabelsError: no such kind, a name that cannot be one, or a folder that holds something.
+        FewLabelsError: there is no template for the kind, the name is not valid or is taken, or the
+            folder is not empty.
     """
     plural = find_registry(kind).plural
     if plural not in KINDS:

@@ -11,7 +11,7 @@ from fewlabels.registry.user_code import import_modules
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """``--import MODULE``: code of the person's own."""
+    """Add ``--import MODULE``, for the user's own code."""
     parser.add_argument(
         "--import",
         dest="imports",
@@ -23,14 +23,14 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_skip_option(parser: argparse.ArgumentParser) -> None:
-    """``--skip-unreadable``, for commands that look at a whole folder."""
+    """Add ``--skip-unreadable``, for commands that read all images of a folder."""
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
     )
 
 
 def import_beside_model(given: argparse.Namespace) -> None:
-    """Import what ``--import`` names; a run folder keeps a copy of its code beside its model."""
+    """Import the modules of ``--import``, also from the run folder that contains the model."""
     import_modules(given.imports, Path(given.model).parent)
 
 

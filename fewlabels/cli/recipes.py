@@ -65,7 +65,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
-    """Check each recipe; every mistake of every one is printed."""
+    """Check each recipe and print all mistakes; returns 0, or 2 if there are any."""
     from fewlabels.recipe.recipe import load_recipe
     from fewlabels.runs.provenance import list_plugins
 
@@ -112,7 +112,7 @@ def classifies_with_timm(recipe: Recipe) -> bool:
 
 
 def run_study(given: argparse.Namespace) -> None:
-    """Run a study and print its table; write it where ``out`` says."""
+    """``fewlabels study``: run a study and print its table; write it to ``out`` too, if given."""
     from fewlabels.runs.study import run_study, seeds_of
     from fewlabels.runs.study_table import format_markdown, write_tables
 

@@ -1,6 +1,6 @@
 """What passes between components, and the Protocols that a plugin author implements.
 
-Floor 0: numpy alone at run time; torch is named for type checkers only.
+The lowest layer (floor 0): imports only numpy at run time, and torch for type checkers only.
 """
 
 from fewlabels.contracts.data import (
@@ -61,7 +61,7 @@ from fewlabels.contracts.strategy import (
 )
 
 API_VERSION = 1
-"""Raised when a contract changes in a way that breaks a plugin."""
+"""Increased when a contract changes in a way that breaks a plugin."""
 
 __all__ = [
     "API_VERSION",

@@ -1,4 +1,4 @@
-"""Images as a source gives them, and as a training step sees them; B is a batch's size."""
+"""Images as a source gives them, and as a training step gets them; B is the batch size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Records:
 
 
 class Source(Protocol):
-    """A place where images come from. ``default_split`` is the recipe's ``data.split`` if unset."""
+    """A place where images come from; ``default_split`` is used if ``data.split`` is not set."""
 
     default_split: Literal["official", "zero_shot", "all"]
 
@@ -56,25 +56,24 @@ class View(NamedTuple):
 
 
 class ViewComponent(Protocol):
-    """One kind of view, as the views of a recipe. ``draws`` numbers in [0, 1) a sample are what it
-    needs of chance; they come in, so that it draws nothing itself.
+    """One kind of view, as in the ``views`` of a recipe. ``draws`` is how many random numbers in
+    [0, 1) it needs for each sample; the program draws them and passes them in.
 
-    It has ``matrix(draws, side)``, the (B, 3, 3) maps source -> view for images of ``side`` pixels,
-    or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1]; or both, which get
-    the same draws (B, ``draws``). All matrices are applied first, in one interpolation. A true
-    ``exact`` says that, while the size stays, its maps send pixels to pixels, so none is blurred;
-    ``padding`` ("zeros", "border" or "reflection") is what it wants where the view looks past the
-    image.
+    It has ``matrix(draws, side)``, which gives (B, 3, 3) maps source -> view for images of ``side``
+    pixels, or ``colour(images, draws)``, which changes images (B, C, H, W) in [0, 1], or both. Both
+    get the same draws (B, ``draws``). All matrices are applied first, in one interpolation. If
+    ``exact`` is true, its maps send pixels to pixels while the size stays, so none is blurred.
+    ``padding`` ("zeros", "border" or "reflection") says how to fill what lies outside the image.
     """
 
     draws: int
 
 
 class ViewFunction(Protocol):
-    """Makes one view of each image, drawing from a CPU generator alone.
+    """Makes one view of each image, with random numbers from a CPU generator.
 
-    Draws are made for the ``count`` images of the global batch, of which ``images`` are ``rows``;
-    so they do not depend on the device or on the number of processes.
+    Numbers are drawn for all ``count`` images of the global batch; ``images`` are its ``rows``. So
+    the draws do not depend on the device or on the number of processes.
     """
 
     def __call__(
@@ -88,7 +87,7 @@ class ViewFunction(Protocol):
 
 
 class Partners(NamedTuple):
-    """What a stream of pairs knows beside its left images, which are the part's own."""
+    """The right images of a stream of pairs; the left images are in the :class:`Part`."""
 
     indices: Tensor  # (B,) int64 positions of the right images
     views: list[View]  # of these, drawn apart from those of the left images

@@ -1,7 +1,7 @@
-"""What a discovery looks at, and what it finds.
+"""The input and output of a discovery.
 
-N is the number of samples in a pool, M of those discovered, P of pairs, D a feature's width, C
-classes.
+N is the number of samples in a pool, M of discovered samples, P of pairs, and C of classes; D is
+the width of a feature.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a discovery looks at; the loop computes only this."""
+    """The inputs that a discovery needs; the loop computes only these."""
 
     model: str = "student"
     history: int = 0
@@ -53,7 +53,7 @@ class Discovered:
 
 @dataclass(frozen=True)
 class Pool:
-    """What a discovery may look at."""
+    """The input of a discovery."""
 
     rows: np.ndarray  # (N,) int64 data-set indices
     features: np.ndarray  # (N, D) float32
@@ -69,8 +69,8 @@ class Pool:
 class Discovery(Protocol):
     """Finds labels (or pairs) for unlabelled samples; runs in the main process only.
 
-    ``classes`` says how many labels it gives, None when they are the pool's. A discovery that
-    keeps something between rounds also has ``state_dict() -> dict[str, ndarray]`` and
+    ``classes`` is the number of its own labels (clusters), or None if it gives labels of the pool.
+    A discovery that keeps state between rounds also has ``state_dict() -> dict[str, ndarray]`` and
     ``load_state_dict``.
     """
 
@@ -82,10 +82,10 @@ class Discovery(Protocol):
 
 
 def check_discovered(found: Any, pool: Pool, budget: int, classes: int | None) -> str:
-    """What of its contract a discovery's answer breaks, in words; empty where it keeps it.
+    """Check a discovery's result; give the first breach of the contract in words, or "".
 
     Args:
-        classes: the discovery's own number of labels, None where labels are the pool's.
+        classes: the number of the discovery's own labels; None if it gives labels of the pool.
     """
     if not isinstance(found, Discovered):
         return f"it gave {type(found).__name__}, not Discovered"

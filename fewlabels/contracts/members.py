@@ -1,4 +1,4 @@
-"""What the program reads of a component, so that what is missing is told before anything runs."""
+"""The attributes that the program reads of components; missing ones are reported before a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "strategy": (),
     "view": (),
 }
-"""By kind, the positional parameters that the program, or timm for it, can fill."""
+"""By kind of component: the positional parameters that the program, or timm for it, can fill."""
 
 READ: dict[str, tuple[str, ...]] = {
     "block": ("forward",),
@@ -44,16 +44,16 @@ READ: dict[str, tuple[str, ...]] = {
     ),
     "view": ("draws",),
 }
-"""By kind, the attributes and methods that the program reads."""
+"""By kind of component: the attributes and methods that the program reads."""
 
 TASKS = ("retrieval", "classification", "pretext")
 
 
 def missing_members(kind: str, made: Any) -> str:
-    """What a component, once made, lacks of the contract of its kind, in words; empty for nothing.
+    """Say in words how a component's instance breaks the contract of its kind; "" if it does not.
 
     Args:
-        kind: block, discovery, loss, source, strategy or view; of others nothing is asked.
+        kind: block, discovery, loss, source, strategy or view; other kinds are not checked.
     """
     missing = [name for name in READ.get(kind, ()) if not _has_member(made, name)]
     if kind == "view" and not (hasattr(made, "matrix") or hasattr(made, "colour")):
@@ -72,14 +72,14 @@ def missing_members(kind: str, made: Any) -> str:
 
 
 def _has_member(made: Any, name: str) -> bool:
-    """Whether an attribute is there; the empty forward of torch.nn.Module does not count."""
+    """Whether the attribute exists; the default ``forward`` of torch.nn.Module does not count."""
     if not hasattr(made, name):
         return False
     return getattr(getattr(made, name), "__name__", "") != "_forward_unimplemented"
 
 
 def remark_of(block: Any, losses: Mapping[str, float]) -> str | None:
-    """A module's remark on its last loss terms; None without one.
+    """A module's remark about the final values of its loss terms; None if it makes none.
 
     Args:
         losses: the last values of the loss terms of a phase, by name.
@@ -97,55 +97,55 @@ def weights_of(component: Any) -> Mapping[str, Ramp]:
 
 
 def recentre_loss(loss: Any, centres: Any) -> None:
-    """Tell a loss that holds a vector a class where the classes' centres are, if it wants that."""
+    """Pass class centres to a loss that keeps one vector per class, if it has ``recentre``."""
     if hasattr(loss, "recentre"):
         loss.recentre(centres)
 
 
 def state_of(component: Any) -> Mapping[str, Any]:
-    """What a discovery keeps between rounds."""
+    """The state that a discovery keeps between rounds; empty if it keeps none."""
     return component.state_dict() if hasattr(component, "state_dict") else {}
 
 
 def restore_state(component: Any, state: Mapping[str, Any]) -> None:
-    """Restore a discovery's state from :func:`state_of`."""
+    """Restore what :func:`state_of` gave, if the discovery keeps state."""
     if hasattr(component, "load_state_dict"):
         component.load_state_dict(state)
 
 
 def padding_of(view: Any) -> Any:
-    """The padding that a view wants outside the image; None if it does not say."""
+    """How a view wants to fill what lies outside the image; None if it does not say."""
     return getattr(view, "padding", None)
 
 
 def matrix_of(view: Any) -> Callable[..., Any] | None:
-    """A view's maps source -> view, a function of draws and side; None where it moves nothing."""
+    """A view's ``matrix(draws, side)``, which gives maps source -> view; None if it has none."""
     matrix: Callable[..., Any] | None = getattr(view, "matrix", None)
     return matrix
 
 
 def colour_of(view: Any) -> Callable[..., Any] | None:
-    """How a view colours images, a function of them and of draws; None where it does not."""
+    """A view's ``colour(images, draws)``; None if it does not change colours."""
     colour: Callable[..., Any] | None = getattr(view, "colour", None)
     return colour
 
 
 def is_exact(view: Any) -> bool:
-    """Whether a view that moves pixels sends pixels to pixels."""
+    """Whether a view's maps, if it has any, send pixels to pixels."""
     return matrix_of(view) is None or bool(getattr(view, "exact", False))
 
 
 def keeps_mean(block: Any) -> bool:
-    """Whether a block keeps the mean over positions, so that average pooling hides it."""
+    """Whether a block keeps its input's mean over positions, so that average pooling undoes it."""
     return bool(getattr(block, "keeps_mean", False))
 
 
 def rename_published(backbone: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Published weights, renamed to a backbone's own names if it declares how."""
+    """Published weights renamed to a backbone's own names; unchanged if it renames none."""
     rename: Callable[..., dict[str, Any]] = getattr(backbone, "published", dict)
     return rename(state)
 
 
 def has_heads(backbone: Any) -> bool:
-    """Whether a backbone ends with several heads, which ``forward_heads`` gives."""
+    """Whether a backbone has several heads, whose logits ``forward_heads`` gives."""
     return hasattr(backbone, "forward_heads")

@@ -1,4 +1,4 @@
-"""What models return, what losses get, and the side of a running forward."""
+"""What models return and losses get; how blocks pass tensors out of a running forward."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Output(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """A memory of past embeddings, as a loss sees it: M filled entries."""
+    """A memory of past embeddings, as a loss gets it: M entries, empty ones with label -1."""
 
     embeddings: Tensor  # (M, D), detached
     labels: Tensor  # (M,)
@@ -44,14 +44,14 @@ LOSS_INPUTS = (
     "logits",
     "side",
 )
-"""The names that a loss's forward may use for its positional parameters: they say what it gets."""
+"""Names allowed for the positional parameters of a loss's forward; each says what is passed."""
 
 _side: ContextVar[dict[str, Any] | None] = ContextVar("side", default=None)
 _terms: ContextVar[dict[str, list[Any]] | None] = ContextVar("terms", default=None)
 
 
 def write_side(name: str, value: Tensor) -> None:
-    """From inside a block: add a tensor to the side outputs of the running forward, if any."""
+    """Add a tensor to the running forward's ``Output.side``, from a block; no-op without one."""
     running = _side.get()
     if running is not None:
         running[name] = value
@@ -59,7 +59,7 @@ def write_side(name: str, value: Tensor) -> None:
 
 @contextmanager
 def collect_side() -> Iterator[dict[str, Any]]:
-    """The dict that blocks write to while the body runs; a model's forward opens it."""
+    """Collect what blocks give to :func:`write_side` in the body; used by a model's forward."""
     written: dict[str, Any] = {}
     token = _side.set(written)
     try:
@@ -69,10 +69,10 @@ def collect_side() -> Iterator[dict[str, Any]]:
 
 
 def write_term(name: str, value: Tensor) -> None:
-    """Hand a loss term (), from inside a block, to the running training step; else a no-op.
+    """Add a scalar loss term to the running training step, from a block; no-op without one.
 
-    Its block declares the name in ``terms``, and in ``weights`` what it counts where a recipe says
-    nothing. Of several calls in a step the mean counts.
+    The block declares the name in ``terms``, and in ``weights`` its weight if a recipe sets none.
+    If a name is written several times in a step, the mean counts.
     """
     running = _terms.get()
     if running is not None:
@@ -81,7 +81,7 @@ def write_term(name: str, value: Tensor) -> None:
 
 @contextmanager
 def collect_terms() -> Iterator[dict[str, list[Any]]]:
-    """The lists that blocks write their terms to while the body runs; a training step opens it."""
+    """Collect what blocks give to :func:`write_term` in the body; used by a training step."""
     written: dict[str, list[Any]] = {}
     token = _terms.set(written)
     try:

@@ -12,7 +12,7 @@ class Ramp:
     """From ``start`` to ``end`` over ``steps`` optimiser steps, and ``end`` from then on.
 
     ``sigmoid`` is Mean Teacher's exp(-5 (1 - t)^2) (Laine and Aila, ICLR 2017, Section 3); ``step``
-    stays at ``start`` until ``steps`` is reached. The numbers of a recipe's ``weights:``.
+    stays at ``start`` until ``steps`` is reached. A recipe sets these under ``weights:``.
     """
 
     end: float

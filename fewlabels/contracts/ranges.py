@@ -11,8 +11,8 @@ def parse_number_ranges(text: str) -> list[int]:
     """``"0-4,9"`` as [0, 1, 2, 3, 4, 9]; a number that is named twice counts once.
 
     Raises:
-        ValueError: text of another form, a range that ends before it starts, or more numbers than
-            a person means; its sentence does not repeat the text.
+        ValueError: text of another form, a range that ends before it starts, or more than
+            ``MOST_NUMBERS`` numbers. The message does not repeat the text.
     """
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
         raise ValueError("expected numbers such as 0-9 or 100-104,7")

@@ -1,4 +1,4 @@
-"""How a strategy says what it trains, and what the loop gives it."""
+"""What a strategy declares for the loop to train, and what the loop passes to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Round:
-    """Where a run stands when a strategy is asked for its phases."""
+    """The position of a run, given to a strategy when it is asked for its phases."""
 
     index: int
     generation: int
@@ -33,11 +33,10 @@ Of = Literal["labelled", "unlabelled", "all", "pairs"]
 
 @dataclass(frozen=True)
 class Stream:
-    """Which samples a phase sees, how many a step, and through which views.
+    """Which samples a phase sees, how many per step, and through which views.
 
-    The labels of an ``unlabelled`` stream and of one of ``all`` images are hidden, so -1.
-    ``lag`` 1 takes the labels of one discovery ago (Eq. 3.13); ``per_class`` > 0 makes
-    class-balanced batches.
+    Streams of ``unlabelled`` and of ``all`` images hide their labels: all are -1. ``lag`` 1 uses
+    the labels of one discovery ago (Eq. 3.13). ``per_class`` > 0 makes class-balanced batches.
     """
 
     of: Of
@@ -51,8 +50,8 @@ class Stream:
 class Average:
     """A moving average of a module, updated after each step in the order of declaration.
 
-    It and its source are modules, or parts of one by their path (``master.decision``). One that
-    starts at the first discovery is a copy of its source then, and does not move before.
+    The average and its source are modules, or parts of one given by path (``master.decision``). One
+    that starts at the first discovery is copied from its source then, and not updated before.
     """
 
     of: str
@@ -65,8 +64,8 @@ class Average:
 class Phase:
     """One stretch of training: ``epochs`` or ``steps``.
 
-    An epoch is one pass over ``epoch_of``, whose images need not be looked at; None is the first of
-    ``streams``.
+    An epoch is one pass over ``epoch_of``, which need not be among ``streams``; None means the
+    first of ``streams``.
     """
 
     name: str
@@ -80,7 +79,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of one training step; ``step`` counts those of all phases of its name in the run."""
+    """The time of one step; ``step`` counts those of the phase's name since weights restarted."""
 
     round: int
     epoch: int
@@ -112,19 +111,19 @@ class Models(Protocol):
     def __getitem__(self, name: str) -> nn.Module: ...
 
     def plain(self, name: str) -> nn.Module:
-        """The module without its wrapping for many processes."""
+        """The module without its wrapper for multi-process training."""
 
     def freeze_statistics(self, name: str) -> AbstractContextManager[None]:
-        """While open, running statistics do not move."""
+        """Context manager: within it, batch-norm running statistics are not updated."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The global batch's rows in rank order, each process keeping the gradient of its own."""
+        """The rows of all processes, in rank order; gradients flow to a process's own rows."""
 
 
 class Extract(Protocol):
     """Evaluation-mode outputs of the training images, (N, D) float32, the same in every process.
 
-    ``rows`` are the positions (M,) of those that are wanted; None is all of them.
+    ``rows`` are the positions (M,) of the wanted images; None means all.
     """
 
     def __call__(
@@ -140,10 +139,10 @@ class Strategy(Protocol):
 
     Attributes:
         deploys: the module that is evaluated first and saved.
-        task: what it makes of an image: an embedding to retrieve by, or scores of classes. A
-            ``pretext`` task starts another run's backbone (``pretrain:``), trains a module
-            called student for ``epochs``, and is not evaluated.
-        weights: of its loss terms where the recipe gives none; 1 where this has none either.
+        task: what it makes of an image: an embedding for retrieval, or class scores. A ``pretext``
+            task pretrains another run's backbone (``pretrain:``): it trains a module called
+            student for ``epochs``, and is not evaluated.
+        weights: of loss terms for which the recipe gives none; terms in neither have weight 1.
     """
 
     deploys: str
@@ -151,14 +150,14 @@ class Strategy(Protocol):
     weights: Mapping[str, Ramp]
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """Everything with weights or buffers, by name; asked for again after pretraining, for
-        what the same modules then start with."""
+        """All modules with weights or buffers, by name. Called again after pretraining, to get
+        the same modules with their new starting weights."""
 
     def seen_through(self, model: str, discoveries: int) -> str:
-        """The module that stands in for ``model`` after so many discoveries that found anything."""
+        """The module to use in place of ``model`` after so many discoveries that found anything."""
 
     def start(self, models: Models, extract: Extract) -> None:
-        """Called once, before the first discovery: starts that depend on the data."""
+        """Called once, before the first discovery, to initialise what depends on the data."""
 
     def phases(self, round: Round) -> list[Phase]: ...
 
@@ -170,7 +169,7 @@ class Strategy(Protocol):
 
 
 class LabelState(NamedTuple):
-    """The labels that a phase trains on, as all processes know them."""
+    """The labels that a phase trains on; the same in all processes."""
 
     labels: np.ndarray  # (N,) int64 by position in the training set, -1 = unlabelled
     previous: np.ndarray  # (N,) those of one discovery ago, for streams that lag

@@ -1,1 +1,1 @@
-"""Images from any place become batches of pixels: decoding, splits, order, view pipeline."""
+"""From images in files, arrays or data sets to batches: decoding, splits, order, view pipeline."""

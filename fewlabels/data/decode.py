@@ -1,4 +1,4 @@
-"""Images in any form (files, arrays, PIL images, tensors) become pixels of one size."""
+"""Decoding of images given as paths, PIL images, arrays or tensors, and resizing to a square."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def resize_to_square(
 def decode_images(
     images: Images, prepare: Callable[[Image.Image | Tensor], Tensor]
 ) -> Iterator[Tensor]:
-    """``prepare`` of each image, a PIL image or a tensor (3, H, W), one at a time.
+    """Decode images, each a PIL image or a tensor (3, H, W), and yield ``prepare`` of each.
 
     Raises:
-        ModelError: an item that is no image, named by its position.
+        ModelError: an item cannot be read as an image; the message gives its position.
     """
     items = _iterate_items(images)
     for position in itertools.count():

@@ -1,4 +1,4 @@
-"""Data sets of the datasets library as records: lazily, with every plain column."""
+"""Data sets of the datasets library as Records: images read lazily, plain columns kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
 
 
 def open_dataset(name: str, config: str | None = None, **options: Any) -> Any:
-    """``datasets.load_dataset`` with one sentence for what can go wrong."""
+    """Call ``datasets.load_dataset``; its errors become a DataError of one sentence."""
     import datasets
 
     try:
@@ -195,7 +195,7 @@ def is_whole(value: object) -> bool:
 
 
 def local_copy(id: str) -> str:
-    """The folder that an id of the Hub means here, where there is one; else the id."""
+    """The path of the local folder named ``id``, if there is one; else ``id``, a Hub data set."""
     place = find_path(id)
     return str(place) if place is not None and place.is_dir() else id
 

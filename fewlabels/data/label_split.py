@@ -1,8 +1,8 @@
-"""Which images count as labelled: drawn from the seed alone, equal on every machine.
+"""Draws the labelled and the validation images; the same seed gives the same ones everywhere.
 
-Images are ordered by a hash of seed and row. Each class takes its labelled images from the front of
-its order and its validation images from the back, so the split with 250 labels is part of that with
-500 (of the same seed), and neither moves when the other's size changes.
+The images of each class are sorted by a hash of seed and row. The labelled ones are taken from the
+front and the validation ones from the back. So with one seed the 250 labelled images are among the
+500, and the number of labelled images has no effect on the validation images, nor the reverse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Share = Literal["balanced", "proportional", "per_class"]
 
 
 class Labelled(NamedTuple):
-    """Positions among the training images, sorted. ``validation`` ones leave the training set."""
+    """Sorted positions among the training images; ``validation`` ones are not trained on."""
 
     labelled: np.ndarray
     validation: np.ndarray
@@ -73,13 +73,13 @@ def labelled_split(
 
 
 def _order_by_hash(positions: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Positions by the hash of their rows; numpy does not promise one order for all versions."""
+    """Sort positions by the hash of their rows; numpy's shuffles may change between versions."""
     keys = [hashlib.sha256(f"{seed}:{rows[p]}".encode()).digest() for p in positions]
     return positions[sorted(range(len(keys)), key=keys.__getitem__)]
 
 
 def _count_per_class(count: int, sizes: np.ndarray, share: Share, what: str) -> np.ndarray:
-    """How many images are drawn from each class."""
+    """The number of images to draw from each class: (classes,)."""
     if count == 0 or share == "per_class":
         return np.full(len(sizes), count)
     if share == "balanced":
@@ -103,11 +103,12 @@ def _count_per_class(count: int, sizes: np.ndarray, share: Share, what: str) -> 
 def write_labelled(
     path: Path, parts: Mapping[str, np.ndarray], truth: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A CSV that any system can read: part, data-set row, class number, class name.
+    """Write the split as CSV with the columns part, row (of the data set), class, name.
 
     Args:
-        parts: data-set rows by name.
-        truth: classes by data-set row.
+        parts: data-set rows of each part, by its name.
+        truth: class number of every data-set row.
+        names: class names by class number.
     """
     with new_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Images that are decoded only when they are looked at."""
+"""Sequences of images that are decoded only when they are indexed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which training images a step sees: pure functions of the seed, for the global batch.
+"""Which training images each step sees: functions of the generator alone, for the global batch.
 
-Each process takes its rows of every batch, so the data order is the same for any number of
-processes, and a resumed run goes on with the batch that comes next.
+Each process takes its own rows of every global batch. So the data order is the same for any number
+of processes, and a resumed run continues with the next batch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fewlabels.errors import DataError
 def draw_shuffled(
     members: np.ndarray, batch: int, steps: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Batches that walk through ``members``, shuffled anew at each pass.
+    """Batches from repeated passes over ``members``, reshuffled for each pass.
 
     Returns:
-        (steps, batch) positions.
+        (steps, batch) positions, taken from ``members``; a DataError is raised if that is empty.
     """
     if len(members) == 0:
         raise DataError("a training stream is empty: no sample has the labels that it asks for")
@@ -31,18 +31,18 @@ def class_balanced(
 ) -> np.ndarray:
     """Batches of ``per_class`` images from each of ``batch / per_class`` classes.
 
-    Classes come in turn, in a new order when all have had theirs; so do the images of a class. A
-    class with fewer than ``per_class`` images repeats them within the batch; with fewer classes
-    than places a class gets several places; else a batch holds nothing twice.
+    Every class is drawn once before any is drawn again, in a new random order each time; so are
+    the images within a class. A batch repeats an image only if its class has fewer than
+    ``per_class`` images, or a class if there are fewer classes than the batch has places for.
 
     Args:
-        labels: (N,) class of each position; negative ones take no part.
+        labels: (N,) class of each position; positions with a negative one are not drawn.
 
     Returns:
         (steps, batch) positions.
 
     Raises:
-        DataError: ``batch`` is no multiple of ``per_class``, or no position is labelled.
+        DataError: ``batch`` is not a multiple of ``per_class``, or no position is labelled.
     """
     if batch % per_class:
         raise DataError(f"batch {batch} is no multiple of per_class {per_class}; change one")
@@ -63,7 +63,7 @@ def class_balanced(
 
 
 def _draw_in_turn(things: int, places: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """(steps, places) numbers below ``things``, in turn; a row repeats one only if it must."""
+    """(steps, places) numbers below ``things``, in passes; a row repeats one only if it must."""
     distinct = min(things, places)
     waiting: list[int] = []
     rows = np.empty((steps, places), np.int64)

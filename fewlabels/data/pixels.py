@@ -1,4 +1,4 @@
-"""Images of one size as uint8, decoded once where they fit a budget, else read when asked for."""
+"""Images as uint8 tensors of one size, decoded once if they fit a budget, else at each access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fewlabels.errors import DataError, UnreadableImageError
 
 
 class Selected(Sequence[Image]):
-    """Some rows of a sequence of images, still decoded only when looked at."""
+    """The images at ``rows`` of a sequence, still decoded only when indexed."""
 
     def __init__(self, images: Sequence[Image], rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
@@ -38,12 +38,12 @@ class Selected(Sequence[Image]):
 
 
 class Pixels(Dataset[tuple[int, Tensor]]):
-    """Rows of a sequence of images, each made into a (3, S, S) uint8 tensor by ``prepare``.
+    """Dataset of N images as (3, S, S) uint8 tensors; item i is (i, image of row ``rows[i]``).
 
     Args:
-        images: decoded on access.
-        rows: (N,) which of them; item i of this is row ``rows[i]``.
-        prepare: the same size for every image.
+        images: a sequence that decodes an image when it is indexed.
+        rows: (N,) positions in ``images``.
+        prepare: makes a (3, S, S) uint8 tensor of an image, with the same S for all.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Pixels(Dataset[tuple[int, Tensor]]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """Bytes of the images kept in memory; 0 if they are read at each access."""
         return 0 if self.kept is None else self.kept.numel()
 
     def __len__(self) -> int:
@@ -148,7 +148,7 @@ def raise_unreadable(failed: Sequence[UnreadableImageError]) -> None:
 
 
 def crop_centre(images: Tensor, size: int) -> Tensor:
-    """The middle of squares (..., S, S): the crop of timm's evaluation transform."""
+    """Crop the centre (..., size, size) of images (..., S, S), as timm's evaluation does."""
     at = round((images.shape[-1] - size) / 2)
     return images[..., at : at + size, at : at + size]
 

@@ -73,6 +73,6 @@ def describe_unreadable(failed: Sequence[tuple[object, str]], otherwise: str) ->
 
 
 def left_out(names: Sequence[str]) -> str:
-    """The lines that name what was left out."""
+    """The message that lists the images that were left out: their number, then a name per line."""
     count = f"{len(names)} image{'s' if len(names) > 1 else ''} left out, which cannot be read:"
     return "\n".join([count, *map(make_printable, names)])

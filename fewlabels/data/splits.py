@@ -1,4 +1,4 @@
-"""Which images train and which are retrieved."""
+"""Splits of a data set into training, test, query and gallery images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ VALIDATION = ("dev", "val", "valid", "validation")
 
 
 class Selection(NamedTuple):
-    """Images by class number (None: all) and by the values of columns."""
+    """A choice of images by class number (None: all classes) and by the values of columns."""
 
     classes: frozenset[int] | None = None
     where: Mapping[str, Any] = {}
 
 
 class Split(NamedTuple):
-    """Data-set rows. ``gallery`` None: the test images are searched among themselves."""
+    """Data-set rows of each part; without a ``gallery`` the queries search all test images."""
 
     train: np.ndarray
     test: np.ndarray
@@ -35,10 +35,10 @@ class Split(NamedTuple):
 
 
 def select_images(records: Records, selection: Selection) -> np.ndarray:
-    """(N,) bool: the images that a selection means.
+    """(N,) bool, True for the images that match a selection.
 
     Raises:
-        DataError: an unknown column, or a value that no image has.
+        DataError: a column does not exist, or no image has one of the wanted values.
     """
     chosen = np.ones(len(records), bool)
     if selection.classes is not None:
@@ -135,7 +135,7 @@ def _read_official(
 
 
 def _halve_classes(records: Records) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) bool each: images of the first half of the classes, and of the others."""
+    """Two masks (N,) bool: images of the first half of the classes, and of the second half."""
     classes = np.unique(records.truth[records.truth >= 0])
     if len(classes) < 2:
         raise DataError("data: a zero_shot split needs images of two classes; set split: all")

@@ -1,8 +1,8 @@
-"""Random views of a batch, on the device where it is, with the 3x3 matrix that each applied.
+"""Random augmentations of a batch, on its device, together with the 3x3 matrices they applied.
 
-A view splits drawing from applying: draws come from a CPU generator for the whole global batch, so
-they are the same on every device and for every number of processes. Geometric views give matrices,
-which the pipeline composes, so that pixels are interpolated once; colours come after.
+Random numbers are drawn with a CPU generator for the whole global batch, so they are the same on
+every device and for any number of processes. Geometric views give matrices, which the pipeline
+multiplies so that pixels are interpolated only once; colour changes are applied afterwards.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fewlabels.ops import geometry
 
 
 class Pipeline:
-    """Views one after the other: all geometry as one map and one interpolation, then colours.
+    """Applies views in order: all geometry with one interpolation, then all colour changes.
 
     Args:
         views: components with ``matrix``, ``colour`` or both (contracts.ViewComponent).
-        size: the side of the result; None keeps the images'.
+        size: side of the result in pixels; None: as the input.
 
     Raises:
-        ComponentError: views that pad in different ways.
+        ComponentError: the views use different padding modes.
     """
 
     def __init__(self, views: Sequence[Any], size: int | None = None) -> None:
@@ -48,13 +48,14 @@ class Pipeline:
         count: int | None = None,
         before: Tensor | None = None,
     ) -> View:
-        """One view of uint8 images (B, C, S, S): ``rows`` of a batch of ``count``.
+        """Draw one view of uint8 images (B, C, S, S); its images are floats in [0, 1].
 
         Args:
-            before: (B, 3, 3) maps that come before those of the views, in the same interpolation.
+            rows, count: the images' rows in the global batch, and its size; None: all B.
+            before: (B, 3, 3) matrices to apply before the views', in the same interpolation.
 
         Raises:
-            DataError: images that are not square.
+            DataError: the images are not square.
         """
         height, side = images.shape[-2:]
         if height != side:

@@ -16,14 +16,14 @@ MEDIAN_OF = 20
 
 
 def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The share of samples whose true class does not score highest; equal scores share the credit.
+    """The share of samples whose true class does not have the highest score.
 
     Ties are scored by their expectation over a random choice among the highest, so a constant
     model has the error of chance.
 
     Args:
         scores: (N, C) logits or probabilities.
-        truth: (N,) classes; -1, unknown, takes no part.
+        truth: (N,) classes; samples with -1 (unknown) are left out.
 
     Raises:
         DataError: scores that are not finite, or no known truth.
@@ -40,18 +40,18 @@ def error_rate(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def summarize_error(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> dict[str, Any]:
-    """A run's number for one model: ``{"error", "rule", "step", "checkpoints"}``.
+    """A run's error for one model: ``{"error", "rule", "step", "checkpoints"}``.
 
-    Where images were held out, ``validation`` is their error by the same rule; where there are no
-    test images, ``error`` is missing.
+    If images were held out, ``validation`` is their error by the same rule. If there are no test
+    images, ``error`` is missing.
 
     ``last``: of the last evaluation. ``median``: the median over the last 20, or over as many as
     ``checkpoints`` says. ``best``: of the evaluation with the smallest validation error, the
-    earliest of equals; test errors are never looked at to choose.
+    earliest if several are equal; test errors are never used to choose.
 
     Args:
         rows: evaluations in order, each with model, step, error, and validation_error where images
-            were held out; of several at one step the last counts.
+            were held out; of several at one step, the last counts.
     """
     own = list({row["step"]: row for row in rows if row["model"] == model}.values())
     if not own:

@@ -18,15 +18,15 @@ def of_classes(labels: np.ndarray, truth: np.ndarray) -> Values:
 
 
 def of_clusters(labels: np.ndarray, truth: np.ndarray, before: np.ndarray) -> Values:
-    """Of numbers of clusters (M,), which mean nothing by themselves.
+    """Measures of cluster numbers (M,), which mean nothing by themselves.
 
     Args:
-        before: (M,) those of the discovery before, -1 = none.
+        before: (M,) cluster numbers of the discovery before, -1 = none.
 
     Returns:
         ``purity``: the share of samples that belong to the most frequent true class of their
         cluster; ``nmi``: normalised mutual information with the true classes; ``churn``: the share
-        that changed cluster, after the numbers of both clusterings are matched as well as can be.
+        that changed cluster, after an optimal matching of the numbers of both clusterings.
     """
     values: Values = {}
     known = truth >= 0
@@ -44,15 +44,15 @@ def of_clusters(labels: np.ndarray, truth: np.ndarray, before: np.ndarray) -> Va
 
 
 def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
-    """Of matched pairs, beside all pairs of images with one label.
+    """Measures of matched pairs, compared with all pairs of images that share a label.
 
     Args:
-        labels, truth: (N,) of the images that pairs point into.
+        labels, truth: (N,) labels and true classes of the images to which the pairs refer.
 
     Returns:
         ``pairs``: how many; ``coverage``: the share of images that have a partner; ``pairs_right``:
-        the share of pairs of one true class; ``cluster_pairs_right``: the same of all pairs
-        within a label.
+        the share of pairs of one true class; ``cluster_pairs_right``: the same share among all
+        pairs of images with one label.
     """
     values = {"pairs": float(len(pairs.left))}
     values["coverage"] = len(np.unique(pairs.left)) / max(1, len(labels))
@@ -71,7 +71,7 @@ def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
 
 
 def _count_pairs(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """How often each row number meets each column number."""
+    """Contingency table: how often each number in ``rows`` meets each one in ``columns``."""
     counts = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
     np.add.at(counts, (rows, columns), 1)
     return counts

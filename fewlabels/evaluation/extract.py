@@ -1,4 +1,4 @@
-"""What a model makes of a set of images, in evaluation mode, in as many processes as there are."""
+"""Computes a model's outputs for a set of images, in evaluation mode, in all processes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Extractor:
     """Extracts from one set of images by a model's name: ``extractor("student", ["features"])``.
 
     Args:
-        find_model: the plain module of a name.
+        find_model: gives the unwrapped module of a name.
         batch: images at once, in each process.
         workers: processes that decode what is not kept in memory.
     """

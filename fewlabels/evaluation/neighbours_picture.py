@@ -24,11 +24,11 @@ SAME, OTHER, UNKNOWN, QUERY = (0, 150, 90), (225, 95, 0), (150, 150, 150), (40, 
 def draw_neighbours(
     examples: Examples, truth: np.ndarray, take: Callable[[np.ndarray], Tensor]
 ) -> Image.Image:
-    """A row a query: itself, and what was found, each with its cosine.
+    """Draw one row per query: the query, then the images found, each with its cosine.
 
     Args:
         truth: (N,) classes of the test images, -1 where unknown.
-        take: test images by their numbers (B,) as (B, 3, S, S) uint8.
+        take: gives test images (B, 3, S, S) uint8 by their positions (B,).
     """
     count, nearest = examples.found.shape
     cell, line = PANEL + 2 * FRAME, PANEL + 2 * FRAME + TEXT

@@ -33,18 +33,18 @@ def evaluate_retrieval(
     """Recall@K, MAP@R, R-precision and NMI by cosine similarity.
 
     Recall@K is the share of queries with an image of their class among their K nearest. A query
-    never retrieves itself, known by its row; a duplicate of its image may be retrieved. Equal
+    never retrieves itself, told by its row; a duplicate of its image may be retrieved. Equal
     similarities count as their expectation over a random order, in closed form, so a constant
-    embedding scores chance. Queries with no other image of their class can find nothing: they are
-    left out of the means and counted as ``lone``; so are queries of unknown class (label -1),
-    uncounted. MAP@R and R-precision are those of Musgrave et al. (ECCV 2020).
+    embedding scores chance. Queries with no other image of their class are left out of the means
+    and counted as ``lone``; queries of unknown class (label -1) are left out and not counted. MAP@R
+    and R-precision are those of Musgrave et al. (ECCV 2020).
 
     Args:
         queries: (Q, D).
         gallery: (G, D); None: the queries search one another.
         query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
             image. Without rows, a gallery shares no image with the queries.
-        block_bytes: memory for the work, beside the embeddings.
+        block_bytes: working memory in bytes, beside the embeddings.
         nmi: also cluster the gallery into as many clusters as it has classes.
 
     Returns:
@@ -78,14 +78,14 @@ def evaluate_retrieval(
 
 
 class _Classes(NamedTuple):
-    """The gallery class by class: where each begins, and how many images it has."""
+    """The gallery sorted by class: where each class begins, and how many images it has."""
 
     rows: Tensor
     starts: Tensor
     sizes: Tensor
 
     def gather_positives(self, distance: Tensor, classes: Tensor) -> Tensor:
-        """From distances (B, G) those to the query's class, sorted, and infinity: (B, P)."""
+        """Of distances (B, G) those to the query's class, sorted, padded by infinity: (B, P)."""
         size = self.sizes[classes, None]
         place = torch.arange(int(size.max()), device=size.device)
         mates = self.rows[(self.starts[classes, None] + place).clamp(max=len(self.rows) - 1)]
@@ -94,8 +94,8 @@ class _Classes(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Queries (Q, D) in a gallery (G, D); of each query where it is there itself (else -1), its
-    class, and how many images it should find."""
+    """Queries (Q, D) and a gallery (G, D); for each query its own position in the gallery (-1 if
+    it is not there), its class, and how many images it should find."""
 
     queries: Tensor
     gallery: Tensor
@@ -142,7 +142,7 @@ def _group_by_class(
 
 
 def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
-    """Of as many clusters as there are known classes, against those."""
+    """NMI of the known classes with as many k-means clusters of the gallery."""
     labelled = labels >= 0
     truth = labels[labelled]
     unit = normalize(gallery.float()).cpu().numpy()[labelled]
@@ -160,7 +160,7 @@ def _check_finite(rows: np.ndarray, device: str | torch.device) -> Tensor:
 
 
 def _same_rows(own: np.ndarray | None, others: np.ndarray | None, count: int) -> np.ndarray:
-    """Where each query stands in the gallery, -1 where it does not: (Q,)."""
+    """Each query's own position in the gallery, -1 if it is not there: (Q,)."""
     if (own is None) != (others is None):
         raise DataError("query_rows and gallery_rows say together who is who; give both or neither")
     if own is None or others is None:

@@ -1,4 +1,4 @@
-"""A retrieval test: the images that query, those that are searched, and how a model fares."""
+"""A retrieval test: the query images, the gallery that they search, and a model's scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES, NEAREST = 6, 7
 
 
 class Examples(NamedTuple):
-    """Some queries and what is nearest to them, as positions in the test's ``rows``."""
+    """Some queries and the images nearest to them, as positions in the test's ``rows``."""
 
     queries: np.ndarray  # (Q,)
     found: np.ndarray  # (Q, K), best first
@@ -78,7 +78,7 @@ class RetrievalTest:
         return answerable
 
     def score_features(self, model: str, features: np.ndarray) -> list[Score]:
-        """One row a search for ``features`` (N, D) of ``rows``."""
+        """One row per search, for the features (N, D) of the images ``rows``."""
         result = []
         for name, (query, gallery) in self.searches.items():
             scores = evaluate_retrieval(
@@ -96,8 +96,8 @@ class RetrievalTest:
     def find_examples(self, features: np.ndarray) -> Examples:
         """The nearest images of one query of each of a few classes, in the first search.
 
-        Queries have something to find. They are drawn by a seed of their own and so are the same
-        for every model; ``features`` (N, D) decide nothing but what is found.
+        Each query has another image of its class in the gallery. Queries are drawn by a fixed seed,
+        so they are the same for every model; ``features`` (N, D) decide only what is found.
         """
         query, gallery = next(iter(self.searches.values()))
         rng = np.random.default_rng(0)
@@ -113,7 +113,7 @@ class RetrievalTest:
 
 
 def raw_pixels(pixels: Pixels, image_size: int) -> np.ndarray:
-    """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: what has learnt nothing."""
+    """Evaluation crops as vectors (N, 3 * S * S) in [0, 1]: a baseline without learning."""
     stretches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // 256))
     rows = [
         crop_centre(pixels.take_rows(part), image_size).flatten(1).numpy() / 255.0

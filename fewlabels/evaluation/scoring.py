@@ -69,16 +69,16 @@ class Evaluator:
         return self.scoring.make_rows(given, when, self.pixels) if self.main else []
 
     def describe_row(self, row: Row) -> str:
-        """A row in words."""
+        """A row as text."""
         return self.scoring.describe_row(row)
 
 
 class RetrievalScoring:
-    """Recall and its kin, for the frozen backbone, the untrained and the trained embedder.
+    """Retrieval scores of the frozen backbone, the untrained and the trained embedder.
 
     Args:
-        before: score the frozen backbone and the untrained embedder too.
-        raw: score raw pixels of this size too; None: do not.
+        before: whether to score the frozen backbone and the untrained embedder too.
+        raw: also score raw pixels of images of this size; None: do not.
     """
 
     NAMES = {
@@ -121,7 +121,7 @@ class RetrievalScoring:
         return found
 
     def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
-        """A row a model and search."""
+        """One row for each model and search."""
         if when == "before" and self.raw and self.test.searches:
             given = {"pixels": raw_pixels(pixels, self.raw), **given}
         return [
@@ -131,11 +131,11 @@ class RetrievalScoring:
         ]
 
     def describe_row(self, row: Row) -> str:
-        """Its search and Recall@1 in percent."""
+        """The row's search and its Recall@1 in percent."""
         return f"{row['search']} recall@1 {100 * row['recall@1']:.1f}"
 
     def find_examples(self, extract: Extract) -> Examples | None:
-        """Of the last evaluation; a run that was resumed after that looks again."""
+        """Examples of the last evaluation; a run resumed after it computes the embeddings again."""
         if self.last is None:
             self.run_models("trained", 0, extract)
         return None if self.last is None else self.test.find_examples(self.last)
@@ -168,14 +168,14 @@ class RetrievalScoring:
 
 
 class ClassificationScoring:
-    """The error of every model that exists by then, on test images and on those held out.
+    """The error of every model that exists by then, on test and on validation images.
 
     Args:
-        models: the names of those that exist after so many discoveries.
-        test, validation: data-set rows; images of unknown class are not looked at, nor are those of
-            ``validation`` and ``given`` as a test.
+        models: gives the names of the models that exist after so many discoveries.
+        test, validation: data-set rows. Test images of unknown class, or that are in ``validation``
+            or ``given``, are left out.
         given: data-set rows that people have labelled for training.
-        rule: by which the run's number is reported.
+        rule: the rule by which the run's error is reported.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class ClassificationScoring:
         return {model: extract(model, ("logits",))[0] for model in self.models(discoveries)}
 
     def make_rows(self, given: dict[str, np.ndarray], when: str, pixels: Pixels) -> list[Row]:
-        """A row a model."""
+        """One row per model."""
         rows = []
         for model, logits in given.items():
             row: Row = {"kind": "evaluation", "model": model, "search": "test images"}
@@ -227,13 +227,13 @@ class ClassificationScoring:
         return rows
 
     def describe_row(self, row: Row) -> str:
-        """Its model and error in percent; that of the images held out where there is no test."""
+        """The row's model and its error in percent; the validation error if there is no test."""
         if "error" in row:
             return f"{row['model']} error {100 * row['error']:.2f}"
         return f"{row['model']} validation error {100 * row['validation_error']:.2f}"
 
     def find_examples(self, extract: Extract) -> None:
-        """None."""
+        """Always None: this task has no examples to show."""
 
     def make_final_row(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""

@@ -1,1 +1,1 @@
-"""Files to and from the Hugging Face Hub, with its errors as sentences."""
+"""Download from and upload to the Hugging Face Hub; its client's errors become HubErrors."""

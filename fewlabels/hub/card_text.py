@@ -1,4 +1,4 @@
-"""What every model card is made of: its metadata, five lines of use, and text made harmless."""
+"""Parts of every model card: metadata, example code, and escaping of text from outside."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LONGEST = 200
 
 
 def escape_markdown(text: object) -> str:
-    """Text from outside as Markdown that shows it and does nothing else: no HTML, link or picture.
+    """Escape text so that Markdown shows it literally: it makes no HTML, link or picture.
 
-    In one line, and cut where it is longer than a name should be.
+    The result is one line, cut after ``LONGEST`` characters.
     """
     line = " ".join(str(text).split())
     line = "".join(c for c in line if c.isprintable())
@@ -29,14 +29,14 @@ def escape_markdown(text: object) -> str:
 
 
 def fence_code(text: str, language: str = "") -> str:
-    """A block of code that nothing in ``text`` can end."""
+    """Make a fenced code block whose fence is longer than any run of backticks in ``text``."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def describe_usage(repo: str, kind: Kind) -> str:
-    """Five lines that load a model and use it."""
+    """A Python code block of five lines that loads a model and uses it."""
     if kind == "classifier":
         last = [
             'probabilities = model.predict(["a.jpg", "b.jpg"])  # (2, classes)',
@@ -53,7 +53,7 @@ def describe_usage(repo: str, kind: Kind) -> str:
 
 
 def format_metadata(kind: Kind, **more: Any) -> str:
-    """The YAML that opens a card, as the Hub's own client writes it."""
+    """The YAML header of a card, written by the Hub's own client; ``more`` are further keys."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
@@ -63,10 +63,10 @@ def format_metadata(kind: Kind, **more: Any) -> str:
 
 
 def short_card(repo: str, kind: Kind) -> str:
-    """The card of a model that comes without its run.
+    """The card of a model that is uploaded without its run folder.
 
     Args:
-        repo: ``org/name``, which the caller has checked.
+        repo: ``org/name``, already checked by the caller.
     """
     return (
         f"{format_metadata(kind)}\n# {escape_markdown(repo.partition('/')[2])}\n\n"

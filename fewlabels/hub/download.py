@@ -1,4 +1,4 @@
-"""The folder of a model that is named by a path or by its name on the Hub."""
+"""Finds the folder of a model given by a path or by its name on the Hub, which is downloaded."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
 
 CARD = "README.md"
 WANTED = [CONFIG, WEIGHTS]
-"""All that is ever downloaded: no code, no pickle."""
+"""The only files that are ever downloaded: no code and no pickle."""
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 class Fetched(NamedTuple):
-    """A folder, and what an error calls it."""
+    """A model's folder, and the name for it in error messages."""
 
     folder: Path
     what: str
 
 
 def download_model(place: str | Path, revision: str | None = None) -> Fetched:
-    """The folder ``place``, or a download of the repository ``org/name`` in the Hub's cache.
+    """Return the local folder ``place``, or download the repository ``org/name`` to the cache.
 
-    A folder that exists is taken as such. A model that was loaded before is found in the cache
-    without a network.
+    If a folder of that name exists, it is used. A model that was downloaded before is found in
+    the cache without a network.
 
     Args:
-        revision: a branch, tag or commit; None: the newest of ``main``.
+        revision: a branch, tag or commit; None: the newest commit of ``main``.
 
     Raises:
-        ModelError: no such folder, and no name either; a repository without a model of ours.
-        HubError: a repository that the Hub does not give out, or that cannot be reached.
+        ModelError: ``place`` is neither a folder nor a name on the Hub, or the repository has no
+            model of this package.
+        HubError: the Hub refuses the repository, or cannot be reached.
     """
     folder = Path(place)
     if os.path.isdir(folder):  # a name that is too long is none of a folder
@@ -53,7 +54,7 @@ def download_model(place: str | Path, revision: str | None = None) -> Fetched:
 
 
 def _download_files(repo: str, revision: str | None, what: str, also: str) -> Path:
-    """The folder of the cache with a repository's model, updated if the Hub can be reached."""
+    """The cache folder of a model: downloaded, or the copy there if the Hub is unreachable."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     cached = _find_cached(repo, revision)
@@ -88,7 +89,7 @@ def _download_files(repo: str, revision: str | None, what: str, also: str) -> Pa
 
 
 def _find_cached(repo: str, revision: str | None) -> Path | None:
-    """The folder of the cache with both files, if it has them."""
+    """The folder in the cache that has both files of the model, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = [try_to_load_from_cache(repo, name, revision=revision) for name in WANTED]

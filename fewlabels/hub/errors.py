@@ -1,4 +1,4 @@
-"""What the Hub's client raises, as one sentence with its fix."""
+"""Turns exceptions of the Hub's client into one sentence that also says what to do."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def ask_hub(
     also: str = "",
     waits: tuple[float, ...] = WAITS,
 ) -> T:
-    """What ``call`` gives; after an error of the server or the line it is called again.
+    """Return ``call()``; it is retried after an error of the server or of the connection.
 
     Args:
-        also: what was looked for besides, added where the repository is not found.
-        waits: seconds before each further try.
+        also: added to the message if the repository is not found: what else was looked for.
+        waits: seconds to wait before each retry.
 
     Raises:
-        HubError: one sentence for anything that the client raises.
+        HubError: one sentence for any exception of the client.
     """
     for wait in (*waits, None):
         try:
@@ -50,7 +50,7 @@ def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The status that the server answered, if it did."""
+    """The HTTP status of the server's answer; None if it did not answer."""
     for each in _walk_causes(error):
         code = getattr(getattr(each, "response", None), "status_code", None)
         if code is not None:
@@ -69,13 +69,13 @@ def _is_offline(error: BaseException) -> bool:
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    """Whether the transport failed; the client's is httpx, before its version 1 requests."""
+    """Whether the connection failed; the client uses httpx, before its version 1 requests."""
     modules = {type(each).__module__.partition(".")[0].rstrip("2") for each in _walk_causes(error)}
     return bool(modules & {"httpx", "httpcore", "requests", "urllib3"})
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed in a moment."""
+    """Whether the same call may succeed if it is retried soon."""
     status = _http_status(error)
     if status is not None:
         return status >= 500
@@ -83,7 +83,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def is_unreachable(error: HubError) -> bool:
-    """Whether the Hub could not be asked, or could not answer: what is in the cache will do."""
+    """Whether the Hub was not reached, or answered 429 or 5xx; then the cache may be used."""
     status = _http_status(error)
     return status is None or status == 429 or status >= 500
 
@@ -91,7 +91,7 @@ def is_unreachable(error: HubError) -> bool:
 def describe_hub_error(
     error: BaseException, repo: str, revision: str | None = None, also: str = ""
 ) -> str:
-    """What went wrong, and what to do about it."""
+    """The error message: what went wrong, and what to do about it."""
     from huggingface_hub import constants, errors
 
     chain, status, place = (
@@ -150,6 +150,6 @@ def describe_hub_error(
 
 
 def _shorten_error(error: BaseException) -> str:
-    """An error's text in one line."""
+    """An error's text in one line, cut after 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + "…"

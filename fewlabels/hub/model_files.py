@@ -1,4 +1,4 @@
-"""The two files of a saved model, in a folder as in a repository."""
+"""The names of the two files of a saved model, in a local folder or a repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PICKLED = {".bin", ".pth", ".pt", ".pkl", ".ckpt"}
 
 
 def describe_missing_file(what: str, name: str, names: Iterable[str]) -> str:
-    """The sentence for a model without one of its files; ``names`` are those that it has."""
+    """The error message for a model without the file ``name``; ``names`` are those it has."""
     if "model" in names and "recipe.yaml" in names:
         return f"{what}: no {name}; this is a run, whose model is in {what}/model: give that"
     pickled = [other for other in names if Path(other).suffix in _PICKLED]

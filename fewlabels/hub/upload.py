@@ -1,4 +1,4 @@
-"""Files into a repository of the Hub, in one commit."""
+"""Uploads files to a repository of the Hub in one commit."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from fewlabels.hub.download import NAME
 from fewlabels.hub.errors import ask_hub
 
 PATIENCE = 60.0
-"""Seconds that the Hub may keep silent, or as many as HF_HUB_DOWNLOAD_TIMEOUT says if more."""
+"""Timeout of the Hub's answers in seconds; HF_HUB_DOWNLOAD_TIMEOUT is used if larger."""
 
 
 def upload_files(files: Mapping[str, Path | bytes], repo: str, private: bool, message: str) -> str:
-    """Make the repository if need be, and commit the files; gives the address of the commit.
+    """Create the repository if it does not exist, and commit the files; returns the commit's URL.
 
     It may be repeated after a failure: large files that have arrived are not sent again, and
-    files that stand there unchanged are left out of the commit; none is made of nothing.
+    unchanged files are left out of the commit. If no file has changed, there is no new commit.
 
     Args:
-        files: by their path in the repository.
+        files: paths or contents, by their path in the repository.
+        private: create the repository as private.
 
     Raises:
-        HubError: a name that is not org/name, a public repository where ``private`` is asked for,
-            or what the Hub refuses.
+        HubError: the name is not org/name, ``private`` is set but the repository is public, or the
+            Hub refuses.
     """
     check_name(repo)
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -53,7 +54,7 @@ def upload_files(files: Mapping[str, Path | bytes], repo: str, private: bool, me
 
 @contextmanager
 def _limit_waiting() -> Iterator[None]:
-    """The client gives up on a silent server, for which it would wait for ever by itself.
+    """Set a timeout for the Hub's client, which otherwise waits for ever for an answer.
 
     Before its version 1 the client has no such setting.
     """
@@ -69,10 +70,10 @@ def _limit_waiting() -> Iterator[None]:
 
 
 def check_name(repo: str) -> None:
-    """Refuse what is not ``org/name``.
+    """Check that a name has the form ``org/name``.
 
     Raises:
-        HubError: saying so.
+        HubError: it has not.
     """
     if not NAME.fullmatch(repo):
         raise HubError(f"{repo!r} is no name on the Hub; write org/name")

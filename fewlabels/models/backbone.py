@@ -1,4 +1,4 @@
-"""A backbone by name, and weights into it: nothing is left out and nothing is left over."""
+"""Makes backbones by name, and loads weights whose names and shapes must all match."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ def make_backbone(
 
 
 def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
-    """Put a registered block, a mapping of ``name``, ``after`` and options, into a backbone.
+    """Insert a registered block, a mapping of ``name``, ``after`` and options, into a backbone.
 
     Raises:
-        ModelError: no such block or module, options that the block refuses, or a place where it
-            would do nothing.
+        ModelError: no such block or module, options that the block refuses, or a place where
+            average pooling would undo the block.
     """
     place_block(backbone, block, image_size)
     name, after = block["name"], block["after"]
@@ -125,7 +125,7 @@ def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int)
 
 
 def place_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
-    """As :func:`insert_block`, wherever it may be.
+    """As :func:`insert_block`, without its check that the block has an effect at that place.
 
     Raises:
         ModelError: no such block or module, or options that the block refuses.

@@ -19,15 +19,15 @@ from fewlabels.models.saved_folder import ClassifierConfig
 
 
 class Classifier(ImageModel):
-    """A timm backbone with its own kind of last layer; features are what that layer sees.
+    """A timm backbone with its own kind of last layer; features are the input of that layer.
 
     A backbone with a second head (``backbone_options: {heads: 2}``) gives ``logits2`` too.
 
     Args:
         backbone: a name of timm, or of a plugin.
-        classes: their names, in the order of the logits.
+        classes: names of the classes, in the order of the logits.
 
-    The others are those of :class:`ImageModel`.
+    The other arguments are those of :class:`ImageModel`.
 
     Raises:
         ModelError: as there; fewer than two classes, or a backbone whose logits are not a function
@@ -74,7 +74,7 @@ class Classifier(ImageModel):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Refuse a backbone that looks at more than its pooled features to classify."""
+        """Refuse a backbone whose logits depend on more than its pooled features."""
         images = torch.zeros(1, 3, self.image_size, self.image_size)
         why: Exception | None = None
         try:
@@ -93,7 +93,7 @@ class Classifier(ImageModel):
             ) from why
 
     def _compute_logits(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, C) of features (B, F), and those of a second head."""
+        """Logits (B, C) of features (B, F), and those of a second head or None."""
         if has_heads(self.backbone):
             both: tuple[Tensor, Tensor | None] = self.backbone.forward_heads(features)
             return both

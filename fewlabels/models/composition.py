@@ -1,4 +1,4 @@
-"""Learned model composition: three frozen feature extractors and the one network they feed."""
+"""Learned model composition: three frozen feature extractors that feed one trained network."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from fewlabels.models.modes import evaluating, keeping_modes
 class Composition(nn.Module):
     """The master of LMCS (Section 3.3.2, Figure 3.3).
 
-    The network is cut at the composition layer. The feature maps there of student k, student k-1
-    and the student's average, each through a *converter* of its own, are summed; the *decision
-    network*, the layers after the cut, makes the sum into logits. Only converters and decision
-    network learn. In evaluation mode a moving average of the decision network answers.
+    The network is cut at the composition layer. The layer's feature maps in student k, in student
+    k-1 and in the student's average each pass a *converter* of their own and are summed. The
+    *decision network*, the layers after the cut, turns the sum into logits. Only the converters and
+    the decision network learn. Evaluation mode uses a moving average of the decision network.
 
-    The weights of the extractors are frozen, but the running statistics of their norms are taken
-    anew from the batches of each composition: those of the student come from mixed images, and on
-    unmixed ones it answers far worse with them than with those of the batch (docs/results/).
+    The weights of the extractors are frozen, but the running statistics of their batch norms are
+    estimated anew from the batches of each composition. The student's own come from mixed images;
+    on unmixed images its outputs are far worse with them than with the batch's (docs/results/).
 
-    With three equal extractors it gives, before it is trained, what each of them gives.
+    With three equal extractors, its output before training equals that of each of them.
 
     Args:
-        model: the student; nothing of it is shared.
-        layer: the composition layer, a module of the backbone by its path; None: the last stage
-            before global pooling, as the backbone's ``feature_info`` has it.
-        clusters: of J_D; their centres are kept here.
+        model: the student; it is copied, and shares no tensor with this module.
+        layer: the composition layer, a path of a module in the backbone; None: the last stage
+            before global pooling, according to the backbone's ``feature_info``.
+        clusters: number of clusters of J_D; their centres are a buffer of this module.
 
     Raises:
         ModelError: no such module, one that does not cut the network in two, or one whose output
@@ -70,8 +70,8 @@ class Composition(nn.Module):
 
     @torch.no_grad()
     def begin_composition(self, student: nn.Module, average: nn.Module) -> None:
-        """Begin a composition: student k and its average as they are now; student k-1 is the
-        student of the composition before, in the first one student k."""
+        """Begin a composition: copy student k and its average as they are now. Student k-1 is the
+        student of the composition before; in the first composition it is student k."""
         before = self.current if self.composed else student
         self.previous.load_state_dict(before.state_dict())
         self.current.load_state_dict(student.state_dict())
@@ -85,7 +85,7 @@ class Composition(nn.Module):
         self.composed.fill_(True)
 
     def train(self, mode: bool = True) -> Composition:
-        """Of the layers before the cut, train mode is of norms alone."""
+        """Set the mode; of the frozen students only batch norms enter train mode."""
         super().train(mode)
         self.average.eval()
         for extractor in (self.current, self.previous):
@@ -113,7 +113,7 @@ class Composition(nn.Module):
         return output
 
     def _freeze_before_the_cut(self) -> tuple[int, int]:
-        """Freeze what the logits reach only through the cut; the map's channels and their axis."""
+        """Freeze the parameters before the cut; give the feature map's channels and their axis."""
         network, layer = self.decision, self.layer
         rng = torch.Generator().manual_seed(0)
         one, two = torch.rand(2, 1, 3, network.image_size, network.image_size, generator=rng)
@@ -155,9 +155,9 @@ class Converter(nn.Module):
     """A fully connected layer over the channels of a feature map: a 1x1 convolution.
 
     Args:
-        channels: as many go out as come in.
-        axis: of the channels: 1 in (B, C, H, W), else the last.
-        scale: it starts as the identity times this.
+        channels: of the input and of the output.
+        axis: axis of the channels: 1 in (B, C, H, W), else the last.
+        scale: the initial weight is the identity times this.
     """
 
     def __init__(self, channels: int, axis: int, scale: float) -> None:
@@ -169,7 +169,7 @@ class Converter(nn.Module):
 
     @torch.no_grad()
     def reset_to_identity(self) -> None:
-        """The identity, scaled."""
+        """Set the weight to the identity times ``scale``, and the bias to 0."""
         nn.init.eye_(self.weight).mul_(self.scale)
         nn.init.zeros_(self.bias)
 
@@ -197,7 +197,7 @@ def last_stage(backbone: nn.Module) -> str:
 
 
 class _ReachedError(Exception):
-    """The layer has answered; what comes after it is not wanted."""
+    """Raised once the wanted layer has run, to skip the layers after it."""
 
 
 def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
@@ -222,10 +222,10 @@ def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
 
 @contextmanager
 def replace_output(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """While open, ``make(output)`` stands in for the layer's output.
+    """Context manager: within it, ``make(output)`` replaces the layer's output.
 
-    Modules of a model that trains run in evaluation mode until the layer has answered, all but
-    norms.
+    Until the layer has run, all modules but batch norms are in evaluation mode, also in a model in
+    train mode.
     """
     with keeping_modes(model) as restore_modes:
 

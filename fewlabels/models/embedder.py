@@ -24,13 +24,13 @@ class Embedder(ImageModel):
     Args:
         backbone: a name of timm, or of a plugin.
         pretrained: download timm's weights.
-        weights: a local file of the backbone's weights instead.
-        embedding_size: width of the head; None or 0 is no head, the pooled features themselves.
+        weights: a local file of the backbone's weights, instead of ``pretrained``.
+        embedding_size: width of the head; None or 0: no head, embeddings are the pooled features.
         pooling: timm's ``global_pool``; None is the backbone's own.
-        image_size, crop_pct, interpolation, mean, std: None is what the backbone was trained with.
+        image_size, crop_pct, interpolation, mean, std: None: as the backbone was trained.
         normalize: L2-normalise in forward.
         backbone_options: passed on to the backbone's constructor.
-        blocks: what is put into the backbone: each a mapping of ``name`` (a registered block),
+        blocks: blocks to insert into the backbone: each a mapping of ``name`` (a registered block),
             ``after`` (a module's path), and the block's options.
 
     Raises:

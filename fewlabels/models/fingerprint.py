@@ -1,4 +1,4 @@
-"""A name for what a model computes, so that its embeddings are never compared with another's."""
+"""A hash that identifies a model, so that embeddings of different models are never compared."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fewlabels.models.image_model import ImageModel
 
 
 def fingerprint_model(model: ImageModel) -> str:
-    """SHA-256 of a model's weights, and of the settings beside them that change its output.
+    """SHA-256 of a model's weights and of the settings that change its output, as hex digits.
 
-    The name of the backbone is left out: a saved model may bear a shorter one. About a second for
-    2 GB of weights.
+    The name of the backbone is left out, since a saved model may have a shorter one. This takes
+    about a second for 2 GB of weights.
     """
     settings = {
         "pooling": model.pooling,

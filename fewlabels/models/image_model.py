@@ -1,4 +1,4 @@
-"""What embedders and classifiers share: a timm backbone with its preprocessing inside."""
+"""Base class of embedders and classifiers: a timm backbone with its preprocessing."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from fewlabels.models.size_limits import check_options, check_size
 
 
 class ImageModel(nn.Module):
-    """A timm backbone without its classifier, and the pixels that it wants.
+    """A timm backbone without its classifier, and the preprocessing that it needs.
 
     Args:
         backbone: a name of timm, or of a plugin.
         pretrained: download timm's weights.
-        weights: a local file of the backbone's weights instead.
+        weights: a local file of the backbone's weights, instead of ``pretrained``.
         pooling: timm's ``global_pool``; None is the backbone's own.
-        image_size, crop_pct, interpolation, mean, std: None is what the backbone was trained with.
+        image_size, crop_pct, interpolation, mean, std: None: as the backbone was trained.
         backbone_options: passed on to the backbone's constructor.
-        blocks: what is put into the backbone, in this order: each a mapping of ``name`` (a
+        blocks: blocks to insert into the backbone, in order: each a mapping of ``name`` (a
             registered block), ``after`` (a module's path), and the block's options.
 
     Raises:
@@ -105,7 +105,7 @@ class ImageModel(nn.Module):
 
     @torch.no_grad()
     def _measure_width(self) -> int:
-        """The width of the features; what a backbone says of itself leaves its pooling out."""
+        """Measure the width of the features; the backbone's own figure ignores its pooling."""
         try:
             with evaluating(self.backbone):
                 features = self._extract_features(
@@ -131,7 +131,7 @@ class ImageModel(nn.Module):
 
     @property
     def resize_size(self) -> int:
-        """The shorter side of an image before the centre is cut out."""
+        """Pixels of an image's shorter side after resizing, before the centre crop."""
         return math.floor(self.image_size / self.crop_pct)
 
     def resize_to_square(self, image: Image.Image) -> Tensor:
@@ -141,13 +141,13 @@ class ImageModel(nn.Module):
     def preprocess_image(self, image: Image.Image) -> Tensor:
         """timm's evaluation transform before normalisation: (3, S, S) uint8.
 
-        An image is turned as its EXIF tag says. The crop is timm's "center" for every backbone, so
-        that what is trained on, evaluated and encoded are the same pixels.
+        An image is rotated as its EXIF tag says. The crop is timm's "center" for every backbone, so
+        that training, evaluation and encoding use the same pixels.
         """
         return crop_centre(self.resize_to_square(image), self.image_size)
 
     def prepare_image(self, image: Image.Image | Tensor) -> Tensor:
-        """(3, S, S) floats in [0, 1]; a tensor of that size already is taken as it is."""
+        """Preprocess an image to (3, S, S) floats in [0, 1]; a tensor of size S is not resized."""
         if isinstance(image, Tensor) and image.shape[1:] != (self.image_size,) * 2:
             if image.is_floating_point():
                 square = pixels.resize_to_square(
@@ -181,7 +181,7 @@ class ImageModel(nn.Module):
     # ------------------------------------------------------------------------ saving
 
     def _own_config(self) -> dict[str, Any]:
-        """What a kind of model has beside its backbone and preprocessing."""
+        """Config entries of the kind of model, beside those of backbone and preprocessing."""
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -203,15 +203,15 @@ class ImageModel(nn.Module):
         folders.write_model(Path(folder), config, self.state_dict())
 
     def push_to_hub(self, repo: str, *, private: bool = False) -> str:
-        """Commit weights, config and a short card to ``org/name``; gives the commit's address.
+        """Commit weights, config and a short card to ``org/name``; give the commit's address.
 
         ``fewlabels push`` sends a run with its full card instead.
 
         Args:
-            private: make the repository a private one; one that is public already is refused.
+            private: make the repository private; an existing public one is refused.
 
         Raises:
-            HubError: a name that is none, or what the Hub refuses.
+            HubError: an invalid name, or a request that the Hub refuses.
         """
         check_name(repo)
         with TemporaryDirectory() as made:
@@ -228,18 +228,18 @@ class ImageModel(nn.Module):
         code of a repository is run.
 
         Args:
-            place: a folder, or ``org/name`` where no folder is called so.
-            revision: of a repository: a branch, tag or commit.
+            place: a folder, or ``org/name`` if there is no folder of that name.
+            revision: a branch, tag or commit of a repository.
 
         Raises:
-            ModelError: no such folder, or what is not a model of this kind.
+            ModelError: no such folder, or one without a model of this kind.
             HubError: a repository that the Hub does not give out, or that cannot be reached.
         """
         return cls.from_folder(*download_model(place, revision))
 
     @classmethod
     def from_folder(cls, folder: Path, what: str) -> Self:
-        """The model in a folder that errors call ``what``.
+        """The model in a folder, in evaluation mode; ``what`` is the folder's name in errors.
 
         Raises:
             ModelError: a folder that does not hold a model of this kind.

@@ -1,4 +1,4 @@
-"""A block after a named module of any backbone."""
+"""Inserts a block after a named module of any backbone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fewlabels.models.modes import evaluating
 
 
 class Layout(NamedTuple):
-    """How a backbone lays a feature map out.
+    """The layout of a backbone's feature map.
 
-    ``kind`` is the order of its axes; N are the positions row by row, behind ``prefix`` tokens
-    (class token, registers), which a block does not see.
+    ``kind`` is the order of its axes. N are the positions, row by row, after ``prefix`` tokens
+    (class token, registers), which a block does not get.
     """
 
     kind: str  # "BCHW", "BHWC" or "BNC"
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
 
 class Followed(nn.Module):
-    """A module, and the block that its output passes before anything else sees it."""
+    """A module followed by a block, which processes the module's output."""
 
     def __init__(self, module: nn.Module, block: nn.Module, layout: Layout) -> None:
         super().__init__()
@@ -56,20 +56,20 @@ def insert_module(
     image_size: int,
     what: str = "block",
 ) -> None:
-    """Put a block after a module, in place.
+    """Insert a block after a module, in place.
 
-    The module's parameters are found under ``AFTER.module`` then, the block's under
-    ``AFTER.block``; so weights of the backbone are loaded before.
+    Afterwards the module's parameters are under ``AFTER.module``, and the block's under
+    ``AFTER.block``; so load the backbone's weights before.
 
     Args:
-        after: the module's path, as ``named_modules`` has it.
-        make: the block from the layout of the module's output.
-        image_size: pixels of a side, to measure that layout.
+        after: the module's path, as in ``named_modules``.
+        make: makes the block from the layout of the module's output.
+        image_size: side in pixels of the image with which that layout is measured.
         what: the block's name, for errors.
 
     Raises:
-        ModelError: no such module, one whose output is not a feature map, or that an image does not
-            pass exactly once.
+        ModelError: no such module, one whose output is not a feature map, or one that an image does
+            not pass exactly once.
     """
     known = [name for name, _ in backbone.named_modules() if name]
     if after not in known:
@@ -87,7 +87,7 @@ def insert_module(
 
 @torch.no_grad()
 def layout_after(backbone: Any, after: str, image_size: int, what: str = "block") -> Layout:
-    """The layout of a module's output, from one blank image."""
+    """The layout of a module's output, measured with one blank image."""
     outputs: list[Any] = []
     handle = backbone.get_submodule(after).register_forward_hook(
         lambda module, inputs, output: outputs.append(output)

@@ -1,4 +1,4 @@
-"""A saved model, whichever kind it is of."""
+"""Loads a saved model of any kind."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from fewlabels.errors import ModelError
 class CrossBatchMemory(nn.Module):
     """Keeps the embeddings of past batches (Wang et al., CVPR 2020).
 
-    All state is in buffers that ``state_dict`` holds, so a run that resumes goes on exactly.
+    All state is in buffers in ``state_dict``, so a run that resumes continues exactly.
 
     Args:
         rows: images in the training set.
         size: entries of a queue; None is one for each image.
         embedding_size: width of an entry.
-        one_slot_per_image: an image has one entry, its latest, in the slot of its index, as the
+        one_slot_per_image: each image has one slot, at its index, with its latest embedding, as the
             text's "whole training set" asks; else the memory is a queue.
     """
 
@@ -45,7 +45,7 @@ class CrossBatchMemory(nn.Module):
 
     @torch.no_grad()
     def enqueue_batch(self, embeddings: Tensor, labels: Tensor, indices: Tensor) -> Memory:
-        """Take in a batch (B, D), (B,), (B,), and give what the memory then holds.
+        """Store a batch (B, D), (B,), (B,), and give the content of the memory after it.
 
         Returns:
             Views, not copies: the next call changes them. A queue gives its filled entries; with
@@ -74,6 +74,6 @@ class CrossBatchMemory(nn.Module):
 
     @torch.no_grad()
     def relabel_entries(self, labels: Tensor) -> None:
-        """Give each entry the new label of its image; ``labels`` (rows,), -1 takes no part."""
+        """Give each entry the new label of its image; ``labels`` (rows,), -1 = unlabelled."""
         labels = labels.to(self.labels.device)
         self.labels.copy_(torch.where(self.indices >= 0, labels[self.indices.clamp(min=0)], -1))

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def set_training(module: nn.Module, freeze_statistics: bool) -> None:
-    """Train mode; with the running statistics of batch norms fixed, or not."""
+    """Set train mode; if ``freeze_statistics``, batch norms are in evaluation mode instead."""
     module.train()
     if freeze_statistics:
         for norm in batch_norms(module):
@@ -18,21 +18,21 @@ def set_training(module: nn.Module, freeze_statistics: bool) -> None:
 
 
 def freeze_norms(module: nn.Module) -> None:
-    """No gradient for the weights and biases of batch norms."""
+    """Turn off the gradients of the weights and biases of batch norms."""
     for norm in batch_norms(module):
         norm.requires_grad_(False)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Those of a network and of its blocks."""
+    """All batch norms in a network, including those of its blocks."""
     return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
 
 
 @contextmanager
 def keeping_modes(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Afterwards each submodule is in the mode that it was in before, also after an error.
+    """Context manager: on exit, also after an error, each submodule gets its old mode back.
 
-    Gives a function that puts the modes back while it is open.
+    Gives a function that restores the old modes earlier, within the body.
     """
     modes = {module: module.training for module in model.modules()}
 
@@ -48,7 +48,7 @@ def keeping_modes(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """While open, a model is in evaluation mode; each submodule is as before afterwards.
+    """Context manager: evaluation mode within it; on exit each submodule gets its old mode back.
 
     ::
 

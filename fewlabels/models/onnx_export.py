@@ -1,4 +1,4 @@
-"""A model as one ONNX file, which other programs run without torch."""
+"""Exports a model to one ONNX file, which other programs run without torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint_model
 
 OLDEST = "2.9"
-"""Release of torch whose exporter follows SAN; that of 2.6 crashes."""
+"""Oldest release of torch whose exporter can export SAN; that of 2.6 crashes."""
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 7)
 LARGEST = 2**31
-"""Bytes that protobuf, of which an ONNX file is made, can hold."""
+"""Size limit in bytes of protobuf, the format of an ONNX file."""
 
 
 class InferenceModel(nn.Module):
-    """What ``encode`` and ``predict`` give, and nothing else."""
+    """Wraps a model to give only what ``encode`` or ``predict`` gives."""
 
     def __init__(self, model: Embedder | Classifier) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class InferenceModel(nn.Module):
 
 
 def export_onnx(model: Embedder | Classifier, file: Path) -> float:
-    """Write a model to an ONNX file with a dynamic batch; gives how far onnxruntime is from it.
+    """Write a model to an ONNX file with a dynamic batch, and compare it with onnxruntime.
 
-    The input ``images`` is float32 (batch, 3, S, S), RGB in [0, 1]: mean and standard deviation are
-    inside, resizing is not. The output is ``embeddings``, L2-normalised, or ``probabilities``. The
-    file's metadata say what else a program must know.
+    The input ``images`` is float32 (batch, 3, S, S), RGB in [0, 1]: the file normalises by mean and
+    standard deviation, but does not resize. The output is ``embeddings``, L2-normalised, or
+    ``probabilities``. The file's metadata hold what else a program must know.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -55,8 +55,8 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
 
     Raises:
         FewLabelsError: the extra ``onnx`` is not installed, or torch is too old for it.
-        ModelError: a model that cannot be exported, or whose file answers otherwise; the file may
-            be there, and is worth nothing.
+        ModelError: a model that cannot be exported, or whose file gives other outputs; the file may
+            exist then, and must not be used.
     """
     _check_exporter()
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -95,7 +95,7 @@ def _check_exporter() -> None:
 
 
 def _export_program(answer: InferenceModel, model: Embedder | Classifier) -> Any:
-    """The program that torch's exporter makes of a model."""
+    """Export a model with torch's exporter."""
     try:
         return torch.onnx.export(
             answer,
@@ -112,7 +112,7 @@ def _export_program(answer: InferenceModel, model: Embedder | Classifier) -> Any
 
 
 def _measure_difference(answer: InferenceModel, file: Path, side: int) -> float:
-    """The largest difference between a model and its file in onnxruntime; NaN where one is."""
+    """The largest absolute difference between a model and its file in onnxruntime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

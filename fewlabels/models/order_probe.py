@@ -1,4 +1,4 @@
-"""Whether the layers after a block depend on the order of the block's positions."""
+"""Checks whether the layers after a block depend on the order of its positions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fewlabels.errors import ModelError
 from fewlabels.models.modes import batch_norms
 
 FELT = 1e-9
-"""Less than this of an embedding is rounding, in float64."""
+"""A relative change of the features below this is rounding error, in float64."""
 
 
 def refuse_where_averaged(backbone: nn.Module, after: str, image_size: int, what: str) -> None:
-    """Refuse a place behind which positions are only averaged.
+    """Refuse a block's place if the layers after it only average over positions.
 
     Args:
-        backbone: with a block put after the module ``after``.
+        backbone: with a block inserted after the module ``after``.
 
     Raises:
-        ModelError: the embedding stays the same when the block's positions change places.
+        ModelError: the pooled features do not change when the block's positions are permuted.
     """
     if order_felt(backbone, after, image_size) < FELT:
         raise ModelError(
@@ -34,9 +34,10 @@ def refuse_where_averaged(backbone: nn.Module, after: str, image_size: int, what
 
 @torch.no_grad()
 def order_felt(backbone: nn.Module, after: str, image_size: int) -> float:
-    """How much pooled features change, relatively, when a map's positions change places.
+    """The relative change of the pooled features when the map's positions are permuted.
 
-    Weights and image are random: what counts is the architecture. In float64, in evaluation mode.
+    Weights and images are random, since only the architecture counts. It is computed in float64, in
+    evaluation mode.
     """
     generator = torch.Generator().manual_seed(0)
     model: Any = copy.deepcopy(backbone).cpu().double()
@@ -62,7 +63,7 @@ def order_felt(backbone: nn.Module, after: str, image_size: int) -> float:
 
 
 class _Reorder(nn.Module):
-    """Passes a map on, or its positions in another order."""
+    """Returns a map as it is or, if ``reorders``, with its positions permuted."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()

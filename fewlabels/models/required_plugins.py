@@ -1,4 +1,4 @@
-"""Which components of a saved model are a plugin's, and whether it is installed."""
+"""Finds which components of a saved model come from plugins, and checks these are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REGISTRIES: dict[str, Registry] = {"backbone": backbones, "block": blocks}
 
 
 def plugins_of(backbone: str, placed: Iterable[Mapping[str, Any]]) -> list[Plugin]:
-    """Who offers a backbone and blocks; what is built in, or timm's, is left out."""
+    """The plugins that offer a backbone and blocks; those built in or of timm are left out."""
     used: dict[tuple[Literal["backbone", "block"], str], None] = {
         ("backbone", backbone.split(".")[0]): None
     }
@@ -27,10 +27,10 @@ def plugins_of(backbone: str, placed: Iterable[Mapping[str, Any]]) -> list[Plugi
 
 
 def check_plugins(plugins: Sequence[Plugin], what: str) -> None:
-    """Refuse a model whose plugin is missing; one that this process has registered itself will do.
+    """Refuse a model whose plugin is missing; a component that this process registered will do.
 
     Args:
-        what: the model, for the sentence.
+        what: the name of the model in errors.
 
     Raises:
         ModelError: naming the distribution to install.

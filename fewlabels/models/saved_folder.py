@@ -1,4 +1,4 @@
-"""The folder of a saved model: config.json and model.safetensors, neither of them trusted."""
+"""The folder of a saved model: config.json and model.safetensors. Neither file is trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotate
 
 
 class PlacedBlock(BaseModel):
-    """A block, where it stands, and its options."""
+    """A block: its name, the module that it follows, and its options."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -32,9 +32,9 @@ class PlacedBlock(BaseModel):
 
 
 class Plugin(BaseModel):
-    """Who offers a component that is not built in; text for a person, nothing is imported by it.
+    """The plugin that offers a component; text for people, from which nothing is imported.
 
-    ``distribution`` is None for one that a program registered by itself.
+    ``distribution`` is None for a component that a program registered itself.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -55,7 +55,7 @@ class SavedConfig(BaseModel):
 
 
 class ImageConfig(SavedConfig):
-    """All that a model is made of, but its weights."""
+    """Everything needed to make a model, except its weights."""
 
     # A bare name: with a colon it would mean a place that timm downloads or reads from.
     backbone: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -71,7 +71,7 @@ class ImageConfig(SavedConfig):
 
 
 class EmbedderConfig(ImageConfig):
-    """An embedder."""
+    """The config of an embedder."""
 
     kind: Literal["embedder"] = "embedder"
     embedding_size: Annotated[int, Ge(1)] | None
@@ -79,7 +79,7 @@ class EmbedderConfig(ImageConfig):
 
 
 class ClassifierConfig(ImageConfig):
-    """A classifier; ``classes`` are the names of its logits."""
+    """The config of a classifier; ``classes`` are the names of its logits."""
 
     kind: Literal["classifier"] = "classifier"
     classes: Annotated[list[str], Len(2)]
@@ -90,7 +90,7 @@ AnyConfig = TypeVar("AnyConfig", bound=SavedConfig)
 
 
 def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
-    """Write both files, each whole or not at all.
+    """Write config.json and model.safetensors, each whole or not at all.
 
     Raises:
         ModelError: an option of the backbone that JSON cannot hold.
@@ -111,10 +111,10 @@ def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) 
 def read_model(
     folder: Path, kind: type[Config], what: str | None = None
 ) -> tuple[Config, dict[str, Tensor]]:
-    """The checked config and the weights.
+    """Read a model folder: give the checked config and the weights.
 
     Args:
-        what: the folder's name in errors, where it is not its path.
+        what: the folder's name in errors; None: its path.
 
     Raises:
         ModelError: a missing file, a config of another format or kind, or a damaged file.
@@ -132,7 +132,7 @@ def read_model(
 
 
 def read_kind(folder: Path) -> str:
-    """What a model folder says it holds; nothing if it cannot be read, which ``read`` explains."""
+    """The ``kind`` in a folder's config; "" if unreadable, which :func:`read_model` explains."""
     try:
         data = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -141,13 +141,13 @@ def read_kind(folder: Path) -> str:
 
 
 def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) -> AnyConfig:
-    """A checked config.json.
+    """Read and check a config.json.
 
     Args:
-        file: its name in errors, where it is not its path.
+        file: the file's name in errors; None: its path.
 
     Raises:
-        ModelError: it is missing a key, or is of another kind or format.
+        ModelError: it is not JSON, lacks a key, or is of another kind or format.
     """
     file = str(path) if file is None else file
     try:

@@ -1,4 +1,4 @@
-"""How large a model may be: what a foreign config.json asks for is weighed before it is made."""
+"""Limits on a model's size, checked on a foreign config.json before the model is made."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from fewlabels.models.saved_folder import ClassifierConfig, EmbedderConfig, Imag
 from fewlabels.registry import backbones, blocks
 
 LARGEST_OPTION = 16_384
-"""Of whole numbers that a backbone or a block takes."""
+"""Largest whole number allowed in the options of a backbone or a block."""
 MOST_BLOCKS = 64
 LARGEST_TENSOR = 2**29
-"""Numbers of one feature map of one image (2 GiB)."""
+"""Most numbers allowed in one feature map of one image (2 GiB)."""
 MORE = 2
-"""Times the numbers of the weights: where a tensor is missing or larger, loading says which."""
+"""Numbers allowed in a model per number in its weights; loading reports smaller misfits."""
 OPERATIONS = 500
-"""For each tensor of weights, to make it and show it one image; most need 10, a MaxViT 200."""
+"""Operations allowed per weight tensor to make a model and run an image; most need 10, a MaxViT
+200."""
 
 
 def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse gigantic numbers in the options of a backbone and of its blocks, and in their count.
+    """Refuse too large numbers in the options of a backbone and its blocks, and too many blocks.
 
     Raises:
-        ModelError: so.
+        ModelError: a number or the count of blocks is above its limit.
     """
     placed = list(placed)
     if len(placed) > MOST_BLOCKS:
@@ -46,11 +47,11 @@ def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]
 def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
     """Refuse a config that asks for more memory or time than the weights beside it can need.
 
-    The model is made of torch's meta tensors for that, which have a shape and no memory, and sees
-    one image of them. Where this fails, what was made so far counts: making the real one says why.
+    The model is made of torch's meta tensors, which have a shape and no memory, and runs on one
+    image. If this fails, the parts made so far count; making the real model then says why.
 
     Raises:
-        ModelError: so, or an unknown block.
+        ModelError: the config asks for too much, or for an unknown block.
     """
     placed = [block.model_dump() for block in config.blocks]
     check_options(config.backbone_options, placed)
@@ -84,7 +85,7 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
 
 
 def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """How many numbers the state has, after each part that is made of it."""
+    """How many numbers the model's state has so far, after each part that is made."""
     backbone: Any = make_backbone(
         config.backbone,
         pooling=config.pooling,
@@ -112,11 +113,11 @@ def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> 
 
 
 class _TooManyError(Exception):
-    """Ends what would go on for hours."""
+    """Raised at the limit of operations, to stop what would run for hours."""
 
 
 class _Fused(TorchFunctionMode):
-    """Attention without its weights (N, N), which torch holds of meta tensors alone."""
+    """Skips attention's weights (N, N), which torch only materialises for meta tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not scaled_dot_product_attention:
@@ -143,7 +144,7 @@ class _Weighed(TorchDispatchMode):
 
 
 def _iterate_numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """Whole numbers at any depth, each with the key that it is under."""
+    """The whole numbers at any depth of nested options, each with its key."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from _iterate_numbers(each, f"{key}.{name}".strip("."))

@@ -1,1 +1,1 @@
-"""Functions on arrays: 3x3 maps, k-means, class centres, selection, seeds; modes of modules."""
+"""Functions on arrays: 3x3 maps, k-means, class centres, selection; random draws and seeds."""

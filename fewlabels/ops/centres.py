@@ -6,7 +6,7 @@ import numpy as np
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zeros stay."""
+    """Scale each row (N, D) to length 1; rows of zeros stay."""
     features = features.astype(np.float32)  # a copy; squares of float16 overflow
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     features /= np.where(lengths > 0, lengths, 1)
@@ -14,7 +14,7 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
 
 
 def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes (C,) that ``labels`` (N,) hold, and their mean features (C, D) (Eq. 2.8, 3.8)."""
+    """The classes (C,) in ``labels`` (N,), and their mean features (C, D) (Eq. 2.8, 3.8)."""
     known, where = np.unique(labels[labels >= 0], return_inverse=True)
     sums = np.zeros((len(known), features.shape[1]))
     np.add.at(sums, where, features[labels >= 0].astype(np.float64))
@@ -24,10 +24,10 @@ def class_centres(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 def measure_distances(
     features: np.ndarray, centres: np.ndarray, block_bytes: int = 2**27
 ) -> np.ndarray:
-    """Euclidean distances (N, C) float64; of a block of rows at a time, to one centre at a time.
+    """Euclidean distances (N, C) float64, computed for a block of rows and one centre at a time.
 
-    Differences are squared as they are: a sample on a centre is at distance 0, which a product of
-    matrices would miss by rounding.
+    Differences are squared directly, so a sample on a centre has distance exactly 0; a matrix
+    product would give a rounding error instead.
     """
     rows = max(1, block_bytes // (32 * features.shape[1]))  # a block, its difference, squares twice
     result = np.empty((len(features), len(centres)))

@@ -12,5 +12,5 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 def spread_draws(draw: Tensor, low: float, high: float) -> Tensor:
-    """Numbers in [0, 1) spread over [low, high)."""
+    """Map numbers in [0, 1) linearly to [low, high)."""
     return low + (high - low) * draw

@@ -5,8 +5,8 @@ Every matrix maps homogeneous points (x, y, 1) of a source to a destination, bot
 warps a 227-pixel image and its 7 x 7 map alike; pixel units would shift one against the other by up
 to half a cell. All functions take and give a batch (B, 3, 3) of float32.
 
-Products are written out: ``@`` runs in bfloat16 under autocast, which moves the pixels of a
-227-pixel image by up to one, and in TF32 on a GPU where a program allows that.
+Matrix products are written out: ``@`` runs in bfloat16 under autocast, which moves the pixels of a
+227-pixel image by up to one, and in TF32 on a GPU if a program allows that.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Padding = Literal["zeros", "border", "reflection"]
 
 
 def identity_matrix(count: int) -> Tensor:
-    """The map that moves nothing."""
+    """``count`` identity maps (count, 3, 3)."""
     return torch.eye(3).repeat(count, 1, 1)
 
 
 def scaling_matrix(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Stretch about the centre by factors (B,); a negative one mirrors."""
+    """Stretch about the centre by factors (B,); negative factors mirror. ``y`` None: as ``x``."""
     matrix = identity_matrix(len(x))
     matrix[:, 0, 0] = x
     matrix[:, 1, 1] = x if y is None else y
@@ -34,7 +34,7 @@ def scaling_matrix(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def shift_matrix(x: Tensor, y: Tensor) -> Tensor:
-    """Move by (B,) each, in units of half a side."""
+    """Move by ``x`` and ``y`` (B,), in units of half a side."""
     matrix = identity_matrix(len(x))
     matrix[:, 0, 2], matrix[:, 1, 2] = x, y
     return matrix
@@ -50,7 +50,7 @@ def rotation_matrix(angle: Tensor) -> Tensor:
 
 
 def crop_matrix(box: Tensor) -> Tensor:
-    """Let boxes (B, 4), xyxy in [-1, 1], fill the destination."""
+    """Enlarge boxes (B, 4), xyxy in [-1, 1], to the whole destination."""
     low, high = box[:, :2], box[:, 2:]
     matrix = identity_matrix(len(box))
     factor = 2.0 / (high - low)
@@ -82,7 +82,7 @@ def compose_maps(first: Tensor, *more: Tensor) -> Tensor:
 
 
 def invert_map(matrix: Tensor) -> Tensor:
-    """Destination to source; a point that one map sees ahead, the other does too."""
+    """The inverse maps; a point in front of the horizon in one direction is so in the other."""
     a, b, c = matrix.unbind(1)
     cross = torch.linalg.cross
     adjugate = torch.stack([cross(b, c), cross(c, a), cross(a, b)], 2)
@@ -90,7 +90,7 @@ def invert_map(matrix: Tensor) -> Tensor:
 
 
 def map_points(matrix: Tensor, points: Tensor) -> Tensor:
-    """Where points (B, n, 2) go; a point on or behind the horizon goes to infinity."""
+    """Apply maps to points (B, n, 2); points on or behind the horizon go to infinity."""
     x, y = points[..., :1], points[..., 1:]
     m = matrix[:, None]
     ahead = x * m[..., 0] + y * m[..., 1] + m[..., 2]  # (B, n, 3)
@@ -106,7 +106,7 @@ def cell_centres(height: int, width: int) -> Tensor:
 
 
 def source_points(matrix: Tensor, height: int, width: int) -> Tensor:
-    """Where each cell of the destination comes from: (B, H, W, 2)."""
+    """The source point of each cell of the destination: (B, H, W, 2) as x, y."""
     grid = cell_centres(height, width).to(matrix).expand(len(matrix), -1, -1)
     return map_points(invert_map(matrix), grid).view(-1, height, width, 2)
 
@@ -123,11 +123,11 @@ def warp_images(
     padding: Padding = "zeros",
     mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> Tensor:
-    """Images or maps (B, C, H, W) as the map shows them, by one interpolation.
+    """Warp images or feature maps (B, C, H, W) by ``matrix``, in one interpolation.
 
     Args:
         size: height and width of the result; None keeps those of ``images``.
-        padding: what stands where the source lies outside.
+        padding: how to fill cells whose source point lies outside the image.
         mode: "nearest" copies pixels; for maps that send centres of pixels to centres of pixels.
 
     Returns:
@@ -143,13 +143,13 @@ def warp_images(
 def keypoint_mask(
     points: Tensor, there: Tensor, size: tuple[int, int], sigma: float = 0.2
 ) -> Tensor:
-    """G = min(1, sum of Gaussians about keypoints): where attention is compared (Eq. 4.4, 4.5).
+    """G = min(1, sum of Gaussians about keypoints), which weighs attention maps (Eq. 4.4, 4.5).
 
     Args:
         points: (B, P, 2) as x, y in [-1, 1].
-        there: (B, P) bool, false for rows that only fill up.
+        there: (B, P) bool, false for padding.
         size: height and width of the mask.
-        sigma: of a Gaussian, in units of half a side.
+        sigma: standard deviation of a Gaussian, in units of half a side.
 
     Returns:
         (B, 1, *size).

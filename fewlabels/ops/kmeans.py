@@ -1,4 +1,4 @@
-"""k-means by faiss, with a warm start; the two nearest centres."""
+"""k-means by faiss, with an optional warm start; the nearest centres of features."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def cluster_kmeans(
     """Cluster features (N, D).
 
     Args:
-        start: (clusters, D) centres to begin with; numbers of clusters then stay comparable.
-        spherical: centres have unit length, and an image belongs to the most similar one.
+        start: (clusters, D) initial centres, so that cluster numbers stay comparable; of another
+            shape they are ignored.
+        spherical: centres have unit length, and a row belongs to the most similar one.
 
     Returns:
         centres (clusters, D) float32, and the cluster of each row (N,) int64. Some clusters may be
         empty where rows are equal.
 
     Raises:
-        DataError: more clusters than rows, or features that are not finite.
+        DataError: more clusters than rows, or features or ``start`` that are not finite.
     """
     rows = np.array(features, np.float32, order="C")
     if rows.ndim != 2 or rows.shape[1] == 0:

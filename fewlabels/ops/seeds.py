@@ -1,6 +1,6 @@
-"""Every draw of a run comes from a seed derived from what it is for, so no RNG state is stored.
+"""Every random draw has a seed derived from its purpose, so no RNG state is stored.
 
-A run that is killed and resumed, or that runs in more processes, draws the same numbers.
+A run that is killed and resumed, or that uses more processes, draws the same numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of the scored samples are taken."""
+"""Selection of samples by their scores."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def select_samples(
     balance: bool,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Positions of at most ``budget`` samples, sorted.
+    """Select at most ``budget`` samples; give their positions, sorted.
 
     Args:
         scores: (N,) larger = surer. ``min`` takes the surest of the confident pool (the smallest
             distance), ``max`` its least sure.
-        labels: (N,) that the samples would get.
+        labels: (N,) labels that the samples would get.
         pool_factor: the confident pool holds the surest ``pool_factor * budget``; None: all.
-        balance: the budget is shared equally between the labels, each with a pool of its own; the
-            first labels take what does not divide, and no label gives what another lacks.
+        balance: share the budget equally between the labels, each with a confident pool of its own.
+            The first labels get the remainder; what a label cannot use is not passed on.
     """
     if balance:
         present = np.unique(labels)

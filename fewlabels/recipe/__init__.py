@@ -1,1 +1,1 @@
-"""A YAML file becomes a checked Recipe; imports no torch."""
+"""Reads a YAML file into a checked Recipe; imports no torch."""

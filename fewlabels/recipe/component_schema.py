@@ -1,8 +1,8 @@
-"""A component's signature as a schema, and a schema as a pydantic model.
+"""Makes JSON schemas of components' signatures, and pydantic models of these schemas.
 
-The schema of the built-in components is committed (``schema.json``), so that a recipe is checked
-without importing torch; a plugin's is made from its signature on the spot. Both are read by the
-same code.
+The schema of the built-in components is committed (``schema.json``), so that a recipe can be
+checked without importing torch. A plugin's schema is made from its signature when needed. Both are
+read by the same code.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Section(BaseModel):
 
 
 def derive_component_schema(component: Callable[..., Any]) -> Schema:
-    """What a recipe may set on ``component``, and what it says of itself.
+    """The schema of the options that a recipe may set on ``component``, and facts about it.
 
-    ``x-inputs`` are the inputs that a loss cannot do without; ``x-supplies`` is what a strategy
-    hands to losses; ``x-terms`` the loss terms that a strategy or a block computes itself;
-    ``x-task`` is a strategy's.
+    ``x-inputs``: the required inputs of a loss; ``x-supplies``: the inputs that a strategy gives to
+    losses; ``x-terms``: the loss terms that a strategy or a block computes itself; ``x-task``: the
+    task of a strategy.
 
     Raises:
-        ComponentError: an option of a type that a recipe cannot hold.
+        ComponentError: an option has a type that a recipe cannot hold.
     """
     what = f"{component.__module__}.{component.__qualname__}"
     try:
@@ -82,7 +82,7 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
 
 
 def _fits_yaml(hint: Any) -> bool:
-    """Whether the values of a type can stand in a recipe, and come back as that type."""
+    """Whether values of a type can be written to YAML and read back as that type."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _fits_yaml(inner[0])
@@ -107,16 +107,16 @@ def _remove_titles(schema: Any) -> Any:
 
 @functools.cache
 def load_committed_schema() -> Schema:
-    """The schema in the package: ``$defs`` holds one entry a built-in component."""
+    """The schema in the package; its ``$defs`` has one entry per built-in component."""
     result: Schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     return result
 
 
 def get_component_schema(plural: str, name: str) -> Schema:
-    """The schema of one component: committed if it is ours, else from its signature.
+    """The schema of one component: the committed one if built in, else from its signature.
 
     Raises:
-        ComponentError: nobody offers the name, or its module cannot be imported.
+        ComponentError: no component has that name, or its module cannot be imported.
     """
     registry = REGISTRIES[plural]
     offers = registry.list_offers().get(name, [])
@@ -128,7 +128,7 @@ def get_component_schema(plural: str, name: str) -> Schema:
 
 
 def build_annotation(schema: Schema) -> Any:
-    """The Python type that a property's schema stands for."""
+    """The Python type annotation for the schema of a property."""
     if "$ref" in schema:
         return _NAMED_TYPES[schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
@@ -155,7 +155,7 @@ def build_annotation(schema: Schema) -> Any:
 
 
 def build_options_model(schema: Schema, base: type[BaseModel] = Section) -> type[BaseModel]:
-    """A pydantic model of a component's options; with ``base``, beside that section's own keys."""
+    """A pydantic model of a component's options, in addition to the fields of ``base``."""
     fields: dict[str, Any] = {}
     for name, value in schema["properties"].items():
         default = value.get("default")
@@ -168,7 +168,7 @@ def build_options_model(schema: Schema, base: type[BaseModel] = Section) -> type
 
 
 def describe_schema(schema: Schema) -> str:
-    """A property's type in words, for "expected ..."."""
+    """The type of a property in words, for messages such as "expected a whole number"."""
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(describe_schema(s) for s in schema["anyOf"]))
     if "enum" in schema or "const" in schema:

@@ -1,4 +1,4 @@
-"""Checks of a recipe that look at more than one key, or at what is installed."""
+"""Checks of a recipe that need several keys at once, or depend on what is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewlabels.registry import backbones
 
 
 def check_across(check: Mistakes, data: dict[str, Any]) -> None:
-    """Note every mistake; ``data`` may hold anything at any place."""
+    """Record every mistake; ``data`` is not validated, so any value may have any type."""
     for test in (
         _check_backbone,
         _check_split,
@@ -56,7 +56,7 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
-    """Note files that are named and not there."""
+    """Record the files that the recipe names but that do not exist."""
     weights = _get_section(data, "model").get("weights")
     if isinstance(weights, str) and find_path(weights) is None:
         check.add_mistake(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
@@ -94,7 +94,7 @@ def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def _check_tasks(check: Mistakes, data: dict[str, Any]) -> None:
-    """A pretext task makes nothing that could be evaluated, and only one starts another run."""
+    """A pretext task cannot be evaluated, so it is no ``strategy``; ``pretrain`` must be one."""
     for slot, other, fits in [("strategy", "pretrain", False), ("pretrain", "strategy", True)]:
         what, schema = check.schemas.get((slot,), ("", {}))
         if schema and (schema.get("x-task") == "pretext") != fits:

@@ -1,4 +1,4 @@
-"""The mistakes of one recipe as sentences: file and line, key path, what is wrong, the fix."""
+"""Collects the mistakes of a recipe as messages: file and line, key path, problem and fix."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SLOTS = {
 }
 LISTS = ("discovery", "losses", "views", "blocks")
 BESIDE: dict[str, type[Section]] = {"sources": Data, "blocks": Place}
-"""Keys that stand beside a component's own options."""
+"""Keys that are written in the same mapping as a component's own options, by registry."""
 TOP_KEYS = (*Fixed.model_fields, "data", *SLOTS, "extends")
-"""What may stand at the top of a recipe file, in the order in which the messages list it."""
+"""The top-level keys of a recipe file, in the order in which messages list them."""
 MOST_TOLD = 50
 
 
 class Mistakes:
-    """One pass over one recipe's data: the mistakes so far, and where each key was written."""
+    """The mistakes found so far in one recipe, and where each of its keys was written."""
 
     def __init__(self, data: dict[str, Any], origins: Origins, file: str) -> None:
         self.data, self.origins, self.file = data, origins, file
@@ -47,7 +47,7 @@ class Mistakes:
         self.single = {slot for slot in LISTS if isinstance(data.get(slot), (dict, str))}
 
     def add_mistake(self, path: KeyPath, sentence: str) -> None:
-        """Note a mistake; the first at a path stands."""
+        """Record a mistake; of several at one key path only the first is kept."""
         if len(path) > 1 and path[0] in self.single:
             path = (path[0], *path[2:])
         where = next(
@@ -58,10 +58,10 @@ class Mistakes:
         self.found.setdefault(path, f"{where}: {key}{sentence}")
 
     def raise_if_any(self) -> None:
-        """Refuse a recipe with mistakes; of very many, the first are told and the others counted.
+        """Raise if there are mistakes; only the first ``MOST_TOLD`` are listed.
 
         Raises:
-            RecipeError: what was found.
+            RecipeError: with the mistakes, and the number of those not listed.
         """
         told, more = list(self.found.values())[:MOST_TOLD], len(self.found) - MOST_TOLD
         if more > 0:
@@ -72,7 +72,7 @@ class Mistakes:
     def build_component_model(
         self, path: KeyPath, plural: str, value: Any, key: str = "name"
     ) -> type[BaseModel] | None:
-        """The model of the component that ``value`` names, None where that is a mistake."""
+        """The pydantic model for the component that ``value`` names; None after a mistake."""
         base = BESIDE.get(plural, Section)
         if not isinstance(value, dict):
             self.add_mistake(
@@ -100,7 +100,7 @@ class Mistakes:
         return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
 
     def check_options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
-        """Note what is wrong with a component's options that stand in a mapping of their own."""
+        """Check a component's options given in a mapping of their own, and record mistakes."""
         schema = get_component_schema(plural, name)
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
         model = build_options_model(schema)
@@ -112,7 +112,7 @@ class Mistakes:
     def add_errors(
         self, error: ValidationError, model: type[BaseModel], under: KeyPath = ()
     ) -> None:
-        """Pydantic's findings as sentences, one a key; ``under`` is where what it read stands."""
+        """Record pydantic's errors, one message per key; ``under``: key path of what it checked."""
         schema = model.model_json_schema()
         by_path: dict[KeyPath, list[Any]] = {}
         for item in error.errors():
@@ -129,7 +129,7 @@ class Mistakes:
             self.add_mistake(path, sentence)
 
     def _strip_union_tags(self, item: Any) -> KeyPath:
-        """An error's location without the tags that pydantic adds for the members of a union."""
+        """The key path of an error, without the tags that pydantic adds for members of a union."""
         path: KeyPath = ()
         here: Any = self.data
         for i, step in enumerate(item["loc"]):
@@ -144,7 +144,7 @@ class Mistakes:
         return path
 
     def _find_owner(self, path: KeyPath) -> KeyPath | None:
-        """Where the component stands to which a path belongs."""
+        """The key path of the component that contains ``path``; None if there is none."""
         starts = (path[:n] for n in range(len(path), 0, -1))
         return next((start for start in starts if start in self.schemas), None)
 
@@ -157,7 +157,7 @@ class Mistakes:
         return f"unknown key{suggest_nearest(str(path[-1]), known)}  ({more})"
 
     def _find_described(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
-        """The schema of the value at a path; of a part of a component's option, the option's."""
+        """The schema of the value at a path; within a component's option, that of the option."""
         owner = self._find_owner(path)
         if owner is None or owner == path:
             return find_schema(schema, path[len(under) :])
@@ -169,7 +169,7 @@ class Mistakes:
 
 
 def find_schema(root: Schema, path: KeyPath) -> Schema:
-    """The schema of the value at a path; empty where nothing is known of it."""
+    """The schema of the value at a path; empty if the schema says nothing about it."""
     here = root
     for step in path:
         here = follow_references(root, here)
@@ -182,7 +182,7 @@ def find_schema(root: Schema, path: KeyPath) -> Schema:
 
 
 def follow_references(root: Schema, schema: Schema) -> Schema:
-    """What a schema refers to, also as one of several."""
+    """Resolve ``$ref``, also inside ``anyOf``, until the schema has no reference."""
     while references := [s["$ref"] for s in schema.get("anyOf", [schema]) if "$ref" in s]:
         schema = root["$defs"][references[0].rpartition("/")[2]]
     return schema
@@ -197,7 +197,7 @@ _BOUND = (
 
 
 def _describe_mismatch(items: list[Any], schema: Schema) -> str:
-    """What a value should be and is, of all errors at one key."""
+    """The message for all errors at one key: what was expected, and the value given."""
     first = items[0]
     if first["type"] == "missing":
         return "missing; this key has no default"

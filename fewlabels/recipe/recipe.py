@@ -1,6 +1,6 @@
-"""A recipe: YAML, ``extends`` and ``key=value`` overrides, checked whole before anything is built.
+"""A recipe: YAML, ``extends`` and ``key=value`` overrides, checked before anything is built.
 
-Imports no torch. Behind this file no function takes a config object: it takes plain typed values.
+Imports no torch. Code that runs a recipe passes on plain typed values, not config objects.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from fewlabels.registry.user_code import import_modules, list_not_imported
 
 @dataclass(frozen=True)
 class Spec:
-    """A component by name, with every option set."""
+    """The name of a component, and the values of all its options, defaults included."""
 
     name: str
     options: dict[str, Any]
@@ -47,7 +47,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; ``resolved`` is the same as plain data, ready to be written and re-run."""
+    """A checked recipe; ``resolved`` is the same as plain data with all defaults, to be written."""
 
     name: str
     seed: int
@@ -82,7 +82,7 @@ class Recipe:
 
     @property
     def components(self) -> list[tuple[Registry, Spec]]:
-        """Everything that it names, each with the registry that knows it."""
+        """All components that the recipe names, each with its registry."""
         backbone = Spec(self.model.backbone.split(".")[0], self.model.backbone_options)
         found = [(REGISTRIES["backbones"], backbone), (REGISTRIES["sources"], self.source)]
         for slot, plural in SLOTS.items():
@@ -103,18 +103,18 @@ def load_recipe(
     *,
     ended: bool = False,
 ) -> Recipe:
-    """The checked recipe in a YAML file.
+    """Read and check the recipe in a YAML file.
 
     Args:
-        path: the file; ``extends`` in it is relative to it.
+        path: the file; a path in ``extends`` is relative to it.
         overrides: ``key=value``, the key a dotted path as in ``losses.0.beta=40``.
         imports: modules that register components, found beside the file, in the current folder or
-            installed; imported first, and noted in the recipe.
-        ended: it is read to tell of a run that has ended, so the files that it began from need not
-            be here.
+            installed; they are imported first, and recorded in the recipe.
+        ended: the recipe is of a finished run, so the files that it names (initial weights) need
+            not exist any more.
 
     Raises:
-        RecipeError: with every mistake, each a sentence with file, key path and fix.
+        RecipeError: with all mistakes, each a sentence with file, key path and fix.
     """
     path = Path(path)
     data, origins = yaml_file.read_recipe_file(path)
@@ -131,10 +131,10 @@ def recipe_from(
     *,
     ended: bool = False,
 ) -> Recipe:
-    """The checked recipe in a mapping, as :func:`load_recipe` does for a file.
+    """Check the recipe in a dict, as :func:`load_recipe` does for a file.
 
     Raises:
-        RecipeError: as there; also a value that YAML could not hold, and ``extends``.
+        RecipeError: as there; also if a value is not plain data, or ``extends`` is given.
     """
     origins = Origins()
     _refuse_unfit(Mistakes({}, origins, "recipe"), data)
@@ -244,7 +244,7 @@ def _build_recipe(checked: Any) -> Recipe:
 
 
 def _order_keys(value: Any) -> Any:
-    """Component mappings with the name first, as people write them."""
+    """Move ``name`` or ``source`` to the front of each mapping, as people write them."""
     if isinstance(value, dict):
         first = [k for k in ("name", "source") if k in value]
         return {k: _order_keys(value[k]) for k in [*first, *(k for k in value if k not in first)]}

@@ -1,4 +1,4 @@
-"""The JSON schema of a recipe: for editors, and for checking built-in components unimported."""
+"""The JSON schema of a recipe: for editors, and to check built-in components without imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewlabels.registry import REGISTRIES
 
 
 def build_recipe_schema() -> Schema:
-    """The schema of recipes of built-in components, from their signatures; imports all of them."""
+    """Make the schema of recipes from the signatures of all built-in components; imports them."""
     model: type[BaseModel] = create_model("Recipe", __base__=Fixed, data=(Data, ...))
     fixed = model.model_json_schema()
     definitions: Schema = fixed.pop("$defs")
@@ -59,5 +59,5 @@ def build_recipe_schema() -> Schema:
 
 
 def format_recipe_schema() -> str:
-    """The schema as the committed file has it."""
+    """The text of the schema, as in the committed file."""
     return json.dumps(build_recipe_schema(), indent=1, ensure_ascii=False) + "\n"

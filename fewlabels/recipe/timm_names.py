@@ -1,4 +1,4 @@
-"""The names of timm's models and optimisers, read from its source: an import costs four seconds."""
+"""The names of timm's models and optimisers, read from its source: importing takes four seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _find_timm() -> Path | None:
 
 @functools.cache
 def list_timm_models() -> frozenset[str]:
-    """Every model that the installed timm registers; names without a pretrained tag."""
+    """The names of all models that the installed timm registers, without pretrained tags."""
     package = _find_timm()
     return (
         frozenset(
@@ -37,7 +37,7 @@ def list_timm_models() -> frozenset[str]:
 
 @functools.cache
 def list_timm_optimizers() -> frozenset[str]:
-    """Every optimiser of the installed timm; ``lookahead_`` may stand before each."""
+    """The names of all optimisers of the installed timm; each may be prefixed by ``lookahead_``."""
     package = _find_timm()
     if package is None:
         return frozenset()

@@ -1,6 +1,6 @@
-"""A recipe's YAML as plain data that remembers where each key was written.
+"""Reads a recipe's YAML as plain data, and records in which file and line each key was written.
 
-``extends`` and ``key=value`` overrides are merged here; what a key means is not known here.
+``extends`` and ``key=value`` overrides are merged here, without knowledge of what the keys mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fewlabels.errors import FewLabelsError, RecipeError, shorten
 from fewlabels.files import read_bounded
 
 NAMING = ("name", "source", "backbone")
-"""Keys that name a component, whose options stand beside them."""
+"""Keys that name a component; its options are in the same mapping."""
 
 MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 32
 """Of one file; what a person writes has a hundredth of the values."""
@@ -147,7 +147,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_whole_number)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what :class:`_Loader` would not read back as text."""
+    """Quotes text that :class:`_Loader` would otherwise read back as another type."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -156,12 +156,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML that :func:`parse_yaml` reads back the same."""
+    """Write plain data as YAML, which :func:`parse_yaml` reads back unchanged."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def format_key_path(path: KeyPath) -> str:
-    """``("losses", 0, "beta")`` as ``losses[0].beta``."""
+    """Write a key path as text: ``("losses", 0, "beta")`` becomes ``losses[0].beta``."""
     text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path)
     return shorten(text.removeprefix("."))
 
@@ -203,7 +203,7 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Origins]:
 def read_recipe_file(
     path: Path, asked_by: str = "", seen: tuple[Path, ...] = ()
 ) -> tuple[dict[str, Any], Origins]:
-    """A recipe file merged over the file that it ``extends``, which is named relative to it."""
+    """Read a recipe file, merged over the one in its ``extends``, whose path is relative to it."""
     said = f"{asked_by}: extends: " if asked_by else ""
     data, origins = parse_yaml(_read_text(path, said, seen), str(path))
     if not isinstance(data, dict):
@@ -239,11 +239,10 @@ def _read_text(path: Path, said: str, seen: tuple[Path, ...]) -> str:
 
 
 def merge_values(base: Any, over: Any) -> Any:
-    """``over`` laid upon ``base``, the values of one key: mappings key by key, all else replaced.
+    """Merge two values of one key: mappings key by key; any other value of ``over`` replaces.
 
-    A mapping that names another component replaces the whole mapping, since options of one
-    component mean nothing to another; only what says nothing of a data source, or of a backbone,
-    stays.
+    If ``over`` names another component, the options in ``base`` are dropped, since they belong to
+    the old one. Keys that do not depend on the data source, or on the backbone, are kept.
     """
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over

@@ -1,4 +1,4 @@
-"""A name becomes a component: registries, entry points, ``--import``, one ``build``."""
+"""Finds and builds components by name: registries, entry points, ``--import``."""
 
 from fewlabels.registry.registry import (
     REGISTRIES,

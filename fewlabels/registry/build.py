@@ -1,4 +1,4 @@
-"""A registered component, made: what the program gives by position, what a recipe sets by name."""
+"""Builds a component: the program gives positional arguments, a recipe keyword options."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fewlabels.registry.registry import REGISTRIES
 
 
 def list_positional(component: Callable[..., Any]) -> list[str]:
-    """The parameters of a component that the program gives, not the recipe."""
+    """The names of a component's positional parameters, which the program gives, not the recipe."""
     parameters = inspect.signature(component).parameters.values()
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def build_component(plural: str, name: str, options: Mapping[str, Any], **program: Any) -> Any:
-    """The component of a registry that ``name`` means.
+    """Build the component called ``name``, and check that it has what its contract requires.
 
     Args:
         plural: the registry, as in ``losses``.
-        options: its keyword-only parameters.
-        program: what the program can give; a component gets those that its positional parameters
-            name.
+        options: values of its keyword-only parameters.
+        program: values that the program can give; the component gets those that its positional
+            parameters name.
 
     Raises:
-        FewLabelsError: the component's own, or a ComponentError for any other exception in it, and
-            for what it lacks.
+        FewLabelsError: raised by the component; any other exception becomes a ComponentError, which
+            is also raised if the component breaks its contract.
     """
     registry = REGISTRIES[plural]
     component = registry.get(name)

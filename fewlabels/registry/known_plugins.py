@@ -1,4 +1,4 @@
-"""The names that the folder plugins/ of this repository offers."""
+"""The plugins in the folder plugins/ of this repository."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ OUR_PLUGINS = {
     "strategies": {"fixmatch": "fewlabels-fixmatch"},
     "views": {"randaugment": "fewlabels-fixmatch"},
 }
-"""By registry, the names that the folder plugins/ of this repository offers, each with the
-distribution to install; a recipe that needs one can say so."""
+"""By registry, the component names that plugins/ offers, each with its distribution. Messages about
+an unknown name use it to say what to install."""

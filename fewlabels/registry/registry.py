@@ -1,11 +1,11 @@
-"""Registry: the one way in which a name becomes a component.
+"""Registry: finds components by name.
 
-Two doors lead in: the decorator ``@losses.register("margin")`` for code in this process, and the
-entry-point group ``fewlabels.losses`` for installed distributions, ours included. Names are listed
-from package metadata alone, so listing imports no component (and no torch).
+There are two ways to register one: the decorator ``@losses.register("margin")`` for code in this
+process, and the entry-point group ``fewlabels.losses`` for installed distributions, ours included.
+Names are listed from package metadata alone, so listing imports no component (and no torch).
 
-The module that an entry point names may say ``fewlabels_api = 1``: the version of our contracts
-that it is written for. One that says nothing is taken to be of version 1.
+The module of an entry point may define ``fewlabels_api = 1``: the version of our contracts that it
+is written for. Without that it is taken to be of version 1.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ OURS = "fewlabels"
 
 
 class Offer(NamedTuple):
-    """Where a name comes from.
+    """Which distribution offers a component under a name.
 
-    ``entry`` is None for a decorator's name, whose ``distribution`` is then its module.
+    For a name registered by the decorator ``entry`` is None and ``distribution`` is the module.
     """
 
     name: str
@@ -63,13 +63,13 @@ def _search_installed(group: str, seen: tuple[tuple[str, int], ...]) -> tuple[Of
 
 
 class Registry:
-    """Names of one kind of component.
+    """The components of one kind, by name.
 
     Args:
-        kind: what one is called in a sentence, as in "no loss is called 'margn'".
+        kind: the singular used in messages, as in "no loss is called 'margn'".
         plural: the name of the entry-point group, after ``fewlabels.``.
-        bridges: by prefix, ``module:function`` that turns the rest of ``prefix:name`` into a
-            component; how another library's classes are reached.
+        bridges: prefix -> ``module:function``, a function that makes a component of the rest of
+            ``prefix:name``; used for classes of another library.
     """
 
     def __init__(self, kind: str, plural: str, bridges: Mapping[str, str] | None = None) -> None:
@@ -78,11 +78,11 @@ class Registry:
         self._registered: dict[str, dict[str, Callable[..., Any]]] = {}  # by name, by module
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that gives a class or factory its recipe name.
+        """Decorator that registers a class or factory under a name.
 
         Raises:
-            ComponentError: a name that a recipe cannot write, or a signature that breaks the rule
-                that what a recipe sets is keyword-only, annotated and has a default.
+            ComponentError: the name has characters that are not allowed, another component of the
+                module has it, or an option is not keyword-only, annotated and with a default.
         """
         if not re.fullmatch(r"[\w.-]+", name):
             raise ComponentError(
@@ -105,7 +105,7 @@ class Registry:
         return add
 
     def list_offers(self) -> dict[str, list[Offer]]:
-        """All names with those who offer them, sorted by name; imports nothing."""
+        """All names, sorted, with the distributions that offer them; imports nothing."""
         found: dict[str, list[Offer]] = {}
         for offer in _find_installed(self.group):
             same = found.setdefault(offer.name, [])
@@ -126,21 +126,21 @@ class Registry:
         return list(self.list_offers())
 
     def find_offers(self, name: str) -> list[Offer]:
-        """Those who offer ``name``, or ``distribution:name``."""
+        """The offers of ``name``, or of ``distribution:name``."""
         distribution, _, bare = name.rpartition(":")
         return [o for o in self.list_offers().get(bare, []) if distribution in ("", o.distribution)]
 
     def find_plugin(self, name: str) -> Offer | None:
-        """Who offers a name; None where it is built in, or behind a bridge."""
+        """The offer of a plugin; None if ``name`` is unknown, built in, or reached by a bridge."""
         offers = self.find_offers(name)
         homes = {_get_top_package(o.entry.module if o.entry else o.distribution) for o in offers}
         return offers[0] if offers and OURS not in homes else None
 
     def get(self, name: str) -> Callable[..., Any]:
-        """The component behind ``name``, or behind ``distribution:name``.
+        """Import and return the component ``name``, or ``distribution:name``.
 
         Raises:
-            ComponentError: unknown name, two distributions with one name, or a failing import.
+            ComponentError: the name is unknown, two distributions offer it, or the import fails.
         """
         distribution, _, bare = name.rpartition(":")
         if distribution in self.bridges:
@@ -158,20 +158,20 @@ class Registry:
         return self.load_offer(found[0])
 
     def describe_choice(self, found: Sequence[Offer]) -> str:
-        """What to do where several offer a name."""
+        """The advice in a message if several distributions offer a name."""
         if self.kind == "backbone":
             return "uninstall one, since timm knows one network by a name"
         return f"write {' or '.join(repr(f'{o.distribution}:{o.name}') for o in found)}"
 
     def _are_one_component(self, found: Sequence[Offer]) -> bool:
-        """Whether one component goes by one name twice, as in a module that hands on another's."""
+        """Whether all offers are one object, as when a module re-exports another's component."""
         try:
             return len({self.load_offer(offer) for offer in found}) == 1
         except ComponentError:
             return False
 
     def load_offer(self, offer: Offer) -> Callable[..., Any]:
-        """The component that is offered.
+        """Import the component of an offer.
 
         Raises:
             ComponentError: it cannot be imported, or is for another version of our contracts.
@@ -197,7 +197,7 @@ class Registry:
         return loaded
 
     def describe_unknown(self, name: str) -> str:
-        """The sentence for a name that nobody offers; where it is known who would, it says so."""
+        """The message for an unknown name; it says what to install if that is known."""
         ours, name = OUR_PLUGINS.get(self.plural, {}), shorten(name)
         distribution, _, bare = name.rpartition(":")
         distribution = distribution or ours.get(bare, "")
@@ -220,7 +220,7 @@ class Registry:
 
 
 def _check_api(version: Any, kind: str, offer: Offer) -> None:
-    """Refuse what is written for other contracts than ours."""
+    """Raise a ComponentError if a plugin's ``fewlabels_api`` is not our version."""
     if version == API_VERSION and type(version) is int:
         return
     said = f"{kind} {offer.name!r} of {offer} "
@@ -237,7 +237,7 @@ def _check_api(version: Any, kind: str, offer: Offer) -> None:
 
 
 def _read_declared_api(module: str) -> int:
-    """The version that a module says in a line of its own, without running it; else ours."""
+    """Read ``fewlabels_api = N`` from a module's source without importing it; else our version."""
     try:
         spec = importlib.util.find_spec(module)
         code = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
@@ -276,7 +276,7 @@ REGISTRIES: dict[str, Registry] = {
 
 
 def find_registry(kind: str) -> Registry:
-    """The registry that a word means, in singular or plural."""
+    """The registry of a kind of component, given in singular or plural."""
     for registry in REGISTRIES.values():
         if kind in (registry.kind, registry.plural):
             return registry

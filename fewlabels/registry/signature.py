@@ -1,4 +1,4 @@
-"""A component's signature: what the program gives by position, and what a recipe may set."""
+"""A component's signature: positional parameters by the program, keyword-only ones by a recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewlabels.errors import ComponentError
 
 
 def list_options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a recipe may set: the keyword-only parameters."""
+    """The keyword-only parameters of a component, which a recipe may set, by name."""
     return {
         name: parameter
         for name, parameter in inspect.signature(component).parameters.items()
@@ -20,11 +20,11 @@ def list_options(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def check_signature(component: Callable[..., Any], kind: str, called: str) -> None:
-    """Refuse parameters that nobody could fill, or that could not be checked.
+    """Check that the program or a recipe can set each parameter, and that options can be checked.
 
     Raises:
-        ComponentError: a positional one that the program does not know, an option without
-            annotation or default, or ``**kwargs``.
+        ComponentError: the program does not give a positional parameter, an option has no
+            annotation or default, or there is ``**kwargs``.
     """
     what, given = f"{kind} {called}", GIVEN.get(kind)
     try:

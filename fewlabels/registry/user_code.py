@@ -1,7 +1,7 @@
-"""Code of one's own, imported because the person names it: ``--import my_module``.
+"""Imports the user's own modules when the user names them: ``--import my_module``.
 
-A recipe says which modules it needs (``imports: [my_module]``), so that it can be run again; but
-it never imports one by itself, since a recipe may come from elsewhere, and code beside it too.
+A recipe lists the modules that it needs (``imports: [my_module]``), so that it can be run again.
+It never imports them by itself, since a recipe and the code beside it may come from somebody else.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from fewlabels.errors import RecipeError
 
 _FILES: dict[str, Path] = {}  # modules that were found in a folder, by their names
 KEPT = "code"
-"""The folder of a run that keeps a copy of the code that it was made with."""
+"""The subfolder of a run folder with a copy of the user code that the run used."""
 LARGEST = 2**20
-"""Bytes of a package's file that is copied; what is larger is data."""
+"""Size in bytes up to which files of a package are copied; larger ones are taken to be data."""
 
 
 def import_modules(names: Sequence[str], beside: Path | None = None) -> None:
-    """Import modules, so that what they register is there.
+    """Import modules, so that the components that they register are known.
 
-    One is ``my_module.py`` or a folder ``my_module`` with an ``__init__.py``: in the current
-    folder, beside the recipe or in the ``code`` of a run folder, or else an installed module. One
-    that is imported already stays.
+    A module is a file ``my_module.py`` or a folder ``my_module`` with an ``__init__.py``, searched
+    for in the current folder, beside the recipe and in the ``code`` of a run folder; else it must
+    be installed. A module that is already imported is not imported again.
 
     Args:
         beside: the recipe's folder.
 
     Raises:
-        RecipeError: no such module, one that fails, several that differ, or a name that another
-            module has.
+        RecipeError: a module is not found, fails, is found twice with different content, or has
+            the name of another module.
     """
     for name in names:
         said = f"--import {name}"
@@ -63,12 +63,12 @@ def import_modules(names: Sequence[str], beside: Path | None = None) -> None:
 
 
 def list_not_imported(names: Iterable[str]) -> list[str]:
-    """Those of a recipe's modules that nobody has imported."""
+    """The names of those modules that are not imported yet."""
     return [name for name in names if name not in sys.modules]
 
 
 def copy_modules(names: Sequence[str], folder: Path) -> None:
-    """Copy the code that :func:`import_modules` found into ``code`` of a run folder."""
+    """Copy the modules that :func:`import_modules` found to ``code`` in a run folder."""
     for name in dict.fromkeys(name.partition(".")[0] for name in names):
         file = _FILES.get(name)
         for path, content in (_read_files(file) if file else {}).items():
@@ -78,7 +78,7 @@ def copy_modules(names: Sequence[str], folder: Path) -> None:
 
 
 def find_changed_files(names: Sequence[str], folder: Path) -> list[Path]:
-    """Files of a run folder's ``code`` that are no longer those which are imported now."""
+    """The files in a run folder's ``code`` that are missing or differ from the imported ones."""
     found = []
     for name in dict.fromkeys(name.partition(".")[0] for name in names):
         file = _FILES.get(name)
@@ -90,14 +90,14 @@ def find_changed_files(names: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _find_files(name: str, beside: Path | None) -> list[Path]:
-    """The files that a top-level module can be, of which the first is taken if all are alike."""
+    """All files found for a top-level module; if they are equal, the first is imported."""
     places = [Path()] if beside is None else [Path(), beside, beside / KEPT]
     files = (p / end for p in places for end in (f"{name}.py", f"{name}/__init__.py"))
     return list(dict.fromkeys(file.resolve() for file in files if file.is_file()))
 
 
 def _read_files(file: Path) -> dict[str, bytes]:
-    """What a module's files hold, by their paths; of a package, all but caches and large data."""
+    """The bytes of a module's files by path; of a package, all but caches and large data."""
     if file.name != "__init__.py":
         return {file.name: file.read_bytes()}
     return {
@@ -108,7 +108,7 @@ def _read_files(file: Path) -> dict[str, bytes]:
 
 
 def _check_free(name: str, file: Path, said: str) -> None:
-    """Refuse a file that has the name of another module: one of the two would be lost."""
+    """Raise a RecipeError if another module has this name: one would hide the other."""
     if name in sys.modules:
         other = getattr(sys.modules[name], "__file__", None)
     else:
@@ -138,7 +138,7 @@ def _load_module(name: str, file: Path) -> None:
 
 
 def _describe_search(name: str, files: Sequence[Path], beside: Path | None) -> str:
-    """Where a module, or a part of a package, was looked for."""
+    """The message for a module that was not found: where it was looked for."""
     if files:
         return f"{files[0].parent} has no module {name.partition('.')[2]}"
     places = dict.fromkeys(str(p) for p in (beside, Path()) if p is not None)
@@ -146,7 +146,7 @@ def _describe_search(name: str, files: Sequence[Path], beside: Path | None) -> s
 
 
 def _locate_error(error: BaseException, files: Sequence[Path]) -> str:
-    """The last line of the person's own module that was run, where the error does not say it."""
+    """The last line of the user's module that ran, as text; empty if the error says it itself."""
     homes = {file.parent if file.name == "__init__.py" else file for file in files}
     own = [
         f"{frame.filename}:{frame.lineno}"

@@ -1,4 +1,4 @@
-"""A recipe's names become components, and the components a run."""
+"""Builds the components that a recipe names, and runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names become components, and a strategy's modules stand on their device."""
+"""Builds components from their names, and moves a strategy's modules to the device."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from fewlabels.runs.task import Task
 from fewlabels.training.modules import TrainingModules
 
 ALONE = ("strategy", "discovery", "source", "view", "loss")
-"""The kinds of component that are made without a model to put them into."""
+"""The kinds of component that can be built without a model."""
 
 
 def build_spec(plural: str, spec: Spec, **program: Any) -> Any:
-    """The component that a spec names, with its options: see :func:`build_component`."""
+    """Build the component that a spec names, with its options; see :func:`build_component`."""
     return build_component(plural, spec.name, spec.options, **program)
 
 
 class Builder:
-    """What a strategy may ask for (contracts.Build)."""
+    """Gives a strategy the model, views and losses of a recipe (contracts.Build)."""
 
     def __init__(
         self, recipe: Recipe, task: Task, size: int, classes: int | None, names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Builder:
         self.view = self.view_with()
 
     def view_with(self, *more: ViewComponent) -> ViewFunction:
-        """The recipe's views and then ``more``, of which the strategy has chosen the options."""
+        """A pipeline of the recipe's views followed by ``more``, made by the strategy."""
         views = [build_spec("views", spec) for spec in self.recipe.views]
         return Pipeline([*views, *more], self.image_size)
 
@@ -71,13 +71,13 @@ def _model_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
-    """Make each component that is not built in, but for those that are made to measure.
+    """Try to build each plugin component of a recipe, except those that need sizes of the data.
 
     Args:
-        kinds: of components.
+        kinds: the kinds of component to build.
 
     Raises:
-        ComponentError: what :func:`build_spec` says of each that cannot be made or lacks something.
+        ComponentError: the messages of :func:`build_spec` for all that fail, one per line.
     """
     mistakes = []
     for registry, spec in recipe.components:
@@ -97,8 +97,7 @@ def check_blocks(recipe: Recipe) -> None:
     """Put the recipe's blocks into its backbone, with random weights.
 
     Raises:
-        ModelError: a block does not fit in its place, would do nothing there, or breaks its
-            contract.
+        ModelError: a block does not fit at its place, has no effect there, or breaks its contract.
     """
     Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
 
@@ -116,7 +115,7 @@ def check_classifier(recipe: Recipe) -> None:
 def place_modules(
     modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
 ) -> TrainingModules:
-    """A strategy's modules on their device."""
+    """Move a strategy's modules to the accelerator's device and wrap them for training."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for module in modules.values():
         module.to(accelerator.device).to(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""The model card of a run, or of runs that differ in their seed alone."""
+"""The model card of one run, or of several runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ PICTURES = "Where they show images of the data, the licence of these holds for t
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the repository by its path there; what it shows, and how it came about.
+    """A picture to show in the card.
 
-    ``caption`` is Markdown of the program's own.
+    ``path`` is its path in the repository, ``alt`` its alternative text. ``caption`` is Markdown
+    that is not escaped, so it must be written by this program.
     """
 
     path: str
@@ -48,13 +49,13 @@ def make_card(
     license: str | None = None,
     data_license: str | None = None,
 ) -> str:
-    """The whole README.md; the same runs give the same text.
+    """The text of the whole README.md; the same runs give the same text.
 
     Args:
-        runs: the first is that of the model; the others add to its scores.
-        repo: ``org/name``, which the caller has checked.
-        license: of the weights, as the Hub abbreviates it: ``apache-2.0``.
-        data_license: of the images, in words.
+        runs: the first is the run of ``model``; the others are used for mean and spread.
+        repo: ``org/name``, already checked by the caller.
+        license: licence of the weights, as the Hub abbreviates it: ``apache-2.0``.
+        data_license: licence of the images, in words.
     """
     run = runs[0]
     kind: Kind = "classifier" if isinstance(model, Classifier) else "embedder"
@@ -110,7 +111,7 @@ def _describe_metadata(
 
 
 def _headline_scores(runs: Sequence[FinishedRun]) -> dict[str, list[float]]:
-    """The deployed model's measures in percent, a number a run."""
+    """The deployed model's measures in percent: for each, one number per run."""
     if runs[0].end["measure"] == "test error":
         return {"accuracy": [100 - 100 * run.end["score"] for run in runs]}
     found = [last_scores(run) for run in runs]

@@ -1,4 +1,4 @@
-"""What a card says of a run, a function a section; all text from outside is escaped."""
+"""The sections of a model card, one function each; text not written by us is escaped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LICENCES = {
     "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI repository)",
     "svhn": "non-commercial use only, as its authors ask",
 }
-"""Of images whose authors have said so; of others the card says that it does not know."""
+"""Licences of the images, by source, where stated; for others the card says "not stated"."""
 RULES = {
     "last": "the last evaluation counts",
     "median": "the median of the last 20 evaluations counts",
@@ -37,7 +37,7 @@ def _format_list(lines: Sequence[str]) -> str:
 
 
 def describe_model(run: FinishedRun, model: Embedder | Classifier, kind: Kind) -> str:
-    """What the model is."""
+    """The summary: input, output, backbone, blocks, strategy, discoveries and losses."""
     recipe = run.recipe
     gives = (
         f"the probabilities of {len(model.classes)} classes"
@@ -60,7 +60,7 @@ def describe_model(run: FinishedRun, model: Embedder | Classifier, kind: Kind) -
 
 
 def describe_data(run: FinishedRun, data_license: str | None) -> str:
-    """Where images and first weights came from, and under which licence."""
+    """The source and licence of the images, and of the backbone's initial weights."""
     recipe, source = run.recipe, run.recipe.source
     told = [
         f"{escape_markdown(k)} {_format_option(v)}"
@@ -86,7 +86,7 @@ def describe_data(run: FinishedRun, data_license: str | None) -> str:
 
 
 def _format_option(value: Any) -> str:
-    """An option of the data; of a path from the root only its end is told."""
+    """A source's option as Markdown; of an absolute path only the last part is shown."""
     if isinstance(value, list):
         return ", ".join(_format_option(each) for each in value)
     if isinstance(value, str) and value.startswith(("/", "~")):
@@ -114,7 +114,7 @@ def _format_subset(subset: Subset) -> str:
 
 
 def describe_protocol(run: FinishedRun, kind: Kind) -> str:
-    """Which images were tested, how, and which checkpoint counts."""
+    """The split, how the test images were scored, and which checkpoint counts."""
     data, ask = run.recipe.data, run.recipe.evaluation
     split = data.split or getattr(sources.get(run.recipe.source.name), "default_split", "all")
     lines = [f"Split: {escape_markdown(split)}"]
@@ -141,7 +141,7 @@ def describe_protocol(run: FinishedRun, kind: Kind) -> str:
 
 
 def format_scores(runs: Sequence[FinishedRun]) -> str:
-    """A table of every model that was scored."""
+    """A table with the last scores of every model that was scored, in percent."""
     if not runs[0].measured:
         return "Nothing was scored: the test images' classes are not known."
     found = [finished_run.last_scores(run) for run in runs]
@@ -178,7 +178,7 @@ def _format_mean(values: Sequence[float]) -> str:
 
 
 def describe_labels(run: FinishedRun) -> str:
-    """How many labels people gave, how many were discovered, and how many of these are wrong."""
+    """How many labels people gave, how many were discovered, and how many of those are wrong."""
     found = finished_run.summarize_labels(run)
     given = "all that the data set has" if found.given is None else f"{found.given}"
     lines = [
@@ -216,7 +216,7 @@ def describe_cost(runs: Sequence[FinishedRun]) -> str:
 
 
 def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -> str:
-    """What a reader must not take the model for."""
+    """The limits of the model and of its scores."""
     lines = [
         "The scores are of the test images above; on images of another kind they say nothing",
     ]
@@ -233,7 +233,7 @@ def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -
 
 
 def describe_versions(run: FinishedRun, model: Embedder | Classifier) -> str:
-    """Of the packages and plugins that trained it, and which of these the model itself needs."""
+    """Versions of packages and plugins used in training; marks plugins needed to load the model."""
     about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
     lines = [
         f"{escape_markdown(k)} {escape_markdown(v)}" for k, v in run.start.items() if k not in about

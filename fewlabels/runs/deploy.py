@@ -1,4 +1,4 @@
-"""The end of a run: its model, a picture of what it finds, its last row and its table."""
+"""The end of a run: saves its model, a picture of neighbours and the last row of metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORACLE = "ORACLE: discovered samples got their true labels: no result, an analys
 
 
 def deploy_models(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
-    """Save what a run deploys, and say how it ended; the scores in the order of their making."""
+    """Save the deployed model and the last metrics row, print scores; returns them in order."""
     examples = parts.scoring.find_examples(extract)
     scores: list[Any] = [[row for row in parts.metrics.read_rows() if row["kind"] == "evaluation"]]
     if parts.accelerator.is_main_process:
@@ -39,7 +39,7 @@ def deploy_models(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
 
 
 def save_model(parts: RunParts, loop: Loop) -> None:
-    """The deployed module, the best one where the recipe reports that."""
+    """Save the deployed module; if the recipe reports the best, with the best weights."""
     name = parts.strategy.deploys
     model: Any = parts.modules.plain(name)
     if loop.schedule.keep_best:
@@ -48,7 +48,7 @@ def save_model(parts: RunParts, loop: Loop) -> None:
 
 
 def save_picture(parts: RunParts, examples: Examples) -> None:
-    """Test queries and what they find."""
+    """Draw and save a picture of some test queries and their nearest images."""
     picture = neighbours_picture.draw_neighbours(
         examples,
         parts.data.records.truth[parts.scoring.rows],
@@ -59,7 +59,7 @@ def save_picture(parts: RunParts, examples: Examples) -> None:
 
 
 def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:
-    """The run's number, and what it cost with its pretraining."""
+    """The last row of metrics: final score, minutes and steps, including the pretraining's."""
     seconds = sum(row["seconds"] for row in parts.metrics.read_rows() if row["kind"] == "round")
     before, steps = read_cost(parts.folder.pretrain), loop.count_steps()
     end = {"kind": "end", "minutes": seconds / 60 + before["minutes"]}

@@ -1,4 +1,4 @@
-"""Versions and device of a run, to stand beside its numbers."""
+"""Package versions and device of a run, recorded with its scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("fewlabels", "torch", "timm", "accelerate", "faiss-cpu", "numpy")
 
 
 def describe_environment(accelerator: Accelerator) -> dict[str, Any]:
-    """Versions and device, to stand beside every number of a run."""
+    """Device, threads, processes, and versions of Python and of ``PACKAGES``."""
     cuda = accelerator.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),

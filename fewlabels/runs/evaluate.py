@@ -1,4 +1,4 @@
-"""Scores a saved model on labelled images, through the very functions that score a run."""
+"""Scores a saved model on labelled images, with the same functions that score a run."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ MEASURES = ("recall", "map", "r_prec", "nmi", "error", "accuracy", "validation")
 
 
 SAVED = "saved"
-"""The name of the one model, where a run has several."""
+"""The module name given to the saved model, since scoring takes modules by name."""
 
 
 def evaluate_model(
     place: str | Path, data: str | None = None, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A saved model's scores on the test images of some data, and what they were taken on.
+    """Score a saved model on the test images of a data set.
 
     Args:
         place: a model's folder, or its name on the Hub.
-        data: as :func:`name_data` takes it.
+        data: as in :func:`name_data`.
         overrides: ``key=value`` of a recipe, as in ``data.split=all`` or ``evaluation.ks=[1,10]``.
 
     Returns:
-        Plain data; ``scores`` are rows as in metrics.jsonl, one a search of an embedder.
+        JSON-like data: the model, the data, the environment, and ``scores``: rows as in
+        metrics.jsonl, for an embedder one per search.
 
     Raises:
-        FewLabelsError: a mistake in how the data is named, images or labels that are missing, or
-            classes that the model does not know.
+        FewLabelsError: the data is named wrongly, images or labels are missing, or the model does
+            not know some of the classes.
     """
     model = load_model(place)
     recipe = name_data(place, data, overrides)
@@ -103,7 +104,7 @@ def evaluate_model(
 def make_scoring(
     model: Embedder | Classifier, recipe: Recipe, data: TrainingData
 ) -> tuple[np.ndarray, Scoring]:
-    """The class of each image as the model numbers it, and the test of its task."""
+    """Class of each image in the model's numbering (N,), and the scoring for the model's task."""
     ask, truth = recipe.evaluation, data.records.truth
     if isinstance(model, Classifier):
         looked_at = np.concatenate([data.split.test, data.validation])
@@ -119,16 +120,16 @@ def make_scoring(
 
 
 def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> Recipe:
-    """The recipe whose data, and whose way to evaluate, score a model.
+    """The recipe whose ``data`` and ``evaluation`` sections are used to score a model.
 
     Args:
-        data: a source's name, a folder of images, or a recipe's file; None: what the run that the
-            model lies in was scored on.
-        overrides: laid upon it, as upon any recipe.
+        data: a source's name, a folder of images, or a recipe's file; None: the data of the run
+            folder that contains the model.
+        overrides: ``key=value``, applied to that recipe.
 
     Raises:
-        RecipeError: what the recipe's own checks find.
-        DataError: nothing of that name, or no data is named at all.
+        RecipeError: the recipe has mistakes.
+        DataError: there is no such folder or source, or no data is named at all.
     """
     own = RunFolder(Path(place).absolute().parent).recipe
     if data is None and Path(place).is_dir() and own.is_file():  # or the Hub's name of a model
@@ -159,15 +160,15 @@ def name_data(place: str | Path, data: str | None, overrides: Sequence[str]) -> 
 def renumber_classes(
     truth: np.ndarray, looked_at: np.ndarray, classes: Sequence[str], known: Sequence[str]
 ) -> np.ndarray:
-    """The class of each image as a classifier numbers it, found by its name: (N,), -1 = unknown.
+    """Convert the data's class numbers to the classifier's by name: (N,) int64, -1 = unknown.
 
     Args:
-        truth: (N,) numbers into ``classes``, which are the data's.
+        truth: (N,) indices into ``classes``, the names of the data's classes.
         looked_at: rows of the images that are scored; only their classes must be ``known``.
 
     Raises:
-        DataError: classes that the classifier does not know.
-        ModelError: two of its classes have one name.
+        DataError: the classifier does not know a class of the scored images.
+        ModelError: two classes of the classifier have the same name.
     """
     if tuple(classes) == tuple(known):
         return truth
@@ -186,7 +187,7 @@ def renumber_classes(
 
 
 def format_scores(found: dict[str, Any]) -> str:
-    """Scores in percent, a line a search, below what they were taken on."""
+    """Format the result of :func:`evaluate_model`: model and data, then a line per search, in %."""
     rows, size = found["scores"], found["image_size"]
     measures = [name for name in rows[0] if name.startswith(MEASURES)]
     lines = [

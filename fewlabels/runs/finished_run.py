@@ -1,4 +1,4 @@
-"""A run folder that has come to its end, read again to tell of it."""
+"""Reads the folder of a finished run, for its model card."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.run_folder import RunFolder, is_oracle
 
 Scores = dict[tuple[str, str], dict[str, float]]
-"""In percent, by measure, of each (search, model)."""
+"""Scores in percent: by (search, model), then by measure."""
 MEASURES = ("recall", "map", "r_prec", "nmi")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A recipe and the rows of its metrics."""
+    """The folder of a finished run, its recipe, and the rows of its metrics.jsonl."""
 
     folder: Path
     recipe: Recipe
@@ -32,12 +32,12 @@ class FinishedRun:
 
     @property
     def start(self) -> dict[str, Any]:
-        """Versions and device."""
+        """The first row: versions and device."""
         return self.rows[0]
 
     @property
     def end(self) -> dict[str, Any]:
-        """The run's number, and what it cost."""
+        """The last row: final score, minutes and steps."""
         return self.rows[-1]
 
     @property
@@ -48,10 +48,11 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Labels:
-    """Where the labels that were trained on came from; None where that is not recorded.
+    """How many images had which kind of label.
 
-    ``wrong`` of ``known`` discovered labels are not the true class; numbers of clusters, which
-    ``clustered`` images got, cannot be wrong.
+    ``given`` by people, None if all that the data set has; ``validation``: held out. Of the
+    ``discovered`` labels ``known`` are on images of known class, and ``wrong`` of these differ from
+    that class. ``clustered`` images have cluster numbers, which are neither right nor wrong.
     """
 
     given: int | None
@@ -88,10 +89,10 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def check_same(runs: Sequence[FinishedRun]) -> None:
-    """Refuse runs that are not one recipe under different seeds.
+    """Check that all runs have the same recipe and plugins, and different seeds.
 
     Raises:
-        HubError: naming the first that differs.
+        HubError: they do not; it names the first run that does not fit.
     """
 
     def apart_from_seed(run: FinishedRun) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def check_same(runs: Sequence[FinishedRun]) -> None:
 
 
 def last_scores(run: FinishedRun) -> Scores:
-    """The last scores of each model in each search; errors by the rule of the recipe."""
+    """The last scores of each model in each search; errors as ``evaluation.report`` says."""
     rows = [row for row in run.rows if row["kind"] == "evaluation"]
     found: Scores = {}
     for row in rows:
@@ -132,7 +133,7 @@ def last_scores(run: FinishedRun) -> Scores:
 
 
 def summarize_labels(run: FinishedRun) -> Labels:
-    """A summary of the ledger: of the last generation, each image by its last label."""
+    """Count the labels in the ledger: the last label of each image in the last generation."""
     asked = run.recipe.data.labels
     given: int | None = {"none": 0, "all": None}.get(str(asked))
     validation = run.recipe.data.validation
@@ -158,7 +159,7 @@ def summarize_labels(run: FinishedRun) -> Labels:
 
 
 def _last_generation(recipe: Recipe, last: int) -> int:
-    """The round with which the generation of round ``last`` began."""
+    """The first round of the generation that contains round ``last``."""
     ask = recipe.rounds
     first = ask.discover_every if recipe.discovery and recipe.data.labels != "none" else 0
     return first + max(0, last - first) // ask.rounds * ask.rounds

@@ -1,4 +1,4 @@
-"""The loops of a run: its own, and that of a pretraining before it."""
+"""Makes the training loop of a run, and that of the pretraining before it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fewlabels.training.state import State
 
 
 def make_loop(parts: RunParts, evaluator: Evaluator) -> Loop:
-    """The loop of the run itself."""
+    """The training loop of the run itself, not of its pretraining."""
     recipe, labels = parts.recipe, parts.data.labels
     schedule = RoundSchedule(
         **recipe.rounds.model_dump(),
@@ -65,7 +65,7 @@ def make_trainer(
     seed: int,
     metrics: MetricLog,
 ) -> PhaseTrainer:
-    """Trains a strategy on the run's images, with the recipe's optimiser and learning rate."""
+    """A trainer of a strategy on the run's images, with the recipe's optimiser and schedule."""
     recipe = parts.recipe
     weights = collect_weights(recipe, strategy) if strategy is parts.strategy else strategy.weights
     objective = Objective(
@@ -79,7 +79,7 @@ def make_trainer(
 
 
 def collect_weights(recipe: Recipe, strategy: Strategy) -> dict[str, Ramp]:
-    """Weights of loss terms: the strategy's and its blocks' own, and the recipe's above them."""
+    """Weights of loss terms: defaults of the strategy and the blocks, overridden by the recipe."""
     weights = dict(weights_of(strategy))
     for spec in recipe.blocks:
         weights |= weights_of(REGISTRIES["blocks"].get(spec.name))
@@ -92,7 +92,7 @@ def collect_weights(recipe: Recipe, strategy: Strategy) -> dict[str, Ramp]:
 def make_discoverer(
     parts: RunParts, components: Discoveries, trainer: PhaseTrainer, folder: RunFolder
 ) -> Discoverer:
-    """Asks the discoveries of a run in turn."""
+    """A Discoverer that runs the discovery components in order."""
     data = parts.data
     return Discoverer(
         components,
@@ -107,7 +107,7 @@ def make_discoverer(
 
 
 def make_pretraining(parts: RunParts) -> Pretraining | None:
-    """The run before this one, where the recipe wants one and this one has not begun."""
+    """The pretraining of a run; None if the recipe has none or the run has a checkpoint already."""
     recipe, folder = parts.recipe, parts.folder.pretrain
     if recipe.pretrain is None or parts.folder.list_checkpoints():
         return None
@@ -143,10 +143,11 @@ def make_pretraining(parts: RunParts) -> Pretraining | None:
 
 
 def start_from_backbone(parts: RunParts, file: Path) -> None:
-    """Begin with a pretrained backbone.
+    """Load the run's modules with the pretrained backbone in ``file``.
 
-    Modules are made anew: the first ones are on their device by now, and may be frozen or wrapped;
-    and what is drawn here must be the same in every process, and in a run that was stopped.
+    Fresh modules are made and their weights copied, because the existing ones are on their device
+    and may be frozen or wrapped. Seeding the fresh ones makes their random weights the same in
+    every process and in a resumed run.
     """
     records, size = parts.data.records, len(parts.data.train)
     fresh = Builder(parts.recipe, parts.task, size, parts.classes, records.classes)

@@ -38,7 +38,7 @@ Discoveries = list[tuple[str, Any]]  # the components of a recipe's list, by the
 
 @dataclass
 class RunParts:
-    """What the steps of :func:`assemble_run` hand to each other."""
+    """Everything that the steps of :func:`assemble_run` share."""
 
     recipe: Recipe
     accelerator: Accelerator
@@ -154,10 +154,10 @@ def refuse_disagreement(accelerator: Accelerator, data: TrainingData) -> None:
 
 
 def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
-    """The labels that losses must tell apart; None where nobody knows any.
+    """The number of labels that losses must tell apart; None if there are no labels.
 
     Raises:
-        DataError: a discovery that numbers its labels by itself stands beside given ones.
+        DataError: a discovery numbers its labels by itself, but people gave labels too.
     """
     own = [(name, d.classes) for name, d in discoveries if d.classes is not None]
     if own and labels.max() >= 0:
@@ -204,7 +204,7 @@ def open_metrics(parts: RunParts) -> None:
 
 
 def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) -> Extractor:
-    """Extracts from images by the plain modules of a run."""
+    """An Extractor of features of ``pixels`` by a run's unwrapped modules."""
     batch, workers = parts.recipe.evaluation.batch, parts.recipe.data.workers
     return Extractor(parts.accelerator, modules.plain, pixels, parts.image_size, batch, workers)
 

@@ -1,4 +1,4 @@
-"""Pretraining: a run of its own before the run, on the same images and without their labels."""
+"""Pretraining of the backbone in a separate run, on the same images without their labels."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from fewlabels.training.run_folder import Row, RunFolder
 
 
 class NoEvaluation:
-    """What a pretraining is scored by: nothing."""
+    """The evaluator of a pretraining, which scores nothing."""
 
     def score_models(self, when: str, discoveries: int) -> list[Row]:
-        """No rows."""
+        """Always an empty list."""
         return []
 
     def describe_row(self, row: Row) -> str:
-        """Never asked."""
+        """Never called, since there are no rows."""
         return ""
 
 
 class Pretraining:
-    """Trains the student of a pretext strategy, and keeps its backbone.
+    """Trains the student of a pretext strategy, and saves its backbone.
 
-    One that was stopped goes on; one that has ended is not run again.
+    A pretraining that was stopped is continued; a finished one is not run again.
 
     Args:
-        make_loop: makes the Loop of this run in its folder.
-        folder: of this run, which ends with the backbone's weights.
+        make_loop: makes the training loop of the pretraining in its folder.
+        folder: the pretraining's own, to which the backbone's weights are written.
 
     Raises:
-        FewLabelsError: a batch that the processes cannot share, or a backbone that is frozen.
+        FewLabelsError: the processes cannot share the batch, or the whole backbone is frozen.
     """
 
     def __init__(self, make_loop: Callable[[], Loop], folder: RunFolder) -> None:
@@ -59,7 +59,7 @@ class Pretraining:
             )
 
     def train_backbone(self) -> Path:
-        """Train to the end; the file of the backbone's weights."""
+        """Train to the end, unless already done; returns the file of the backbone's weights."""
         if self.folder.backbone.is_file():
             return self.folder.backbone
         main, metrics = self.loop.accelerator.is_main_process, self.loop.metrics
@@ -100,6 +100,6 @@ def load_backbone(file: Path, backbone: nn.Module) -> None:
 
 
 def read_cost(folder: RunFolder) -> dict[str, float]:
-    """Minutes and steps of a pretraining; nothing where there was none."""
+    """Minutes and steps of a pretraining; both 0 if there was none."""
     end = folder.read_end() or {}
     return {key: end.get(key, 0) for key in ("minutes", "steps")}

@@ -1,4 +1,4 @@
-"""Who offers the components of a recipe that are not built in; a run notes it of itself."""
+"""Which distributions provide a recipe's plugin components; a run records them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fewlabels.recipe.recipe import Recipe
 from fewlabels.training.run_folder import RunFolder
 
 OWN = "its own program"
-"""Who offers what no installed distribution does."""
+"""Recorded for a component that comes from user code, not from an installed distribution."""
 
 
 def list_plugins(recipe: Recipe) -> dict[str, str]:
-    """By component, as in ``discovery my_idea``, its distribution and version, or ``OWN``."""
+    """Map each plugin, as ``discovery my_idea``, to its distribution and version, or to ``OWN``."""
     return {
         f"{registry.kind} {spec.name}": str(offer) if offer.entry else OWN
         for registry, spec in recipe.components
@@ -22,14 +22,14 @@ def list_plugins(recipe: Recipe) -> dict[str, str]:
 
 
 def refuse_other_plugins(recipe: Recipe, folder: Path, otherwise: str) -> None:
-    """Refuse to go on with a run, or to take its result, where its plugins are others by now.
+    """Raise if the plugins installed now are not those that a run was made with.
 
     Args:
-        folder: the run's; one that notes no plugins, as older ones do, is taken as it is.
-        otherwise: what else to do than to install what the run was made with.
+        folder: the run's; older runs record no plugins and are accepted.
+        otherwise: the advice that ends the error message.
 
     Raises:
-        FewLabelsError: another version, or another distribution.
+        FewLabelsError: a plugin has another version, or is from another distribution.
     """
     noted = RunFolder(folder).read_first_row().get("plugins")
     if not isinstance(noted, dict):  # older runs note none

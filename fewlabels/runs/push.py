@@ -1,4 +1,4 @@
-"""A run's model with its card, recipe, metrics and pictures, to the Hub in one commit."""
+"""Uploads a run's model, card, recipe, metrics and pictures to the Hub in one commit."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def push_run(
     card: str | None = None,
     say: Callable[[str], None] = print,
 ) -> str | None:
-    """Push a run folder; gives the commit's address, or None where nothing was sent.
+    """Upload a run folder; returns the URL of the commit, or None for a dry run.
 
-    After a failure it may be repeated: what has arrived is not sent again, and what has not changed
-    makes no commit. The ledger and the checkpoints stay at home.
+    It may be repeated after a failure: files that have arrived are not sent again, and unchanged
+    files make no commit. The ledger and the checkpoints are not uploaded.
 
     Args:
-        repo: ``org/name``; it is made where it is not there.
+        repo: ``org/name``; created if it does not exist.
         seeds: folders of further runs of the recipe, for mean and spread in the card.
-        private: make the repository a private one; one that is public already is refused.
-        dry_run: tell what would be sent, and ask the Hub nothing.
-        license: of the weights, as the Hub abbreviates it.
-        data_license: of the images, in words.
-        pictures: send ``pictures/``, which show images that may not be yours to pass on.
-        card: a file for the card too, where it can be read before it is sent.
+        private: create the repository as private; an existing public one is refused.
+        dry_run: say what would be sent, without contacting the Hub.
+        license: licence of the weights, as the Hub abbreviates it.
+        data_license: licence of the images, in words.
+        pictures: send ``pictures/``, which show images that you may not be allowed to publish.
+        card: a local file to write the card to as well, so that it can be read first.
 
     Raises:
-        HubError: a run that is not to be pushed, or what the Hub refuses.
-        ModelError: a model that does not load, so that nobody could load it.
+        HubError: the run must not be pushed, or the Hub refuses.
+        ModelError: the run's model cannot be loaded.
     """
     check_name(repo)
     if card is not None:
@@ -82,7 +82,7 @@ def push_run(
 
 
 def _collect_files(folder: Path, card: str, pictures: Sequence[Path]) -> dict[str, Path | bytes]:
-    """What is sent, by its name there."""
+    """The files to upload, by their path in the repository."""
     files: dict[str, Path | bytes] = {CARD: card.encode()}
     run = RunFolder(folder)
     files |= {name: run.model / name for name in WANTED}
@@ -91,7 +91,7 @@ def _collect_files(folder: Path, card: str, pictures: Sequence[Path]) -> dict[st
 
 
 def _name_what_shows(pictures: Sequence[Path], recipe: Any, repo: str) -> Iterator[str]:
-    """What readers will see that is perhaps not for them."""
+    """Notes on what will become visible to others: pictures of the data, and local paths."""
     if pictures:
         names = ", ".join(f"pictures/{path.name}" for path in pictures)
         yield (
@@ -125,7 +125,7 @@ def _check_picture(name: str) -> Picture:
 
 
 def _local_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Paths of this machine in a recipe, by key."""
+    """Yield (key, path) for each absolute or home path in a recipe."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from _local_paths(each, f"{key}.{name}" if key else name)
@@ -137,7 +137,7 @@ def _local_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _format_size(size: float) -> str:
-    """Bytes for people."""
+    """A number of bytes in B, kB, MB or GB (powers of 1000)."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Studies: recipes over seeds, each a row of a table, compared with the first one in pairs."""
+"""Studies: recipes run with several seeds, a table row each, compared to the first seed by seed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fewlabels.training.run_folder import RunFolder, is_oracle
 
 
 def seeds_of(text: str) -> list[int]:
-    """``"0-4,9"`` as [0, 1, 2, 3, 4, 9].
+    """Parse a text of seeds: ``"0-4,9"`` gives [0, 1, 2, 3, 4, 9].
 
     Raises:
-        FewLabelsError: anything else.
+        FewLabelsError: the text is not a list of numbers and ranges.
     """
     try:
         return parse_number_ranges(text)
@@ -102,7 +102,7 @@ def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> N
 
 
 def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, Any]]:
-    """The rows of a run's metrics, after it has ended."""
+    """Run a recipe, unless its run has ended already; returns the rows of its metrics."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
     if RunFolder(folder).recipe.is_file():
         before = load_recipe(RunFolder(folder).recipe)
@@ -135,4 +135,4 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, 
 
 
 def _say_nothing(text: str) -> None:
-    """Of a study's runs only the results are told."""
+    """Drops progress messages: a study prints only the results of its runs."""

@@ -17,10 +17,10 @@ CERTAIN = 0.95
 
 @dataclass
 class StudyRow:
-    """One recipe's runs, by seed, in percent.
+    """The results of one recipe; scores and shares in percent, ``scores`` and ``wrong`` by seed.
 
-    ``wrong`` is the share of a run's discovered labels that are not the true class, where truth is
-    known; ``by_round`` the same of each round that discovered, in order, a number a seed.
+    ``wrong`` is the share of a run's discovered labels that are not the true class, where that is
+    known. ``by_round`` has the same share for each round with a discovery, one number per seed.
     """
 
     name: str
@@ -36,12 +36,12 @@ class StudyRow:
 
     @property
     def title(self) -> str:
-        """The name, and what a reader must not miss."""
+        """The name, marked if it is an ORACLE run."""
         return f"{self.name} (ORACLE)" if self.oracle else self.name
 
 
 class Comparison(NamedTuple):
-    """Mean and spread of a row, and its paired difference to the first row with an interval."""
+    """Mean and standard deviation of a row; its paired difference to the first, 95 % interval."""
 
     mean: float
     sd: float
@@ -51,14 +51,14 @@ class Comparison(NamedTuple):
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 of one value)."""
+    """Mean and sample standard deviation (0 for a single value)."""
     mean = sum(values) / len(values)
     spread = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
     return mean, math.sqrt(spread)
 
 
 def compare_with_first(values: Mapping[int, float], first: Mapping[int, float]) -> Comparison:
-    """Values by seed against those of the first row, in pairs (95 % by Student's t)."""
+    """Compare values with those of the first row, paired by seed (95 % by Student's t)."""
     from scipy.stats import t
 
     whole = mean_and_spread(list(values.values()))
@@ -85,7 +85,7 @@ def _format_table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str
 
 
 def format_markdown(rows: Sequence[StudyRow]) -> str:
-    """The table for people; a second one of the wrong labels where samples were discovered."""
+    """The table of scores and costs; with discoveries, a second table of wrong labels."""
     against = ["seeds", "mean +- sd", "to the first row [95 %]"]
     costs = ["student steps", "unlabelled images", "other steps", "minutes"]
     head = [f"{rows[0].measure}, %", *against, *costs]
@@ -110,7 +110,7 @@ def format_markdown(rows: Sequence[StudyRow]) -> str:
 
 
 def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
-    """``out.md`` and ``out.csv``; the latter has a line a row and measure, with every seed's."""
+    """Write ``out.md`` and ``out.csv``; the CSV has a line per row and measure, with every seed."""
     with new_file(out.with_name(f"{out.name}.md")) as draft:
         draft.write_text(format_markdown(rows), encoding="utf-8")
     text = io.StringIO()

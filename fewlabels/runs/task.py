@@ -1,4 +1,4 @@
-"""What a strategy's ``task`` means: the model's head, its test, and what discoveries look at."""
+"""The tasks of strategies: each decides the model's head, its scoring and discovery's features."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """One task of strategies.
+    """What a strategy's ``task`` decides.
 
     Attributes:
-        discovery_field: the field of a model's Output that discoveries look at.
-        scored: what happens to the test images, for a sentence.
+        discovery_field: the field of a model's Output that discoveries get as features.
+        scored: the word for what is done with test images, used in a message: "retrieved".
     """
 
     discovery_field: str
@@ -33,13 +33,13 @@ class Task(Protocol):
     def make_model(
         self, options: dict[str, Any], embedding_size: int | None, classes: tuple[str, ...]
     ) -> Embedder | Classifier:
-        """The recipe's model with the head of this task."""
+        """Make the recipe's model with the head of this task."""
 
     def check_labels(self, labels: np.ndarray, strategy: str) -> None:
-        """Refuse labels (N,) that the task cannot be learnt from."""
+        """Raise a DataError if the task cannot be learnt from these labels (N,), -1 = none."""
 
     def keeps_best(self, report: str) -> bool:
-        """Whether the model of the smallest validation error is deployed."""
+        """Whether the model with the smallest validation error is deployed, not the last one."""
 
     def make_scoring(
         self,
@@ -49,11 +49,11 @@ class Task(Protocol):
         data: TrainingData,
         image_size: int,
     ) -> Scoring:
-        """The test of a run's models."""
+        """Make the object that scores a run's models."""
 
 
 class Retrieval:
-    """Embeddings, by which images of one class find each other."""
+    """Embeddings, scored by whether nearest neighbours have the same class."""
 
     discovery_field = "embedding"
     scored = "retrieved"
@@ -61,14 +61,14 @@ class Retrieval:
     def make_model(
         self, options: dict[str, Any], embedding_size: int | None, classes: tuple[str, ...]
     ) -> Embedder:
-        """An embedder; classes are nothing to it."""
+        """An embedder; ``classes`` are not used."""
         return Embedder(**options, embedding_size=embedding_size)
 
     def check_labels(self, labels: np.ndarray, strategy: str) -> None:
-        """Any labels will do, and none."""
+        """Accept any labels, also none."""
 
     def keeps_best(self, report: str) -> bool:
-        """No: an embedder is the last one."""
+        """False: the last embedder is deployed."""
         return False
 
     def make_scoring(
@@ -79,7 +79,7 @@ class Retrieval:
         data: TrainingData,
         image_size: int,
     ) -> RetrievalScoring:
-        """Recall and its kin, of raw pixels too where the recipe says so."""
+        """Retrieval measures such as recall, for raw pixels too if ``evaluation.pixels`` is set."""
         ask = recipe.evaluation
         raw = image_size if ask.pixels else None
         truth, every = data.records.truth, ask.all_against_all
@@ -87,7 +87,7 @@ class Retrieval:
 
 
 class Classification:
-    """Scores of classes."""
+    """A classifier, scored by its test error."""
 
     discovery_field = "features"
     scored = "classified"
@@ -99,10 +99,10 @@ class Classification:
         return Classifier(**options, classes=classes)
 
     def check_labels(self, labels: np.ndarray, strategy: str) -> None:
-        """Some labels are needed.
+        """Check that at least one image is labelled.
 
         Raises:
-            DataError: there is none.
+            DataError: no image has a label.
         """
         if labels.max() < 0:
             raise DataError(
@@ -111,7 +111,7 @@ class Classification:
             )
 
     def keeps_best(self, report: str) -> bool:
-        """Where the recipe reports the best."""
+        """True if ``evaluation.report`` is "best"."""
         return report == "best"
 
     def make_scoring(

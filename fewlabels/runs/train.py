@@ -1,4 +1,4 @@
-"""A recipe in, a run folder out: :func:`train`."""
+""":func:`train` runs a recipe and writes a run folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left behind."""
+    """The run folder and scores of a finished run."""
 
     folder: Path
     scores: list[dict[str, Any]]  # rows of metrics.jsonl of the kind "evaluation"
@@ -40,7 +40,7 @@ class Result:
         return Classifier.from_pretrained(RunFolder(self.folder).model)
 
     def score(self, model: str = "trained", metric: str = "recall@1") -> float:
-        """The last value of a metric for ``pixels``, ``frozen``, ``untrained`` or ``trained``."""
+        """The last score of the model ``pixels``, ``frozen``, ``untrained`` or ``trained``."""
         rows = [row for row in self.scores if row["model"] == model]
         if not rows:
             known = ", ".join(dict.fromkeys(row["model"] for row in self.scores)) or "none"
@@ -56,16 +56,17 @@ def train(
     resume: str | Path | None = None,
     imports: Sequence[str] = (),
 ) -> Result:
-    """Train what a recipe says; ends with a run folder under ``out``.
+    """Run a recipe, and write a run folder under ``out``.
 
     Args:
-        recipe: a YAML file, the same as a mapping, or a loaded recipe; not needed with ``resume``.
+        recipe: a YAML file, its content as a dict, or a loaded recipe; not given with ``resume``.
         overrides: ``key=value``, as on the command line.
-        resume: a run folder that was stopped; it goes on to the same final weights.
+        resume: the folder of a stopped run to continue; it ends with the same weights as a run
+            that was not stopped.
         imports: modules that register components of yours; see :func:`load_recipe`.
 
     Raises:
-        FewLabelsError: a mistake in the recipe or the data, as one sentence each.
+        FewLabelsError: mistakes in the recipe or the data, one sentence each.
     """
     if resume is not None:
         if not RunFolder(resume).recipe.is_file():

@@ -1,4 +1,4 @@
-"""Which images of a source a recipe trains on, holds out and tests."""
+"""Which images of its source a recipe trains on, holds out and tests on."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def tell_unused_split(recipe: Recipe, records: Records, default: str) -> str | N
 
 
 def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
-    """The rows that train, query and are searched."""
+    """The rows of train, test, query and gallery; ``default``: the split if the recipe has none."""
 
     def selection(subset: Subset | None) -> Selection | None:
         if subset is None:
@@ -107,7 +107,7 @@ def read_split(recipe: Recipe, records: Records, default: Any) -> Split:
 def read_labels(
     recipe: Recipe, train: np.ndarray, records: Records
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data-set rows that train, rows held out, and the labels (N,) of the former, -1 = none."""
+    """Data-set rows to train on (N,), rows held out, and labels (N,) of the former, -1 = none."""
     data, truth = recipe.data, records.truth[train]
     seed = recipe.seed if data.split_seed is None else data.split_seed
     count = data.labels if isinstance(data.labels, int) else 0

@@ -1,1 +1,1 @@
-"""An index of images that is searched with images."""
+"""Embeddings files, and an index of images that is searched by image."""

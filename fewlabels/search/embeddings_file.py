@@ -1,4 +1,4 @@
-"""The file of a folder's embeddings: its columns, and the stamp that says what it holds."""
+"""The parquet file of a folder's embeddings: its columns, and the stamp in its metadata."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fewlabels.errors import DataError
 from fewlabels.files import replace_when_whole
 
 STAMP = b"fewlabels"
-"""The key of the stamp in the metadata of a file."""
+"""The key of the stamp in the metadata of the parquet schema."""
 
 _DAMAGED = (OSError, ValueError, pa.ArrowException)
 
 
 class Stamp(BaseModel):
-    """What a file holds: fingerprints of the model and of the folder, and the files left out."""
+    """Fingerprints of the model and the folder's images, images per part, and images left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -65,10 +65,10 @@ def list_images(folder: Path, say: Callable[[str], None] | None = None) -> tuple
 def write_embeddings(
     file: Path, draft: Path, names: Sequence[str], vectors: np.ndarray, stamp: Stamp
 ) -> None:
-    """Write names and their embeddings (N, D) float32, whole or not at all.
+    """Write names and their embeddings (N, D) float32 to ``draft``, then rename it to ``file``.
 
     Raises:
-        OSError: so.
+        OSError: the file cannot be written; an existing ``file`` is then unchanged.
     """
     values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     table = pa.table({"file": pa.array(names, pa.string()), "embedding": values})
@@ -77,7 +77,7 @@ def write_embeddings(
 
 
 def read_stamp(file: Path) -> Stamp | None:
-    """The stamp of a file; None if there is none, or no such file, or a damaged one."""
+    """Read the stamp of a file; None if the file does not exist, is damaged or has no stamp."""
     try:
         return Stamp.model_validate_json((pq.read_schema(file).metadata or {}).get(STAMP, b""))
     except _DAMAGED:
@@ -85,10 +85,10 @@ def read_stamp(file: Path) -> Stamp | None:
 
 
 def read_embeddings(file: Path) -> tuple[list[str], np.ndarray, Stamp]:
-    """Names, their embeddings (N, D) float32, and the stamp of a file of embeddings.
+    """Read the names, their embeddings (N, D) float32, and the stamp of a file of embeddings.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: the file does not exist, is damaged or has no stamp.
     """
     stamp = read_stamp(file)
     if stamp is None:
@@ -101,10 +101,10 @@ def read_embeddings(file: Path) -> tuple[list[str], np.ndarray, Stamp]:
 
 
 def read_table(file: Path) -> pa.Table:
-    """All of a file of embeddings.
+    """Read a whole file of embeddings, and check its columns.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged, or has other columns or missing values.
     """
     try:
         with pq.ParquetFile(file) as opened:
@@ -124,5 +124,5 @@ def read_table(file: Path) -> pa.Table:
 
 
 def add_stamp(table: pa.Table, stamp: Stamp) -> pa.Table:
-    """A table that bears a stamp."""
+    """Return the table with the stamp in its metadata."""
     return table.replace_schema_metadata({STAMP: stamp.model_dump_json().encode()})

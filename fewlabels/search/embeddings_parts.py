@@ -1,4 +1,4 @@
-"""The parts that a file of embeddings is joined from, so that a kill loses one part at most."""
+"""A file of embeddings is first written in parts, so that a killed process loses at most one."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fewlabels.search.embeddings_file import (
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a file of embeddings, ``stamp.shard`` images each, in a folder beside it.
+    """The parts of a file of embeddings, in the folder ``OUT.parts`` beside it.
 
     Args:
-        out: the file that they will be joined to.
-        names: of all images, in order.
-        stamp: what a part must bear to be one of these.
+        out: the file into which the parts are joined at the end.
+        names: of all images, in order; each part has ``stamp.shard`` of them.
+        stamp: model, files and shard that every part's own stamp must have.
     """
 
     out: Path
@@ -51,10 +51,10 @@ class Parts:
         return self.names[number * self.stamp.shard : (number + 1) * self.stamp.shard]
 
     def read_joined_stamp(self) -> Stamp | None:
-        """The stamp of ``out`` if it holds the embeddings of this model and these files.
+        """The stamp of ``out`` if that has the embeddings of this model and these files, else None.
 
         Raises:
-            DataError: it is something else than embeddings, and would be lost.
+            DataError: ``out`` exists but has no embeddings; writing it would destroy that file.
         """
         stamp = read_stamp(self.out)
         if stamp is None and self.out.exists():
@@ -65,10 +65,10 @@ class Parts:
         return stamp if same else None
 
     def read_finished_stamps(self) -> dict[int, Stamp]:
-        """The parts that are there, by number; a damaged one is not.
+        """The stamps of the parts that exist, by number; damaged parts are left out.
 
         Raises:
-            DataError: they are of another model, folder or size of shard.
+            DataError: a part is of another model or folder, or has another number of images.
         """
         found = {}
         for file in sorted(self.folder.glob("*.parquet")):
@@ -81,10 +81,10 @@ class Parts:
     def write_part(
         self, number: int, names: Sequence[str], vectors: np.ndarray, unreadable: list[str]
     ) -> None:
-        """Write one part: names and vectors (N, D) float32 of the images that could be read.
+        """Write part ``number``: names and vectors (N, D) float32 of the images that could be read.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the part cannot be written.
         """
         stamp, file = self.stamp.model_copy(update={"unreadable": unreadable}), self.path_of(number)
         try:
@@ -94,7 +94,7 @@ class Parts:
             raise DataError(f"{file} cannot be written: {error}") from error
 
     def join_parts(self) -> None:
-        """Write ``out`` from all parts, one at a time in memory.
+        """Join all parts into ``out``, with one part at a time in memory.
 
         Raises:
             DataError: a part is missing, damaged or of another model.
@@ -119,7 +119,7 @@ class Parts:
             raise DataError(f"{self.out} cannot be written: {error}") from error
 
     def remove_parts(self) -> None:
-        """Remove the parts; the folder too, unless something else is in it."""
+        """Delete the parts, and their folder if nothing else is in it."""
         if self.folder.is_dir():
             for file in [*self.folder.glob("*.parquet"), *self.folder.glob("*.part")]:
                 file.unlink()
@@ -127,7 +127,7 @@ class Parts:
                 self.folder.rmdir()
 
     def _check_stamp(self, stamp: Stamp) -> None:
-        """Refuse a part that is not one of these."""
+        """Raise a DataError if a part's stamp has another model, files or shard."""
         if stamp.model != self.stamp.model:
             strange = "are of another model (its weights or preprocessing changed since)"
             remedy = "give that model again"

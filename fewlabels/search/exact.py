@@ -1,4 +1,4 @@
-"""Exact search by cosine: equal images tie, and a tie is in the order of the index."""
+"""Exact search by cosine; equal images get equal scores, and ties are in the order of the index."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from fewlabels.errors import ModelError
 
 ERROR = 2**-16
-"""More than float32 can be wrong by in a cosine."""
+"""An upper bound of the rounding error of a cosine computed in float32."""
 
 
 def cosine_similarities(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Cosines of unit vectors (N, D) to a query (D,), in steps of 2^-24: (N,) float64.
+    """Cosines of unit vectors (N, D) to a query (D,), rounded to multiples of 2^-24: (N,) float64.
 
-    A product sums in another order at its edges, so copies of an image would differ in the last
-    bit; a product in float64 is a billionth of a step off, and rounding takes that away.
+    A matrix product sums in another order at its edges, so the scores of two copies of an image
+    could differ in the last bit. In float64 that error is a billionth of the rounding step.
     """
     product = vectors.astype(np.float64) @ query.astype(np.float64)
     return np.clip(np.round(product * 2**24) / 2**24, -1, 1)
@@ -24,10 +24,10 @@ def cosine_similarities(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
 def rank_rows(
     vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of some rows, best first, ties by row: rows (k,) and cosines (k,).
+    """The ``k`` given rows of largest cosine, best first, ties by row: rows (k,), cosines (k,).
 
     Raises:
-        ModelError: their vectors are not finite.
+        ModelError: a vector of these rows is not finite.
     """
     found = vectors[rows]
     if rows.min(initial=0) < 0 or not np.isfinite(found).all():  # -1: faiss found no more
@@ -38,11 +38,11 @@ def rank_rows(
 
 
 def search_exact(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` nearest rows of each query, by faiss.
+    """Find the ``k`` rows nearest to each query with faiss.
 
     Args:
-        vectors: (N, D) float32 of unit length; may lie on disk.
-        queries: (Q, D), likewise.
+        vectors: (N, D) float32 of unit length; may be a memory map.
+        queries: (Q, D) float32 of unit length.
         k: at most N.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Index: a collection of images that is searched with images."""
+"""Index: a collection of image embeddings that is searched by image."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ from fewlabels.search.ivf_pq import IVFPQ
 from fewlabels.search.rerank import expand_query, rerank_neighbours
 
 LARGE = 100_000
-"""Above as many images, an index of the kind ``auto`` is searched approximately.
+"""With more images than this, an index of the kind ``auto`` is searched approximately.
 
-faiss's "Guidelines to choose an index" advise to compare with every vector unless searches are many
-enough to pay for the training. At this size and 128 dimensions a search takes one core 3 ms, and
-training the time of some thousands (tests/benchmarks/index.py).
+faiss's "Guidelines to choose an index" advise to compare with every vector unless there are enough
+searches to be worth the training. At this size and 128 dimensions a search takes 3 ms on one core,
+and training takes as long as some thousands of searches (tests/benchmarks/index.py).
 """
 
 
 class SearchResult(NamedTuple):
-    """What each query found, best first: ids, and scores (Q, k) float32."""
+    """The k images found for each query, best first: their ids, and scores (Q, k) float32."""
 
     ids: list[list[str]]
     scores: np.ndarray
 
 
 class Index:
-    """Images by their embeddings, searched by cosine; each has an id.
+    """Embeddings of images, each with an id, searched by cosine.
 
-    The kinds: ``flat`` compares with every image, exactly; ``ivf_pq`` with those that faiss's
-    inverted file of product codes proposes, and scores these exactly; ``auto`` is flat up to
-    100,000 images. Made by :meth:`build`, :meth:`from_embeddings` or :meth:`load`.
+    There are three kinds. ``flat`` compares a query with every image, exactly. ``ivf_pq`` takes
+    candidates from faiss's inverted file with product quantisation, and scores these exactly.
+    ``auto`` is flat up to 100,000 images, ivf_pq above. Make an index with :meth:`build`,
+    :meth:`from_embeddings` or :meth:`load`.
     """
 
     def __init__(self, contents: files.Contents, embedder: Embedder | None = None) -> None:
@@ -65,17 +66,17 @@ class Index:
         kind: files.Kind = "auto",
         batch_size: Annotated[int, Ge(1)] = 32,
     ) -> Self:
-        """An index of all images, which are encoded by ``embedder``.
+        """Encode images with ``embedder``, and make an index of them.
 
         Args:
             images: whatever :meth:`Embedder.encode` takes.
-            ids: one an image. None: paths relative to ``images`` if that is a folder, the paths
+            ids: one per image. None: paths relative to ``images`` if that is a folder, the paths
                 themselves if it is a sequence of files, else "0", "1" and so on.
 
         Raises:
-            DataError: ids that are not one an image, not text or not different; no image; vectors
-                that are not finite; or too few images for ``ivf_pq``.
-            ModelError: an image that cannot be read.
+            DataError: ids are not one per image, not text or not unique; there is no image; a
+                vector is not finite; or there are too few images for ``ivf_pq``.
+            ModelError: an image cannot be read.
         """
         check_kind(kind)
         items, names = name_images(images, ids, ())
@@ -91,10 +92,10 @@ class Index:
         embedder: Embedder | None = None,
         kind: files.Kind = "auto",
     ) -> Self:
-        """An index of embeddings (N, D), which need not have unit length.
+        """Make an index of embeddings (N, D), which are normalised to unit length.
 
         Args:
-            embedder: what made them, so that images can be searched and added; None: embeddings.
+            embedder: the one that made them. None: only embeddings can be searched and added.
 
         Raises:
             DataError: as :meth:`build`.
@@ -124,10 +125,10 @@ class Index:
         """Append images, or embeddings (N, D).
 
         Args:
-            ids: as in :meth:`build`; numbers go on from the length of the index.
+            ids: as in :meth:`build`; numbered ids continue from the length of the index.
 
         Raises:
-            DataError: as :meth:`build`, or an id that is in the index; nothing is added then.
+            DataError: as :meth:`build`, or an id is in the index already; then nothing is added.
             ModelError: as :meth:`search`.
         """
         items, names = name_images(images, ids, self.ids)
@@ -147,22 +148,23 @@ class Index:
         blend: Annotated[float, Ge(0), Le(1)] = 0.3,
         batch_size: Annotated[int, Ge(1)] = 32,
     ) -> SearchResult:
-        """The ``k`` nearest images of each query; all of them in a smaller index.
+        """Find the ``k`` nearest images of each query, or all if the index has fewer.
 
-        Scores are cosines. Equal ones are in the order of the index.
+        Scores are cosines. Images with equal scores are in the order of the index.
 
         Args:
             images: queries, whatever :meth:`Embedder.encode` takes, or embeddings (Q, D) or (D,).
-            expand: search again from where so many nearest images pull the query (Radenovic et
-                al., TPAMI 2018), each by its cosine to the power of ``alpha``. Cosines are then
-                those of the moved query.
+            expand: if not 0, add this many nearest images to the query, each weighted by its cosine
+                to the power of ``alpha``, and search again with the sum (Radenovic et al., TPAMI
+                2018). Scores are then cosines to that new query.
             rerank: order the ``shortlist`` nearest by the neighbours they share with the query,
-                in memory for its square, with ``k1``, ``k2`` and ``blend`` (Zhong et al., CVPR
-                2017). A score is then 1 minus the paper's blended distance.
+                with ``k1``, ``k2`` and ``blend`` (Zhong et al., CVPR 2017). Memory grows with the
+                square of ``shortlist``. A score is then 1 minus the paper's blended distance.
 
         Raises:
-            DataError: no query, of another width, not finite; or an option out of its range.
-            ModelError: images, but no embedder, or one that has changed since the index was built.
+            DataError: no query, queries of another width or not finite, or an option out of range.
+            ModelError: queries are images, but the index has no embedder, or its embedder has
+                changed since the index was built; or an image cannot be read.
         """
         for name, value, least in (
             ("k", k, 1), ("expand", expand, 0), ("alpha", alpha, 0), ("shortlist", shortlist, 1),
@@ -193,7 +195,7 @@ class Index:
         return SearchResult(ids, scores[:, :k].astype(np.float32))
 
     def save(self, folder: str | Path) -> None:
-        """Write the index into a folder; when that fails, the index that was there stays.
+        """Write the index into a folder; if that fails, an index already there stays usable.
 
         Raises:
             ModelError: the folder holds a model.
@@ -203,15 +205,15 @@ class Index:
 
     @classmethod
     def load(cls, folder: str | Path, embedder: Embedder | None = None) -> Self:
-        """The index in a folder; its vectors stay there, so leave the folder where it is.
+        """Load the index in a folder. Its vectors are read from disk, so do not move the folder.
 
-        Unpickles nothing.
+        Nothing is unpickled.
 
         Args:
-            embedder: the one that built it, to search images; None: embeddings alone.
+            embedder: the one that built the index. None: only embeddings can be searched.
 
         Raises:
-            ModelError: no index, a newer or damaged one, or an embedder that did not build it.
+            ModelError: there is no index, it is newer or damaged, or ``embedder`` did not build it.
         """
         contents = files.read_index(Path(folder))
         if embedder is not None:
@@ -221,7 +223,7 @@ class Index:
     # ------------------------------------------------------------------------ inside
 
     def _embed_images(self, images: Any, batch_size: int) -> np.ndarray:
-        """Unit vectors (Q, D) of images, or of embeddings."""
+        """Unit vectors (Q, D) float32 of images, or of embeddings (Q, D) or (D,)."""
         if isinstance(images, Tensor) and images.ndim < 3:
             images = images.detach().float().cpu().numpy()
         width = self.vectors.shape[1]

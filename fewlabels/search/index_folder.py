@@ -1,7 +1,7 @@
-"""The folder of a saved index: config.json names the other files and is replaced last.
+"""The folder of a saved index: config.json says which save's files to read, and is replaced last.
 
-So a save that is killed leaves the old index, whose files are still there; and an index that was
-loaded from a folder, and reads its vectors from it, can be saved to it.
+So a killed save leaves the old index intact. And an index that reads its vectors from a folder can
+be saved to the same folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OURS = re.compile(r"(vectors-(\d+)\.npy|ids-(\d+)\.json|ivf_pq-(\d+)\.npz)")
 
 
 class IndexConfig(SavedConfig):
-    """An index. ``save`` counts the saves to its folder, and its files bear that number."""
+    """The config.json of an index; ``save`` counts saves to the folder, and is in file names."""
 
     format: Literal[1] = FORMAT
     kind: Literal["index"] = "index"
@@ -42,7 +42,7 @@ class IndexConfig(SavedConfig):
 
 
 class Contents(NamedTuple):
-    """What a folder holds: unit vectors (N, D) and N ids; ``ivf_pq`` is None where it is flat."""
+    """The content of an index: unit vectors (N, D) and N ids; ``ivf_pq`` is None for a flat one."""
 
     vectors: np.ndarray
     ids: list[str]
@@ -52,11 +52,11 @@ class Contents(NamedTuple):
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a place that an index cannot be written to, before it is made.
+    """Check that an index can be written to a folder, before the index is built.
 
     Raises:
-        ModelError: the folder holds something else of this package, as a model.
-        FewLabelsError: nothing can be written there.
+        ModelError: the folder holds something else of this package, such as a model.
+        FewLabelsError: the folder is not writable.
     """
     refuse_unwritable(folder / CONFIG)
     if (folder / CONFIG).exists() and kind_of(folder) != "index":
@@ -64,10 +64,10 @@ def check_place(folder: Path) -> None:
 
 
 def write_index(folder: Path, contents: Contents) -> None:
-    """Write an index, or leave the one that was there.
+    """Write an index to a folder; if that fails, an index already there is kept.
 
     Raises:
-        ModelError: the folder holds something else of this package, as a model.
+        ModelError: the folder holds something else of this package, such as a model.
     """
     check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +96,10 @@ def write_index(folder: Path, contents: Contents) -> None:
 
 
 def read_index(folder: Path) -> Contents:
-    """The index in a folder; its vectors stay on disk until they are looked at.
+    """Read the index in a folder; its vectors are memory-mapped.
 
     Raises:
-        ModelError: no index, a newer format, or a damaged file.
+        ModelError: there is no index, its format is newer, or a file is damaged.
     """
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: no index here; give a folder that Index.save wrote")
@@ -133,7 +133,7 @@ def _name_files(folder: Path, save: int) -> tuple[Path, Path, Path]:
 
 
 def _number_of_save(path: Path) -> int:
-    """Of which save a file is; 0 for a file that is not of an index."""
+    """The number of the save that wrote a file; 0 if the file is not of an index."""
     ours = _OURS.fullmatch(path.name)
     return int(next(filter(None, ours.groups()[1:4]))) if ours else 0
 

@@ -1,4 +1,4 @@
-"""What a person hands to an index, checked: images and their ids, embeddings, an embedder."""
+"""Checks of what is given to an index: images and their ids, embeddings, an embedder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fewlabels.search.index_folder import Kind
 def name_images(
     images: Any, ids: Sequence[str] | None, known: Collection[str]
 ) -> tuple[Images, Sequence[str] | None]:
-    """Images, and their ids or those that their files give them.
+    """Return the images and their ids: those given, else names of files, else None.
 
-    Ids are checked before the images are encoded, which may take hours.
+    Ids are checked here, before the images are encoded, which may take hours.
 
     Raises:
         DataError: as :func:`check_ids`.
-        ModelError: a folder without images.
+        ModelError: a folder has no images.
     """
     names: list[str] | None = None
     if isinstance(images, (str, Path)):
@@ -45,20 +45,20 @@ def name_images(
 
 
 def check_kind(kind: str) -> None:
-    """Refuse an unknown kind of index.
+    """Check that ``kind`` is a kind of index.
 
     Raises:
-        DataError: so.
+        DataError: it is not.
     """
     if kind not in get_args(Kind):
         raise DataError(f"kind {kind!r}: no such index; choose from {', '.join(get_args(Kind))}")
 
 
 def check_ids(ids: Sequence[str], count: int, known: Collection[str]) -> None:
-    """Refuse ids unless each image has one, and each is text and unique.
+    """Check that ids are text, one per image, and unique, also against ``known`` ids.
 
     Raises:
-        DataError: so.
+        DataError: they are not, or ``count`` is 0.
     """
     if count == 0:
         raise DataError("no image to index; give at least one")
@@ -77,13 +77,13 @@ def check_ids(ids: Sequence[str], count: int, known: Collection[str]) -> None:
 
 
 def normalize_embeddings(embeddings: Any, width: int | None) -> np.ndarray:
-    """Embeddings (N, D) at unit length, float32; a row of zeros stays, and is like nothing.
+    """Scale embeddings (N, D) to unit length, as float32; rows of zeros stay zero (cosine 0).
 
     Args:
-        width: the D that is expected; None: any.
+        width: the expected D; None: any.
 
     Raises:
-        DataError: another shape, no floats, or a value that is not finite.
+        DataError: the shape is another, the values are not floats, or one is not finite.
     """
     rows = np.asarray(embeddings)
     if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
@@ -108,13 +108,13 @@ def normalize_embeddings(embeddings: Any, width: int | None) -> np.ndarray:
 
 
 def check_embedder(made_by: str | None, embedder: Embedder) -> None:
-    """Refuse an embedder that did not make an index.
+    """Check that an embedder is the one that made an index.
 
     Args:
-        made_by: the fingerprint of the one that did; None: unknown.
+        made_by: the fingerprint of the embedder that made it; None: unknown.
 
     Raises:
-        ModelError: so.
+        ModelError: it is another embedder, or ``made_by`` is None.
     """
     if made_by is None:
         raise ModelError(

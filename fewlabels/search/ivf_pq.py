@@ -1,4 +1,4 @@
-"""Approximate search: an inverted file of product codes proposes, exact cosines decide."""
+"""Approximate search: candidates by an inverted file of product codes, ranked by exact cosine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fewlabels.errors import DataError, ModelError
 from fewlabels.search import exact
 
 LEAST = 1024
-"""Four vectors for each of the 256 centres of a code; with fewer, nothing is learnt."""
+"""The least number of training vectors: four for each of the 256 centres of a code."""
 
 
 class IVFPQ:
-    """Proposes the rows that may be near a query (Jegou et al., TPAMI 2011), by faiss.
+    """faiss's inverted file with product quantisation (Jegou et al., TPAMI 2011).
 
-    After faiss's "Guidelines to choose an index": 4 sqrt(N) lists, though with at least 39 training
-    vectors each. A code has a byte for 4 dimensions, but 64 bytes at most. An eighth of the lists
-    is looked into: where recall is lost, it is to lists that are not.
+    Following faiss's "Guidelines to choose an index", there are 4 sqrt(N) lists, but no more than
+    leave 39 training vectors for each. A code has one byte per 4 dimensions, at most 64 bytes. A
+    search visits an eighth of the lists (at least 16), since recall is lost in unvisited lists.
 
     Args:
-        engine: trained.
-        trained: how many vectors the index held at its training.
+        engine: a trained faiss index.
+        trained: number of vectors in the index when it was trained.
     """
 
     def __init__(self, engine: faiss.IndexIVFPQ, trained: int) -> None:
@@ -37,10 +37,10 @@ class IVFPQ:
 
     @classmethod
     def train(cls, vectors: np.ndarray) -> Self:
-        """Learn lists and codes from unit vectors (N, D); holds none of them yet.
+        """Learn lists and codes from unit vectors (N, D); the vectors are not added.
 
         Raises:
-            DataError: fewer than 1,024 vectors.
+            DataError: there are fewer than 1,024 vectors.
         """
         count, width = vectors.shape
         if count < LEAST:
@@ -67,9 +67,10 @@ class IVFPQ:
     def search(
         self, vectors: np.ndarray, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As :func:`exact.search_exact`, among ``10 * k`` proposed rows, at least 100.
+        """As :func:`exact.search_exact`, but among ``10 * k`` candidates only, at least 100.
 
-        A query with fewer than ``k`` proposals is searched exactly.
+        A query with fewer than ``k`` candidates is searched exactly, and so are all queries if the
+        candidates would be more than half of the vectors.
         """
         wide = max(10 * k, 100)
         if 2 * wide > len(vectors):
@@ -85,7 +86,7 @@ class IVFPQ:
         return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
 
     def write_file(self, file: Path) -> None:
-        """As plain arrays; faiss's own format can name files elsewhere, which it opens to write."""
+        """Write plain arrays (.npz); faiss's format may name other files, opened for writing."""
         engine = self.engine
         lists = np.empty(engine.ntotal, np.int64)
         codes = np.empty((engine.ntotal, engine.pq.M), np.uint8)
@@ -98,10 +99,10 @@ class IVFPQ:
 
     @classmethod
     def read_file(cls, file: Path, count: int, width: int, trained: int) -> Self:
-        """The index in a file, of ``count`` vectors of ``width``.
+        """Read the index of ``count`` vectors with ``width`` dimensions from a file.
 
         Raises:
-            ModelError: it is missing, damaged or of other vectors.
+            ModelError: the file is missing or damaged, or its shapes do not fit the vectors.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -137,14 +138,14 @@ class IVFPQ:
 
 
 def _make_engine(lists: int, pieces: int, span: int) -> Any:
-    """An untrained faiss index: codes have ``pieces`` bytes, each for ``span`` dimensions."""
+    """An untrained faiss index whose codes have ``pieces`` bytes, each for ``span`` dimensions."""
     width = pieces * span
     coarse = faiss.IndexFlatIP(width)
     return faiss.IndexIVFPQ(coarse, width, lists, pieces, 8, faiss.METRIC_INNER_PRODUCT)
 
 
 def _pad_width(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Pad with zeros to a width that codes divide; inner products stay the same."""
+    """Append zero columns up to ``width``, a multiple of the span; inner products do not change."""
     rows = np.zeros((len(vectors), width), np.float32)
     rows[:, : vectors.shape[1]] = vectors
     return rows

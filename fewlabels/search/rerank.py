@@ -1,4 +1,4 @@
-"""Two ways to a better ranking that look at the neighbours of what was found."""
+"""Query expansion and k-reciprocal re-ranking, which use the neighbours of a first search."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 def expand_query(
     query: np.ndarray, found: np.ndarray, cosines: np.ndarray, alpha: float
 ) -> np.ndarray:
-    """Alpha-weighted query expansion (Radenovic et al., TPAMI 2018): a query moves to its results.
+    """Alpha-weighted query expansion (Radenovic et al., TPAMI 2018).
 
-    A query counts 1 and an image its cosine to the power of ``alpha`` (3 in the paper), or nothing
-    if that is negative.
+    The new query is a weighted sum. The query has weight 1, and a found image its cosine to the
+    power of ``alpha`` (3 in the paper), or 0 if the cosine is negative.
 
     Args:
         query: (D,) of unit length.
-        found: (n, D), likewise.
-        cosines: (n,), theirs to the query.
+        found: (n, D) vectors of the found images, of unit length.
+        cosines: (n,) cosines of the found images to the query.
 
     Returns:
         (D,) float32 of unit length.
@@ -29,20 +29,21 @@ def expand_query(
 def rerank_neighbours(
     query: np.ndarray, found: np.ndarray, k1: int = 20, k2: int = 6, blend: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-reciprocal re-ranking (Zhong et al., CVPR 2017), by shared neighbours.
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017): images that share neighbours are near.
 
-    The paper's distance ``(1 - blend) * jaccard + blend * d``, with its k1, k2 and blend, over the
-    query and what it found rather than the whole index, and with ``d = 1 - cosine``: both terms
-    then mean the same in every list. As in the authors' code, the rows of V sum to 1.
+    The distance is the paper's ``(1 - blend) * jaccard + blend * d``, with its k1, k2 and blend. It
+    is computed over the query and the found images only, not the whole index, and with
+    ``d = 1 - cosine``, so that scores of different queries are comparable. As in the authors' code,
+    the rows of V sum to 1.
 
     Args:
         query: (D,) of unit length.
-        found: (n, D), likewise; best first, since ties keep this order.
-        k1: neighbours to look for reciprocal ones among.
-        k2: neighbours that an image's neighbourhood is averaged over.
+        found: (n, D) of unit length, best first; ties keep this order.
+        k1: number of nearest neighbours among which reciprocal ones are sought.
+        k2: number of neighbours over which an image's row of V is averaged.
 
     Returns:
-        the new order (n,), and in that order 1 minus the distance (n,).
+        The new order (n,) as indices into ``found``, and 1 minus the distance (n,) in that order.
     """
     rows = np.vstack([query[None], found]).astype(np.float64)  # the query is row 0
     distance = 1 - np.clip(rows @ rows.T, -1, 1)  # (n + 1, n + 1)

@@ -1,4 +1,4 @@
-"""Conformance: what every component of a kind must do, as one pytest case a promise.
+"""Conformance checks: each requirement on a kind of component is one pytest case.
 
 ::
 
@@ -8,8 +8,8 @@
     def test_my_idea(check):
         check()
 
-The name of a check says what holds where it passes, and so what a user would lose. The components
-that come with this package are tested by the same checks.
+The name of a check says what is true of a component that passes it. The components of this package
+are tested by the same checks.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ def conformance(
     after: str | Mapping[str, Any] | None = None,
     exempt: Mapping[str, str] | None = None,
 ) -> Any:
-    """Spread the checks of a kind over a test function, whose one argument is ``check``.
+    """Parametrise a test function, whose one argument is ``check``, with the checks of a kind.
 
     Args:
-        kind: as in discovery, loss, block, backbone, source, strategy.
-        name: what a recipe calls the component.
-        options: what a recipe would set; small numbers make tests quick.
-        recipe: for a strategy, what else a recipe with it needs, as in ``{"blocks": ...}``.
-        inputs: for a loss, what its strategy gives beyond those of this package, by the names in
+        kind: discovery, loss, block, backbone, source or strategy.
+        name: the component's name in a recipe.
+        options: the component's options in a recipe; small numbers make tests quick.
+        recipe: for a strategy, other keys that its recipe needs, as in ``{"blocks": ...}``.
+        inputs: for a loss, inputs that no strategy of this package gives, by their names in
             ``forward``: a tensor of 12 rows, or a dict of them, as in ``{"side": {"gaze": ...}}``.
-        after: for a discovery, one that comes before it in a recipe's list, as there:
-            ``{"name": "kmeans", "clusters": 4}``; the pool then has what this one found.
-        exempt: by the name of a check that cannot pass, the true reason; the case is skipped.
+        after: for a discovery, the one before it in a recipe's list, written as there:
+            ``{"name": "kmeans", "clusters": 4}``; the test pool then has what that one found.
+        exempt: check name -> reason, for checks that cannot pass; these cases are skipped.
 
     Raises:
-        ComponentError: an unknown kind, an unknown check in ``exempt``, or one without a reason;
-            ``inputs`` or ``after`` for another kind.
+        ComponentError: the kind or a check in ``exempt`` is unknown, or its reason is missing;
+            ``inputs`` or ``after`` is given for another kind.
     """
     import pytest
 

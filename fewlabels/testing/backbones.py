@@ -1,4 +1,4 @@
-"""What every backbone promises: timm makes it, and an embedder and a classifier can use it."""
+"""Checks of backbones: timm can create them, and an embedder and a classifier can use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every block promises: a map in, a map of the same shape out."""
+"""Checks of blocks, which take a feature map and return one of the same shape."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _make_block(subject: Subject, seed: int = 0) -> nn.Module:
 
 
 def _assert_that_it_keeps_no_map(block: nn.Module) -> None:
-    """Let a map pass, after which no attribute is another tensor."""
+    """Assert that a forward pass sets no tensor as an attribute of the block."""
     before = _plain_tensors(block)
     block(_make_maps())
     kept = [name for name, value in _plain_tensors(block).items() if value is not before.get(name)]
@@ -127,7 +127,7 @@ def _assert_that_it_keeps_no_map(block: nn.Module) -> None:
 
 
 def _plain_tensors(block: nn.Module) -> dict[str, Tensor]:
-    """Those that are attributes, not parameters or buffers."""
+    """Tensors that are plain attributes of modules, not parameters or buffers, by path."""
     return {
         f"{path}.{name}".lstrip("."): value
         for path, module in block.named_modules()

@@ -1,4 +1,4 @@
-"""What every discovery promises; all that is needed is numpy."""
+"""Checks of discoveries; they need only numpy."""
 
 from __future__ import annotations
 
@@ -250,12 +250,12 @@ def _valid_or_refused(subject: Subject, pool: Pool) -> None:
 
 
 def _ask_copy(subject: Subject, component: Any, pool: Pool, seed: int = 0) -> Discovered:
-    """What a copy of a component, with its state, finds; the component itself stays as it is."""
+    """Run discovery on a copy of a component with its state; the component is not changed."""
     return ask_discovery(_copy_with_state(subject, component), pool, seed=seed)
 
 
 def _copy_with_state(subject: Subject, component: Any) -> Any:
-    """A new component with the state of another, which has been a checkpoint on its way."""
+    """A new component with the state of another, saved to an .npz file and loaded again."""
     fresh = subject.make_component()
     if hasattr(component, "state_dict"):
         given = component.state_dict()
@@ -275,7 +275,7 @@ def _copy_with_state(subject: Subject, component: Any) -> Any:
 
 
 def _labels_by_row(pool: Pool, found: Discovered) -> dict[int, int]:
-    """Labels by the row of the data set."""
+    """The discovered labels, by data-set row."""
     return dict(zip(pool.rows[found.indices].tolist(), found.labels.tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What every loss promises."""
+"""Checks of losses."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _check_finite(loss: nn.Module, inputs: dict[str, Any]) -> None:
 
 
 def _make_inputs(subject: Subject, seed: int = 0) -> dict[str, Any]:
-    """All that a strategy gives, of 12 images of 4 classes; a network gave what has a gradient."""
+    """All inputs that strategies give, for 12 images of 4 classes; network outputs require grad."""
     rng = torch.Generator().manual_seed(seed)
 
     def unit(count: int) -> Tensor:
@@ -182,14 +182,14 @@ def _make_inputs(subject: Subject, seed: int = 0) -> dict[str, Any]:
 
 
 def _take_rows(inputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Some images of a batch; memory and centres are not of images."""
+    """The inputs at some rows of the batch; memory and centres, not per image, are unchanged."""
     whole = {name: inputs[name] for name in ("memory", "centres")}
     of_images = {name: value for name, value in inputs.items() if name not in whole}
     return {**_change_inputs(of_images, lambda value: value[rows]), **whole}
 
 
 def _change_inputs(inputs: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """The inputs, of which each tensor is another; what can learn before can learn then."""
+    """Apply ``change`` to each tensor of the inputs, and keep its ``requires_grad``."""
 
     def one(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -202,7 +202,7 @@ def _change_inputs(inputs: Mapping[str, Any], change: Callable[[Tensor], Tensor]
 
 
 def _iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Tensors, and those in a dict."""
+    """Yield the tensors among the values, also those inside dicts."""
     for value in values:
         if isinstance(value, Mapping):
             yield from _iterate_tensors(value.values())
@@ -211,5 +211,5 @@ def _iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _learnt_tensors(values: Iterable[Any]) -> list[Tensor]:
-    """Tensors that come from a network."""
+    """The tensors that need gradients, which stand for outputs of a network."""
     return [value for value in _iterate_tensors(values) if value.requires_grad]

@@ -1,4 +1,4 @@
-"""Pools on which a discovery is tested: well separated classes, with images where it wants some."""
+"""Test pools for discoveries: well separated classes, with images if the discovery needs them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def make_pool(
     seed: int = 0,
     ties: bool = False,
 ) -> Pool:
-    """Well separated classes, with what the component asks for.
+    """A pool of well separated classes, with everything that the component's ``needs()`` lists.
 
     Args:
-        given: labelled samples of a class; none where the component numbers its labels by itself.
-        ties: each sample three times.
+        count, classes, width: samples, classes, and numbers per feature vector.
+        given: labelled samples per class; 0 if the component numbers its labels by itself.
+        ties: repeat samples, each three times.
     """
     made = [each.make_component() for each in (subject, subject.after) if each is not None]
     needs, rng = [each.needs() for each in made], np.random.default_rng(seed)
@@ -67,7 +68,7 @@ def make_pool(
 
 
 class Photos:
-    """Images of blots, those of a class shifted; ``source`` numbers them."""
+    """Lazily drawn images of blots; those of a class are shifted copies, numbered by ``source``."""
 
     def __init__(self, source: np.ndarray, classes: int) -> None:
         self.source, self.classes = source, classes

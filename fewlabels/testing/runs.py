@@ -1,4 +1,4 @@
-"""Whole runs of a strategy on a few small images, in one process and in two."""
+"""Short complete runs of a strategy on a few small images, in one process and in two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECONDS = 300  # for each recipe in two processes
 
 @dataclass
 class StepRecord:
-    """What a run's steps have shown: parameters by their paths."""
+    """What was recorded during a run's steps; parameters are given by their paths."""
 
     terms: list[tuple[str, Tensor]] = field(default_factory=list)
     trained: set[str] = field(default_factory=set)
@@ -45,7 +45,7 @@ class StepRecord:
 
 @dataclass
 class ShortRun:
-    """A run that has come to its end."""
+    """A finished run: its folder, its recipe, and what was recorded of its steps."""
 
     folder: Path
     recipe: Recipe
@@ -53,20 +53,20 @@ class ShortRun:
 
     @property
     def data(self) -> Path:
-        """The folder of images."""
+        """The folder of the images that the run was trained on."""
         return Path(self.recipe.source.options["path"])
 
     def read_rows(self, kind: str, part: str = "") -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl; none where there is no such part of the run, as ``pretrain``."""
+        """Rows of metrics.jsonl, or of a part such as ``pretrain``; empty if it does not exist."""
         rows = RunFolder(self.folder / part).read_metrics()
         return [row for row in rows if row["kind"] == kind]
 
 
 def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
-    """A recipe with the strategy, of few steps on 40 images of 4 classes.
+    """A recipe that runs the strategy for a few steps on 40 images of 4 classes.
 
     Args:
-        name: of the strategy, where another stands in for it.
+        name: of the strategy to use; None: the subject's own.
     """
     component: Any = subject.component
     strategy = {"name": name or subject.name, **subject.options}
@@ -99,10 +99,10 @@ def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
 
 
 def run_of(subject: Subject, hide: bool = False) -> ShortRun:
-    """A run in this process, watched; made once.
+    """Run the subject in this process and record its steps; a second call returns the same run.
 
     Args:
-        hide: give other labels in the streams that say nothing of labels.
+        hide: replace the labels in the streams whose labels a strategy must not use.
     """
     key = _name_subject(subject), hide
     if key not in _RUNS:
@@ -121,7 +121,7 @@ def run_of(subject: Subject, hide: bool = False) -> ShortRun:
 
 @contextmanager
 def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRecord]]:
-    """A strategy that is the same, but tells what its steps do; under a name for the while."""
+    """Register, for the duration, a subclass of the strategy that records what its steps do."""
     component, seen = subject.component, StepRecord()
     assert inspect.isclass(component), f"strategy {subject.name!r} is no class"
 
@@ -130,7 +130,7 @@ def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRec
         __module__ = "conformance"
 
         def losses(self, phase: Any, models: Any, batch: Any, clock: Any) -> dict[str, Tensor]:
-            """Those of the strategy."""
+            """The strategy's own losses, recorded."""
             if hide:
                 silent = {n for n, s in phase.streams.items() if s.of in ("all", "unlabelled")}
                 batch = {
@@ -161,12 +161,12 @@ def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRec
 
 
 def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> ShortRun:
-    """The run in two processes.
+    """Run the subject in two processes.
 
-    Starting torch takes seconds, so all that are expected are run in one start.
+    Starting torch takes seconds, so all ``expected`` subjects are run with one start.
 
     Raises:
-        AssertionError: the run failed, with what it printed.
+        AssertionError: the run failed; the message has its output.
     """
     pending = {
         _name_subject(each): each
@@ -202,7 +202,7 @@ def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> ShortRun:
 
 
 def _start_two(words: list[str], seconds: int) -> str:
-    """What the processes of two of ``fewlabels.testing.two_processes`` that failed have printed."""
+    """Run ``fewlabels.testing.two_processes`` in two processes; the output of those that failed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -246,7 +246,7 @@ def _start_two(words: list[str], seconds: int) -> str:
 
 
 def _make_images() -> Path:
-    """A folder of 40 images of 4 classes, in parts to train and to test; made once."""
+    """A folder of 40 images of 4 classes, in ``train`` and ``test``; made once."""
     folder = Path(_PLACE.name) / "images"
     if not folder.exists():
         rng = np.random.default_rng(0)
@@ -260,6 +260,6 @@ def _make_images() -> Path:
 
 
 def _name_subject(subject: Subject) -> str:
-    """A name for a strategy with its options."""
+    """A run name that is unique for the strategy, its options and its recipe."""
     more = json.dumps([subject.options, subject.recipe], sort_keys=True, default=str)
     return f"{subject.name.replace(':', '.')}-{zlib.crc32(more.encode())}"

@@ -1,4 +1,4 @@
-"""What every source promises."""
+"""Checks of sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every strategy promises, seen in whole runs of a few steps on a few small images."""
+"""Checks of strategies, by complete runs of a few steps on a few small images."""
 
 from __future__ import annotations
 

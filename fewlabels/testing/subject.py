@@ -1,4 +1,4 @@
-"""The component under test, and the checks of its kind by name."""
+"""Subject, the component under test, and Checks, the checks of one kind by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fewlabels.registry.signature import list_options
 
 @dataclass(frozen=True)
 class Subject:
-    """One component with the options that its test gives."""
+    """The component under test, with the options and other inputs given by the test."""
 
     registry: Registry
     name: str
@@ -28,11 +28,11 @@ class Subject:
 
     @property
     def component(self) -> Callable[..., Any]:
-        """What the registry knows under the name."""
+        """The class or function that is registered under the name."""
         return self.registry.get(self.name)
 
     def make_component(self, **program: Any) -> Any:
-        """A new one; it gets what its positional parameters name, as from the program."""
+        """Build the component; ``program`` has the values of its positional parameters."""
         wanted = list_positional(self.component)
         assert set(wanted) <= set(program), (
             f"{self.registry.kind} {self.name!r} has positional parameters that the program does "
@@ -45,7 +45,7 @@ class Subject:
 
 
 class Checks(dict[str, Callable[[Subject], None]]):
-    """By name; ``@CHECKS.add`` above a function adds it."""
+    """The checks of a kind, by name; the decorator ``@CHECKS.add`` adds a function."""
 
     def __init__(self) -> None:
         super().__init__()

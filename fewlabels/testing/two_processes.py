@@ -1,4 +1,4 @@
-"""Runs the recipes in a folder one after the other; started in two processes by conformance."""
+"""Runs all recipes of a folder in order; the conformance checks start it in two processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewlabels.training.processes import leave_processes
 
 
 def main(folder: str, *modules: str) -> None:
-    """Run ``folder/*.yaml``; ``modules`` register what they name, where they are found here."""
+    """Run ``folder/*.yaml``, after importing those ``modules`` that can be found here."""
     for module in modules:
         if importlib.util.find_spec(module.partition(".")[0]):
             importlib.import_module(module)

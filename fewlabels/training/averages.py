@@ -21,9 +21,9 @@ def update_average(
 
     Args:
         decay: at most 1 - 1/(step + 1) is used, so early averages forget their start.
-        step: optimiser steps since the weights began.
-        buffers: ``copy`` takes the source's; ``own`` leaves the average's, which then has to run
-            in train mode to keep its statistics.
+        step: optimiser steps since the weights were initialised.
+        buffers: ``copy`` copies the source's; ``own`` leaves those of the average, which must then
+            run in train mode to update its statistics.
     """
     decay = min(decay, 1.0 - 1.0 / (step + 1))
     mine = list(average.parameters())

@@ -1,4 +1,4 @@
-"""The batches of a phase: an order for all processes, of which each takes its rows."""
+"""The batches of a phase: one order for all processes, from which each takes its own rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fewlabels.training.round_schedule import RoundSchedule
 
 Derive = Callable[..., int]
 POINTS = 32
-"""Common points of a pair that a step sees, spread over all of them."""
+"""Matched points of a pair used in a step, spread evenly over all points of the pair."""
 
 
 class Batches:
     """Makes the parts of each batch; knows nothing of models.
 
-    Loaders are not prepared by accelerate: it would share batches out again, by rules that do not
-    keep a custom order the same for any number of processes.
+    Loaders are not prepared by accelerate: it would split batches again, by rules under which a
+    custom order depends on the number of processes.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Batches:
                 )
 
     def epoch_length(self, phase: Phase, found: LabelState) -> tuple[int, int]:
-        """Optimiser steps of an epoch, and epochs."""
+        """Optimiser steps per epoch, and the number of epochs."""
         if phase.steps is not None:
             return phase.steps, 1
         stream = phase.epoch_of or next(iter(phase.streams.values()))
@@ -77,13 +77,13 @@ class Batches:
     def __call__(
         self, phase: Phase, found: LabelState, derive: Derive, epoch: int, start: int
     ) -> Iterator[tuple[int, dict[str, Part]]]:
-        """Number and parts of each batch of an epoch, from number ``start`` on.
+        """Give the number and the parts of each batch of an epoch, from number ``start`` on.
 
-        A stream of pairs has no part while no pairs are known.
+        A stream of pairs is left out while no pairs are known.
 
         Args:
-            found: the labels, of which each stream takes the present or the earlier ones.
-            derive: a seed from what it is for, the epoch and the number of the batch.
+            found: the labels; a stream uses the present or, with lag 1, the previous ones.
+            derive: makes a seed from its purpose, the epoch and the number of the batch.
         """
         batches = self.epoch_length(phase, found)[0] * self.schedule.accumulate
         orders: dict[str, np.ndarray] = {}
@@ -158,7 +158,7 @@ class Batches:
         seeds: list[int],
         images: Tensor,
     ) -> Part:
-        """The sub-images of pairs number ``own``, of whose images the left ones come first."""
+        """The sub-images of the pairs ``own``; ``images`` holds all left images, then all right."""
         half, count = len(own), len(stream.views)
         boxes = [
             torch.from_numpy(2 * b[own] - 1).float() for b in (pairs.left_box, pairs.right_box)
@@ -202,5 +202,5 @@ class Batches:
 
 
 def _labels_of(stream: Stream, found: LabelState) -> np.ndarray:
-    """(N,) the labels that a stream goes by."""
+    """The labels (N,) that a stream uses."""
     return found.previous if stream.lag else found.labels

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a killed run needs to go on to the same final weights.
+"""Checkpoints: all that a killed run needs to resume and reach the same final weights.
 
 Tensors are safetensors, arrays are npz without pickles, optimisers load with ``weights_only``. A
 checkpoint is written beside its place and then renamed, so a kill leaves a whole one or none.

@@ -1,4 +1,4 @@
-"""The discoveries of a recipe, asked in turn; what they find goes into the ledger."""
+"""Runs the discoveries of a recipe in turn, and writes what they find into the ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fewlabels.training.run_folder import RunFolder
 
 
 class Extracted(NamedTuple):
-    """What a model makes of the training images."""
+    """A model's outputs for the training images, as discoveries need them."""
 
     features: np.ndarray  # (N, D)
     probabilities: np.ndarray | None = None  # (N, C)
@@ -39,10 +39,10 @@ class Extracted(NamedTuple):
 
 
 class Discoverer:
-    """Runs in the main process only.
+    """Runs a recipe's discoveries; in the main process only.
 
     Args:
-        components: by the names of the recipe, in order.
+        components: each discovery with its name in the recipe, in order.
         rows: (N,) data-set rows of the training images.
         given: (N,) bool, labelled by a person.
     """
@@ -62,7 +62,7 @@ class Discoverer:
         self.schedule, self.seed, self.folder, self.metrics = schedule, seed, folder, metrics
 
     def collect_needs(self) -> dict[str, Needs]:
-        """What the discoveries need, by model: the union of what each asks for."""
+        """The model outputs to compute, by model: the union of what the components need."""
         result: dict[str, Needs] = {}
         for _, component in self.components:
             need = component.needs()
@@ -75,7 +75,7 @@ class Discoverer:
         return result
 
     def check_models(self, strategy: Strategy, models: Collection[str]) -> None:
-        """Refuse a discovery that looks through a model which the strategy does not have.
+        """Refuse a discovery that needs a model which the strategy does not have.
 
         Raises:
             ComponentError: naming the discovery, the model, and those that there are.
@@ -91,11 +91,11 @@ class Discoverer:
     def discover_labels(
         self, round: int, before: np.ndarray, seen: Mapping[str, Extracted]
     ) -> tuple[LabelState, int]:
-        """What is labelled now, and how many labels were found.
+        """Run the discoveries; give the new labels, and how many labels were found.
 
         Args:
             before: (N,) labels so far, -1 = unlabelled.
-            seen: by model.
+            seen: outputs for the training images, by model.
 
         Raises:
             ComponentError: a discovery that fails, or that breaks its contract.
@@ -153,7 +153,7 @@ class Discoverer:
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What the components keep between rounds."""
+        """The state that the components keep between rounds."""
         state = {}
         for name, component in self.components:
             for key, value in state_of(component).items():

@@ -1,4 +1,4 @@
-"""The ledger: which sample got which label, in which round, by what, how sure, and the truth."""
+"""The ledger: which discovery gave which sample which label, when, how surely, and the truth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_ledger(
 
     Columns: ``row`` (of the data set), ``name``, ``label``, ``score``, ``round``, ``discovery``,
     ``truth`` (-1: unknown). For discoveries that label by class, ``truth`` is what ``label`` should
-    be; cluster numbers mean nothing by themselves. Truth goes into this file, never into training.
+    be; cluster numbers mean nothing by themselves. The truth in this file never enters training.
     """
     rows = pool.rows[found.indices]
     truth = records.truth[rows]

@@ -1,6 +1,6 @@
 """The one loop: discover -> train -> evaluate, on Accelerate.
 
-A method that would need an ``if`` here needs another interface instead.
+It holds no code for single methods: one that needs an ``if`` here needs another interface.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Scorer(Protocol):
     """Scores the models of a run; called in every process.
 
     ``score_models`` gives rows for the metrics, ``when`` being "before" or "trained";
-    ``describe_row`` says a row in words.
+    ``describe_row`` gives a row as text.
     """
 
     def score_models(self, when: str, discoveries: int) -> list[Row]: ...
@@ -47,9 +47,9 @@ class Loop:
     """One run: rounds of discovery, the phases of the strategy, and evaluation.
 
     Args:
-        extract: what a plain module makes of the training images.
+        extract: gives fields of a module's Output for the training images.
         discovery_field: the field of a model's Output that discoveries look at.
-        say: tells how the run goes.
+        say: prints a line about the progress of the run.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class Loop:
 
     @property
     def progress(self) -> Progress:
-        """Where the run stands."""
+        """The position of the run."""
         return self.state.progress
 
     # ------------------------------------------------------------------ before the run
 
     def list_parameter_paths(self) -> list[str]:
-        """Of the parameters that any phase trains, as in ``student.head.weight``."""
+        """Paths of the parameters that any phase trains, as in ``student.head.weight``."""
         phases = self.strategy.phases(self.make_round(0))
         return [path for phase in phases for path, _ in self.trainer.named_parameters(phase)]
 
     def make_first_optimizers(self) -> None:
-        """Make the first optimisers, so that what they refuse is told before images are decoded."""
+        """Make the first optimisers, so that their errors appear before images are decoded."""
         self.discoverer.check_models(self.strategy, self.modules.modules)
         check_strategy(self.strategy, self.make_round(0), list(self.modules.modules))
         for phase in self.strategy.phases(self.make_round(0)):
@@ -139,7 +139,7 @@ class Loop:
         self.metrics.write_rows(self.evaluator.score_models("before", 0))
 
     def _run_round(self, index: int) -> None:
-        """Discovery where it is due, every phase, and evaluation where it is due."""
+        """Run one round: discovery if it is due, every phase, and evaluation if it is due."""
         begin, at = time.monotonic(), self.progress
         if not (at.phase or at.epoch or at.batch):
             self._open_round(index)
@@ -154,7 +154,7 @@ class Loop:
         at.round, at.phase = index + 1, 0
 
     def _open_round(self, index: int) -> None:
-        """Before a round's training: discovery and the restart of weights, where they are due."""
+        """Before a round's training: drop labels, run discovery and reset weights, each if due."""
         if self.schedule.drops_discovered_labels(index):
             self.state.drop_discovered_labels()
         if self.discoverer.components and self.schedule.begins_with_discovery(index):
@@ -166,7 +166,7 @@ class Loop:
             self.progress.restarted, self.progress.begun = dict(self.progress.steps), []
 
     def _train_phase(self, phase: Phase) -> None:
-        """One phase to its end; evaluation and checkpoints within it where they are due."""
+        """Train one phase to its end, with the evaluations and checkpoints that are due in it."""
         resumed = self.progress.epoch or self.progress.batch
         self.trainer.prepare_phase(phase)
         self.trainer.begin_averages(phase)
@@ -187,7 +187,7 @@ class Loop:
         self._pass_on_remarks(phase)
 
     def _pass_on_remarks(self, phase: Phase) -> None:
-        """Log what blocks say of how their terms ended."""
+        """Log the remarks of blocks about the final values of their loss terms."""
         for name in phase.trains:
             for block in self.modules.plain(name).modules():
                 remark = remark_of(block, self.trainer.logged)
@@ -195,9 +195,9 @@ class Loop:
                     LOG.warning(remark)
 
     def count_steps(self) -> dict[str, int]:
-        """Optimiser steps and unlabelled images of the first phase; steps of all others together.
+        """Optimiser steps and unlabelled images of the first phase; steps of all other phases.
 
-        The first phase that a strategy declares is the one by which methods are compared.
+        Methods are compared by the first phase that a strategy declares.
         """
         first = self.strategy.phases(self.make_round(0))[0].name
         own, images = self.progress.steps[first], self.progress.images[first]
@@ -213,7 +213,7 @@ class Loop:
     # ------------------------------------------------------------------ discovery
 
     def _discover_labels(self, index: int) -> None:
-        """Ask each discovery in turn, in the main process, and tell all processes."""
+        """Run the discoveries in the main process, and send the new labels to all processes."""
         seen = {
             name: self._extract_for(need) for name, need in self.discoverer.collect_needs().items()
         }
@@ -235,7 +235,7 @@ class Loop:
         self.progress.discoveries += int(count > 0)
 
     def _extract_for(self, need: Needs) -> Extracted:
-        """The training images as a discovery asks to see them."""
+        """The outputs for the training images that a discovery needs."""
         model = self.strategy.seen_through(need.model, self.progress.discoveries)
         fields = (self.discovery_field, *(("logits",) if need.probabilities else ()))
         features, *logits = (self._extract_field(model, field) for field in fields)
@@ -250,7 +250,7 @@ class Loop:
     def _extract_field(
         self, model: str, what: str = "embedding", rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """One field (contracts.Extract)."""
+        """One field of a model's Output (contracts.Extract)."""
         return self.extract(model, (what,), rows)[0]
 
     # ------------------------------------------------------------------ evaluation
@@ -279,7 +279,7 @@ class Loop:
         return abs(now - before) < self.schedule.stop
 
     def _keep_best(self) -> None:
-        """Keep the deployed model of the smallest validation error, the earliest of equals."""
+        """Save the deployed model if its validation error is smaller than all before."""
         deploys = self.strategy.deploys
         now = min(row["validation_error"] for row in self.scores if row["model"] == deploys)
         if self.progress.best is None or now < self.progress.best:
@@ -288,6 +288,6 @@ class Loop:
             save_modules(self.folder.best, {deploys: self.modules.plain(deploys)})
 
     def _save_checkpoint(self) -> None:
-        """Write where the run stands; all processes first agree on running statistics."""
+        """Save a checkpoint; first, running statistics are averaged over all processes."""
         self.modules.average_buffers()
         save_loop(self)

@@ -28,7 +28,7 @@ class MetricLog:
                 draft.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
     def write_rows(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
-        """Append rows, each with the round and step of ``where``."""
+        """Append rows, each with the entries of ``where`` (round, step)."""
         if self.path is None:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -46,7 +46,7 @@ class MetricLog:
         return parse_rows(self.path.read_bytes(), self.path)
 
     def count_bytes(self) -> int:
-        """Bytes written; a checkpoint keeps it."""
+        """The size of the file in bytes, which a checkpoint saves for :meth:`cut_back`."""
         return self.path.stat().st_size if self.path is not None and self.path.exists() else 0
 
     def cut_back(self, size: int) -> None:

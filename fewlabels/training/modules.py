@@ -13,14 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class TrainingModules:
-    """Modules by name: ``running["student"]`` is the one wrapped for many processes."""
+    """Modules by name; ``modules["student"]`` is the one wrapped for multi-process training."""
 
     def __init__(self, modules: Mapping[str, nn.Module], accelerator: Accelerator) -> None:
         self.modules, self.accelerator = dict(modules), accelerator
         self.wrapped: dict[str, nn.Module] = {}
 
     def wrap_for_training(self, name: str) -> nn.Module:
-        """Prepare a module for training; done once."""
+        """Wrap a module for training, at the first call; later calls give the same wrapper."""
         if name not in self.wrapped:
             self.wrapped[name] = self.accelerator.prepare_model(self.modules[name])
         return self.wrapped[name]
@@ -29,7 +29,7 @@ class TrainingModules:
         return self.wrapped.get(name, self.modules[name])
 
     def plain(self, name: str) -> nn.Module:
-        """The module itself, for passes without gradient; or a part, as in ``master.decision``."""
+        """The unwrapped module, for passes without gradient; or a part, as ``master.decision``."""
         if name in self.modules:  # a name may have a dot of its own: loss.NAME
             return self.modules[name]
         module, _, path = name.partition(".")
@@ -37,7 +37,7 @@ class TrainingModules:
 
     @contextmanager
     def freeze_statistics(self, name: str) -> Iterator[None]:
-        """While open, the running statistics of a module's norms do not move."""
+        """Context manager: within it, batch norms of a module do not update their statistics."""
         norms = [m for m in self.modules[name].modules() if isinstance(m, _BatchNorm)]
         saved = [norm.momentum for norm in norms]
         counts = [norm.num_batches_tracked for norm in norms]
@@ -50,12 +50,12 @@ class TrainingModules:
                 norm.momentum, norm.num_batches_tracked = momentum, count
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The global batch's rows in rank order; the gradient of this process's own flows back.
+        """The rows of all processes, in rank order; gradients flow to this process's own rows.
 
         A loss over the gathered rows is the same number in every process, and processes average
-        their gradients, so the gradient is multiplied by their number on its way back: the sum
-        over processes is then the gradient of the one global loss. Losses with parameters, and
-        terms computed on local rows alone, need no correction.
+        their gradients. So the backward pass multiplies the gradient by the number of processes:
+        the sum over processes is then the gradient of the one global loss. Losses with parameters,
+        and terms computed on local rows alone, need no correction.
         """
         if self.accelerator.num_processes == 1:
             return rows
@@ -64,9 +64,9 @@ class TrainingModules:
 
     @torch.no_grad()
     def average_buffers(self) -> None:
-        """Make running statistics equal in all processes: each has seen its own rows only.
+        """Average running statistics over all processes, as each has seen its own rows only.
 
-        Those of averages too, which keep their own or have copied them.
+        This includes those of moving averages, which keep their own or have copied them.
         """
         if self.accelerator.num_processes == 1:
             return

@@ -23,13 +23,13 @@ def make_optimizer(
     factors: Mapping[str, float] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Optimizer:
-    """An optimiser of timm's.
+    """Make an optimiser of timm.
 
     Args:
         parameters: with their paths, as in ``student.head.weight``.
         decay: ``kernels`` takes no weight decay on parameters of one dimension (biases, norms).
         factors: learning-rate factor by the start of a path; the longest start that fits counts.
-            0 freezes: no gradient is computed. Those that fit none are for another phase.
+            0 freezes: no gradient is computed. Starts that fit no path are for another phase.
         options: passed to the optimiser.
 
     Raises:
@@ -69,7 +69,7 @@ def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
     """Refuse a learning-rate factor that fits no parameter of any phase.
 
     Raises:
-        FewLabelsError: naming it, and how the paths start.
+        FewLabelsError: it names the factor, and how the paths start.
     """
     for start in factors:
         if not any(_path_starts_with(start, path) for path in paths):
@@ -81,8 +81,8 @@ def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
 
 
 TICKS = 10_000
-"""Ticks of a schedule in an epoch: it moves with the share of the epoch that is done, so it does
-not depend on how many steps an epoch has, which discoveries change."""
+"""Ticks of a schedule in an epoch. It follows the share of the epoch that is done, so it does not
+depend on the number of steps in an epoch, which discoveries change."""
 
 
 def make_scheduler(
@@ -94,11 +94,11 @@ def make_scheduler(
     decay_epochs: float | list[int] = 30,
     decay_rate: float = 0.1,
 ) -> Scheduler | None:
-    """A schedule of timm's that counts :data:`TICKS`; None where the rate is constant.
+    """Make a schedule of timm that counts :data:`TICKS`; None if the rate is constant.
 
     Args:
-        epochs: of the whole run.
-        decay_epochs: between two decays of ``step``; a list for ``multistep``: when it decays.
+        epochs: epochs between two restarts of the weights: without restarts, of the whole run.
+        decay_epochs: epochs between decays of ``step``; for ``multistep`` a list of its decays.
     """
     if name == "constant" and not warmup_epochs:
         return None

@@ -1,4 +1,4 @@
-"""Training of one phase: what a strategy declares becomes optimiser steps."""
+"""Trains one phase: turns what a strategy declares into optimiser steps."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from fewlabels.training.state import Progress, State
 
 @dataclass(frozen=True)
 class Objective:
-    """How losses are weighed and weights moved.
+    """The weights of losses, and how optimisers and schedules are made.
 
     Attributes:
-        weights: of losses; one without a weight counts 1.
-        make_optimizer: from named parameters.
-        make_scheduler: from an optimiser and the epochs until weights begin again.
+        weights: weights of losses by name; a loss without one has weight 1.
+        make_optimizer: makes one from named parameters.
+        make_scheduler: makes one from an optimiser and the epochs between restarts of weights.
     """
 
     weights: Mapping[str, Ramp]
@@ -47,7 +47,7 @@ class Objective:
 
 
 class PhaseTrainer:
-    """Owns optimisers and schedules, one a phase; moves the state on.
+    """Trains phases: holds one optimiser and schedule per phase, and updates the state.
 
     ``logged`` are the loss terms of the last step that was logged.
     """
@@ -71,7 +71,7 @@ class PhaseTrainer:
 
     @property
     def progress(self) -> Progress:
-        """Where the run stands."""
+        """The position of the run."""
         return self.state.progress
 
     def forget_optimizers(self) -> None:
@@ -81,7 +81,7 @@ class PhaseTrainer:
         self.saved: dict[str, Any] = {}  # of phases that have not come up again since a checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the optimisers, and of the scaler of mixed precision."""
+        """The state of the optimisers, and of the scaler of mixed precision."""
         own = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
         state = {**self.saved, **own}
         if self.accelerator.scaler is not None:
@@ -99,7 +99,7 @@ class PhaseTrainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def prepare_phase(self, phase: Phase) -> None:
-        """Wrap what a phase trains and make its optimiser, at its first use."""
+        """Wrap the modules that a phase trains and make its optimiser, unless already done."""
         if phase.name in self.optimizers:
             return
         self.batches.check_streams(phase)
@@ -137,7 +137,7 @@ class PhaseTrainer:
                 self.progress.begun.append(name)
 
     def steps(self, phase: Phase) -> Iterator[int]:
-        """Train one phase to its end, from where the state stands: one optimiser step a turn.
+        """Train one phase to its end, from the present position: one optimiser step per iteration.
 
         Yields:
             The optimiser steps of the run so far.
@@ -166,7 +166,7 @@ class PhaseTrainer:
             at.epoch, at.batch = epoch + 1, 0
 
     def _backward_batch(self, phase: Phase, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of one batch and their weighed sum; the optimiser moves where it is due."""
+        """Compute a batch's gradients, and step if due; give the losses and their weighted sum."""
         trained = [self.modules[name] for name in phase.trains]
         optimizer, at = self.optimizers[phase.name], self.progress
         with self.accelerator.accumulate(*trained):
@@ -186,7 +186,7 @@ class PhaseTrainer:
         return losses, total
 
     def _finish_step(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """After an optimiser step: averages, log, counters, learning rate."""
+        """After an optimiser step: update averages, log, counters and learning rate."""
         at, name = self.progress, phase.name
         clock = at.steps_since_restart(name)
         for target, average in phase.averages.items():
@@ -241,10 +241,10 @@ class PhaseTrainer:
 
 
 def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> None:
-    """Refuse names of modules that a strategy does not have.
+    """Refuse a strategy that names modules which it does not have.
 
     Raises:
-        ComponentError: a strategy without phases, or with a name that is no module of it.
+        ComponentError: a strategy without phases, or one that names an unknown module.
     """
     phases = strategy.phases(round)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
@@ -263,7 +263,7 @@ def check_strategy(strategy: Strategy, round: Round, modules: Sequence[str]) -> 
 
 
 def _check_losses(losses: Any) -> dict[str, Tensor]:
-    """What a strategy gave, if it is loss terms by name."""
+    """The losses that a strategy gave, checked to be scalar tensors by name."""
     if isinstance(losses, Mapping) and all(
         isinstance(value, Tensor) and value.ndim == 0 for value in losses.values()
     ):

@@ -60,7 +60,7 @@ def end_with_parent() -> None:
 
 
 def leave_processes() -> None:
-    """Leave the process group; without this, its threads abort a process that ends."""
+    """Leave the process group at the end of this process, whose threads would else abort it."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

@@ -12,7 +12,7 @@ import numpy as np
 class RoundSchedule:
     """When discovery happens, how much it may label, and how steps are carried out.
 
-    ``first`` rounds on the given labels alone come before the first generation.
+    ``first`` is a number of rounds on the given labels alone, before the first generation.
     """
 
     generations: int = 1
@@ -76,7 +76,7 @@ class RoundSchedule:
         }[self.restart]
 
     def epochs_between_restarts(self, index: int) -> tuple[int, int]:
-        """The epochs between two restarts around a round: before it, and all."""
+        """Epochs from the last restart to this round, and from that restart to the next one."""
         begins = [i for i in range(self.total) if i == 0 or self.resets_weights(i)]
         begin = max(i for i in begins if i <= index)
         end = min([i for i in begins if i > index], default=self.total)

@@ -1,4 +1,4 @@
-"""The names in a run folder, and how what stands under them is read."""
+"""The names of the files in a run folder, and how these files are read."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def pretrain(self) -> RunFolder:
-        """The folder of this run's pretraining, whether there is one or not."""
+        """The folder of this run's pretraining; it need not exist."""
         return RunFolder(self.path / "pretrain")
 
     def list_checkpoints(self) -> list[Path]:
@@ -65,14 +65,14 @@ class RunFolder:
         return list_checkpoints(self.checkpoints)
 
     def read_metrics(self) -> list[Row]:
-        """Rows of the metrics; none where they are missing, or cut off in the middle of a line."""
+        """All rows of the metrics; none if the file is missing or a line of it is cut off."""
         try:
             return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
         except (FileNotFoundError, json.JSONDecodeError):
             return []
 
     def read_first_row(self) -> Row:
-        """Versions, plugins, seed and device; empty for a run that was stopped before that line."""
+        """The row with versions, plugins, seed and device; empty if the run stopped before it."""
         try:
             with self.metrics.open(encoding="utf-8") as file:
                 row = json.loads(file.readline())
@@ -81,7 +81,7 @@ class RunFolder:
         return row if isinstance(row, dict) else {}
 
     def read_end(self) -> Row | None:
-        """The last row of a run that has come to its end; None for any other."""
+        """The last row of a finished run; None for any other."""
         rows = self.read_metrics()
         return rows[-1] if rows and rows[-1]["kind"] == "end" else None
 
@@ -130,12 +130,12 @@ def hold_run_folder(folder: RunFolder, accelerator: Accelerator) -> Iterator[Non
 
 
 def is_oracle(row: Row) -> bool:
-    """Whether a first or last row is of a run whose discovered samples got their true labels."""
+    """Whether a run, by its first or last row, gave discovered samples their true labels."""
     return bool(row.get("oracle")) or "ORACLE" in row  # as runs of before 0.2 say it
 
 
 def create_run_folder(out: Path, name: str, accelerator: Accelerator) -> RunFolder:
-    """A new folder ``out/name``, or ``out/name-2`` and so on: nothing is overwritten.
+    """Make a new folder ``out/name``, or ``out/name-2`` and so on: nothing is overwritten.
 
     Raises:
         FewLabelsError: it cannot be made there.

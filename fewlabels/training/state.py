@@ -1,4 +1,4 @@
-"""What a run knows beside its weights: saved with every checkpoint."""
+"""The state of a run besides its weights; it is saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Progress:
-    """Where a run stands: what the loop does next."""
+    """The position of a run: what the loop does next."""
 
     round: int = 0
     phase: int = 0
@@ -31,7 +31,7 @@ class Progress:
     best: float | None = None  # the smallest so far
 
     def steps_since_restart(self, phase: str) -> int:
-        """Optimiser steps of a phase's name since weights last began."""
+        """Optimiser steps of phases of this name since weights last restarted."""
         return self.steps.get(phase, 0) - self.restarted.get(phase, 0)
 
 
@@ -57,13 +57,13 @@ class State:
         return self.label_state.labels
 
     def drop_discovered_labels(self) -> None:
-        """Go back to the labels that people gave, now and at the discovery before."""
+        """Keep only the labels that people gave, in the present and the previous labels."""
         known = self.label_state
         labels = np.where(known.given, known.labels, -1)
         self.label_state = known._replace(labels=labels, previous=labels, changed=True)
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
-        """Arrays, and what JSON holds."""
+        """The state as arrays by name, and as values that JSON can hold."""
         arrays = {"labels": self.label_state.labels, "earlier": self.label_state.previous}
         if self.label_state.centres is not None:
             arrays["centres"] = self.label_state.centres
@@ -106,7 +106,7 @@ class State:
 
 
 def flatten_pairs(pairs: Pairs) -> Arrays:
-    """Pairs as arrays: the points of all behind one another, and how many each has."""
+    """Pairs as arrays: the points of all pairs concatenated, and how many each pair has."""
     arrays = {f.name: getattr(pairs, f.name) for f in fields(pairs) if f.name != "points"}
     arrays["counts"] = np.array([len(points) for points in pairs.points], np.int64)
     arrays["points"] = np.concatenate([np.empty((0, 4), np.float32), *pairs.points])
@@ -114,7 +114,7 @@ def flatten_pairs(pairs: Pairs) -> Arrays:
 
 
 def gather_pairs(arrays: Arrays) -> Pairs | None:
-    """The pairs of :func:`flatten_pairs`; None where there are no arrays."""
+    """The inverse of :func:`flatten_pairs`; None if there are no arrays."""
     if not arrays:
         return None
     ends = arrays["counts"].cumsum()[:-1]
