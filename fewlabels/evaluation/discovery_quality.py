@@ -55,7 +55,8 @@ def of_pairs(pairs: Pairs, labels: np.ndarray, truth: np.ndarray) -> Values:
         pairs of images with one label.
     """
     values = {"pairs": float(len(pairs.left))}
-    values["coverage"] = len(np.unique(pairs.left)) / max(1, len(labels))
+    partnered = np.union1d(pairs.left, pairs.right)
+    values["coverage"] = len(partnered) / max(1, len(labels))
     known = (truth[pairs.left] >= 0) & (truth[pairs.right] >= 0)
     if known.any():
         same = truth[pairs.left] == truth[pairs.right]

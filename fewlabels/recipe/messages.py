@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from fewlabels.errors import ComponentError, RecipeError, suggest_nearest
+from fewlabels.errors import ComponentError, RecipeError, shorten, suggest_nearest
 from fewlabels.recipe.component_schema import (
     Schema,
     Section,
@@ -16,7 +16,7 @@ from fewlabels.recipe.component_schema import (
     get_component_schema,
 )
 from fewlabels.recipe.sections import Data, Fixed, Place
-from fewlabels.recipe.yaml_file import KeyPath, Origins, format_key_path, show_value
+from fewlabels.recipe.yaml_file import NAMING, KeyPath, Origins, format_key_path, show_value
 from fewlabels.registry import REGISTRIES
 
 SLOTS = {
@@ -125,7 +125,7 @@ class Mistakes:
                 around = follow_references(schema, find_schema(schema, path[len(under) : -1]))
                 sentence = self._describe_unknown_key(path, around)
             else:
-                sentence = _describe_mismatch(items, self._find_described(path, schema, under))
+                sentence = _describe_mismatch(items, find_schema(schema, path[len(under) :]))
             self.add_mistake(path, sentence)
 
     def _strip_union_tags(self, item: Any) -> KeyPath:
@@ -153,19 +153,10 @@ class Mistakes:
         known = list(around.get("properties", {})) if len(path) > 1 else TOP_KEYS
         if owner == path[:-1] and owner != ("data",):  # not what says which component it is
             known = list(self.schemas[owner][1]["properties"])
-        more = f"fewlabels show {self.schemas[owner][0]}" if owner else f"known: {', '.join(known)}"
+        more = f"known: {', '.join(known)}"
+        if owner and (owner == path[:-1] or not known):
+            more = f"fewlabels show {self.schemas[owner][0]}"
         return f"unknown key{suggest_nearest(str(path[-1]), known)}  ({more})"
-
-    def _find_described(self, path: KeyPath, schema: Schema, under: KeyPath) -> Schema:
-        """The schema of the value at a path; within a component's option, that of the option."""
-        owner = self._find_owner(path)
-        if owner is None or owner == path:
-            return find_schema(schema, path[len(under) :])
-        key = path[len(owner)]
-        if key in self.schemas[owner][1]["properties"]:
-            option: Schema = find_schema(schema, owner[len(under) :])["properties"][key]
-            return option
-        return find_schema(schema, path) if owner == ("data",) else {}
 
 
 def find_schema(root: Schema, path: KeyPath) -> Schema:
@@ -173,6 +164,8 @@ def find_schema(root: Schema, path: KeyPath) -> Schema:
     here = root
     for step in path:
         here = follow_references(root, here)
+        kind = "array" if isinstance(step, int) else "object"
+        here = next((s for s in here.get("anyOf", ()) if s.get("type") == kind), here)
         if isinstance(step, int):
             known = dict(enumerate(here.get("prefixItems", ()))).get(step, here.get("items"))
         else:
@@ -214,12 +207,10 @@ def _describe_mismatch(items: list[Any], schema: Schema) -> str:
         reasons = {schema.get("description", f"text like {first['ctx']['pattern']}")}
     wanted = " and ".join(sorted(reasons)) or (describe_schema(schema) if schema else first["msg"])
     hint = ""
-    if isinstance(value, str) and "enum" in json.dumps(schema):
-        hint = suggest_nearest(value, [v for v in _collect_enums(schema) if isinstance(v, str)])
+    if isinstance(value, str):
+        choices = [each for one in schema.get("anyOf", [schema]) for each in one.get("enum", ())]
+        hint = suggest_nearest(value, [each for each in choices if isinstance(each, str)])
+        named = [key for key in NAMING if key in schema.get("properties", {})]
+        if named and value.isprintable():
+            hint = f"; write {{{named[0]}: {shorten(value)}}}"
     return f"expected {wanted}, got {shown}{hint}"
-
-
-def _collect_enums(schema: Any) -> list[Any]:
-    if isinstance(schema, dict):
-        return [*schema.get("enum", []), *(v for s in schema.values() for v in _collect_enums(s))]
-    return [v for s in schema for v in _collect_enums(s)] if isinstance(schema, list) else []

@@ -6,9 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fewlabels.recipe.yaml_file import DEEPEST, MOST_VALUES, KeyPath, show_value
-
-LARGEST_NUMBER = 2**63 - 1
+from fewlabels.recipe.yaml_file import (
+    DEEPEST,
+    LARGEST_NUMBER,
+    MOST_VALUES,
+    TOO_LARGE,
+    KeyPath,
+    show_value,
+)
 
 
 def find_unfit_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
@@ -34,7 +39,7 @@ def find_unfit_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
         elif isinstance(value, float) and not math.isfinite(value):
             yield path, f"expected a number, got {value}"
         elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            yield path, f"expected a number of at most {LARGEST_NUMBER:,}"
+            yield path, TOO_LARGE
         elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
             yield path, f"{show_value(value)} is no Unicode text; write it otherwise"
         if path and isinstance(path[-1], str) and not path[-1].isprintable():

@@ -21,6 +21,9 @@ NAMING = ("name", "source", "backbone")
 MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 32
 """Of one file; what a person writes has a hundredth of the values."""
 
+LARGEST_NUMBER = 2**63 - 1
+TOO_LARGE = f"expected a number of at most {LARGEST_NUMBER:,}"
+
 KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, str]  # key path -> "file:line" or "command line"
 
@@ -63,9 +66,10 @@ class _Loader(yaml.SafeLoader):
                 return self.construct_object(node)
             except (ValueError, KeyError, IndexError):  # a tag that the person wrote
                 wanted = _WORDS[node.tag.rpartition(":")[2]]
-                return self._refuse_value(
-                    node, path, f"expected {wanted}, got {show_value(node.value)}"
-                )
+                why = f"expected {wanted}, got {show_value(node.value)}"
+                if re.fullmatch("[-+]?[0-9]+", node.value):  # Python reads only 4,300 digits
+                    why = TOO_LARGE
+                return self._refuse_value(node, path, why)
         if any(node is outer for outer in self.outer):
             return self._refuse_value(node, path, "an anchor contains itself; write the value out")
         self.outer.append(node)

@@ -103,8 +103,7 @@ class Batches:
                 if len(members) == 0 and stream.of == "unlabelled":
                     raise FewLabelsError(
                         f"no image is left for stream {name!r} of phase {phase.name!r}: every one "
-                        "has a label by now; set rounds.limit or fewer rounds.rounds, or "
-                        "strategy.unlabelled: all"
+                        "has a label; lower data.labels, or set strategy.unlabelled: all"
                     )
                 order = draw_shuffled(members, stream.batch, batches, rng)
             orders[name] = mine = order[start:, self._slice_own_rows(stream)]

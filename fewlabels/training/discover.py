@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from fewlabels.contracts import (
     LabelState,
     Needs,
     Pairs,
+    Phase,
     Pool,
     Records,
     Strategy,
@@ -28,6 +30,8 @@ from fewlabels.training.ledger import write_ledger
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.run_folder import RunFolder
+
+LOG = logging.getLogger(__name__)
 
 
 class Extracted(NamedTuple):
@@ -89,13 +93,18 @@ class Discoverer:
                 )
 
     def discover_labels(
-        self, round: int, before: np.ndarray, seen: Mapping[str, Extracted]
+        self,
+        round: int,
+        before: np.ndarray,
+        seen: Mapping[str, Extracted],
+        phases: Sequence[Phase],
     ) -> tuple[LabelState, int]:
         """Run the discoveries; give the new labels, and how many labels were found.
 
         Args:
             before: (N,) labels so far, -1 = unlabelled.
             seen: outputs for the training images, by model.
+            phases: of the round; unlabelled images that they train on must not run out.
 
         Raises:
             ComponentError: a discovery that fails, or that breaks its contract.
@@ -105,7 +114,7 @@ class Discoverer:
         pairs: Pairs | None = None
         for name, component in self.components:
             pool = self._make_pool(component, labels, seen[component.needs().model], found)
-            budget = self.schedule.label_budget(labels, self.given)
+            budget = self._find_budget(labels, phases)
             rng = make_generator(self.seed, "discovery", name, round)
             try:
                 found = component.discover(pool, budget, rng)
@@ -135,6 +144,30 @@ class Discoverer:
                 told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
             self.metrics.write_rows([{"kind": "discovery", "discovery": name, **told}], round=round)
         return LabelState(labels, before, self.given, centres, pairs, changed=count > 0), count
+
+    def _find_budget(self, labels: np.ndarray, phases: Sequence[Phase]) -> int:
+        """How many samples a discovery may label now, of labels (N,) so far.
+
+        Where a phase trains on the images without a label, a batch of them is kept; at most half
+        of those that were not labelled by a person.
+        """
+        budget = self.schedule.label_budget(labels, self.given)
+        streams = [stream for phase in phases for stream in phase.streams.values()]
+        batches = [stream.batch for stream in streams if stream.of == "unlabelled"]
+        if not batches:
+            return budget
+        kept = min(max(batches), max(1, int((~self.given).sum()) // 2))
+        left = int((labels < 0).sum())
+        if min(budget, left) <= left - kept:
+            return budget
+        LOG.warning(
+            "%d of %d images have no label, and the strategy trains on a batch of such images: "
+            "discovery keeps %d of them; set rounds.limit to stop it earlier",
+            left,
+            len(labels),
+            min(left, kept),
+        )
+        return max(0, left - kept)
 
     def _make_pool(
         self, component: Discovery, labels: np.ndarray, seen: Extracted, found: Discovered | None

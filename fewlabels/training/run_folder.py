@@ -68,7 +68,7 @@ class RunFolder:
         """All rows of the metrics; none if the file is missing or a line of it is cut off."""
         try:
             return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return []
 
     def read_first_row(self) -> Row:

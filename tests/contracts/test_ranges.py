@@ -25,3 +25,8 @@ def test_a_range_that_ends_before_it_starts_is_refused():
 def test_a_slip_of_the_keyboard_does_not_fill_the_memory(text):
     with pytest.raises(ValueError, match="expected at most 1,000,000 numbers"):
         parse_number_ranges(text)
+
+
+def test_a_number_that_python_does_not_read_is_told_in_our_words():
+    with pytest.raises(ValueError, match="expected numbers of at most 18 digits"):
+        parse_number_ranges("0," + "1" * 5000)

@@ -86,7 +86,10 @@ TEXTS = {
         "6: seed: expected true or false, got 'x'",
     ),
     "a mapping that is none": (GOOD + "rounds: !!map x\n", "6: rounds: YAML tags such as tag"),
-    "5,000 digits": (GOOD + f"seed: {'9' * 5000}\n", "6: seed: expected a whole number, got '999"),
+    "5,000 digits": (
+        GOOD + f"seed: -{'9' * 5000}\n",
+        "6: seed: expected a number of at most 9,223,372,036,854,775,807",
+    ),
     "40 digits": (GOOD + f"seed: {'9' * 40}\n", "6: seed: expected a number of at most 9,223,3"),
     "a rate that is none": (
         GOOD + "optimizer: {lr: .nan}\n",
@@ -107,6 +110,10 @@ TEXTS = {
     "half a letter": (
         GOOD + 'name: "\\ud800"\n',
         "6: name: '\\ud800' is no Unicode text",
+    ),
+    "a class of more digits than Python reads": (
+        GOOD.replace("split: official", f"train: {{classes: '0-{'1' * 5000}'}}"),
+        "1: data.train.classes: expected numbers of at most 18 digits, got '0-111",
     ),
     "a key that is a mapping": (GOOD + "{a: b}: 2\n", "6: a key is text, and no list or mapping"),
     "somebody's home": (
@@ -170,7 +177,7 @@ OVERRIDES = {
     f"{'a.' * 5000}b=1": "a.a.a.a.",
     f"{'a' * 5000}=1": "aaa",
     "seed=!!int x": "seed: expected a whole number, got 'x'",
-    f"seed={'9' * 5000}": "seed: expected a whole number, got '999",
+    f"seed={'9' * 5000}": "seed: expected a number of at most 9,223,372,036,854,775,807",
     f"x={'[' * 3000}": "x: nested deeper than 32 levels",
     "optimizer.lr=.nan": "optimizer.lr: expected a number, got nan",
     "name=\x1b[31m": "name: expected letters, digits, dots, dashes and underscores alone, at most 100, got '\\x1b",

@@ -1,6 +1,5 @@
 """What a person reads when a recipe is wrong, and that a good one survives a round trip."""
 
-import contextlib
 import json
 import resource
 import subprocess
@@ -167,6 +166,34 @@ WRONG = {
         GOOD + "evaluation: {ks: []}\n",
         "wrong.yaml:6: evaluation.ks: expected a list of at least 1, got []",
     ),
+    "a place that is no text": (
+        GOOD + "blocks: {name: cbam, after: 3}\n",
+        "wrong.yaml:6: blocks.after: expected text, got 3",
+    ),
+    "a number in a list that may be one number": (
+        GOOD + "schedule: {name: multistep, decay_epochs: [3, x]}\n",
+        "wrong.yaml:6: schedule.decay_epochs[1]: expected a whole number, got 'x'",
+    ),
+    "one of the numbers of an option": (
+        GOOD + "views: {name: homography, crop: [a, 1.0]}\n",
+        "wrong.yaml:6: views.crop[0]: expected a number, got 'a'",
+    ),
+    "unknown key of a selection": (
+        GOOD.replace("warp: true", "train: {clases: '0-4'}"),
+        "wrong.yaml:1: data.train.clases: unknown key; did you mean 'classes'?  (known: classes, where)",
+    ),
+    "a key of data in a selection": (
+        GOOD.replace("warp: true", "test: {split: all}"),
+        "wrong.yaml:1: data.test.split: unknown key  (known: classes, where)",
+    ),
+    "a section that is a name": (
+        GOOD + "optimizer: adam\n",
+        "wrong.yaml:6: optimizer: expected a mapping, got 'adam'; write {name: adam}",
+    ),
+    "a model that is a name": (
+        GOOD.replace("{backbone: convnet3, embedding_size: 64, image_size: 24}", "convnet3"),
+        "wrong.yaml:2: model: expected a mapping, got 'convnet3'; write {backbone: convnet3}",
+    ),
     "not YAML": ("data: [1,\nmodel: }", "wrong.yaml:2: not readable as YAML"),
 }
 
@@ -177,6 +204,14 @@ def test_a_mistake_is_told_in_one_sentence_with_file_line_and_fix(case, tmp_path
     mistakes = mistakes_of(tmp_path, text)
     assert len(mistakes) == 1
     assert mistakes[0].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("section", "word"), [("rounds", "round"), ("train", "bf16"), ("evaluation", "best")]
+)
+def test_no_choice_within_a_section_is_offered_in_its_place(section, word, tmp_path):
+    (mistake,) = mistakes_of(tmp_path, GOOD + f"{section}: {word}\n")
+    assert mistake == f"wrong.yaml:6: {section}: expected a mapping, got '{word}'"
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
@@ -349,5 +384,9 @@ def test_junk_at_any_place_is_a_sentence_and_never_a_traceback():
             for key in path[:-1]:
                 inner = inner[key]
             inner[path[-1]] = junk
-            with contextlib.suppress(RecipeError):  # any other error fails the test
+            said = ""
+            try:
                 recipe_from(data)
+            except RecipeError as error:  # any other error fails the test
+                said = str(error)
+            assert "Input should" not in said

@@ -270,12 +270,8 @@ def test_the_median_is_over_evaluations_within_rounds(tmp_path):
         (["data.labels=none"], "needs some labels; set data.labels to a number"),
         (["data.labels=55"], "55 cannot be shared equally by 10 classes"),
         (
-            [
-                "strategy.unlabelled=rest",
-                "discovery={name: confident, by: teacher}",
-                "rounds.rounds=6",
-            ],
-            "no image is left for stream 'unlabelled'",
+            ["strategy.unlabelled=rest", "data.labels=all"],
+            "every one has a label; lower data.labels, or set strategy.unlabelled: all",
         ),
         (["discovery=confident"], "looks through the master, which this strategy does not have"),
         (["discovery=kmeans"], "numbers its labels by itself"),

@@ -98,6 +98,12 @@ def no_check(self, pool, budget, rng):
     return self.answer(pool, budget, rng)
 
 
+def ends_the_run(self, pool, budget, rng):
+    if (pool.labels >= 0).all():
+        raise DataError("nothing is left to label")
+    return self.answer(pool, budget, rng)
+
+
 def twice(self, pool, budget, rng):
     found = self.answer(pool, budget // 2, rng)
     return Discovered(*(np.repeat(a, 2) for a in (found.indices, found.labels, found.scores)))
@@ -197,6 +203,11 @@ def test_what_is_right_passes(subject, check, monkeypatch):
             {"discover": no_check},
             "images_without_any_label_are_no_traceback",
             "it failed with IndexError: no label; find nothing, or raise",
+        ),
+        (
+            {"discover": ends_the_run},
+            "images_that_all_have_a_label_are_no_traceback",
+            "its refusal ends the run: nothing is left to label; find nothing",
         ),
         (
             {"discover": twice},

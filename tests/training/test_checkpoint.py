@@ -17,7 +17,7 @@ from fewlabels.training.checkpoint import (
 )
 from fewlabels.training.file_damage import SUMS
 from fewlabels.training.metric_log import MetricLog
-from fewlabels.training.run_folder import list_checkpoints
+from fewlabels.training.run_folder import RunFolder, list_checkpoints
 from fewlabels.training.saved_modules import load_modules, refuse_diverged
 from fewlabels.training.state import State
 
@@ -263,3 +263,8 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_sentence():
     values["at"]["updates"] = {"teacher": 3}  # as an earlier version wrote it
     with pytest.raises(FewLabelsError, match="of another version of fewlabels; start a new run"):
         state.load(arrays, values)
+
+
+def test_metrics_that_are_no_text_are_of_no_finished_run(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind": "end"}\n\xff\xfe\n')
+    assert RunFolder(tmp_path).read_end() is None

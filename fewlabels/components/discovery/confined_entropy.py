@@ -74,7 +74,7 @@ class ConfinedEntropy:
 
         Raises:
             DataError: no sample is labelled, features that are not finite, or a delta that leaves
-                no sample.
+                no sample while none has been labelled by a discovery.
         """
         labelled = np.flatnonzero(pool.labels >= 0)
         if len(labelled) == 0:
@@ -89,7 +89,9 @@ class ConfinedEntropy:
         # that comes first in the data.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
         if self.confined and len(free):
-            free = free[self._select_confined(measure_distances(features, centres).min(1)[free])]
+            nearest = measure_distances(features, centres).min(1)[free]
+            begun = not pool.given[labelled].all()
+            free = free[self._select_confined(nearest, begun)]
         soft = vote_soft_labels(
             features[free],
             features[labelled],
@@ -105,13 +107,17 @@ class ConfinedEntropy:
         chosen = chosen[free[chosen].argsort()]
         return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32), centres)
 
-    def _select_confined(self, nearest: np.ndarray) -> np.ndarray:
-        """Positions of the confined set among distances (F,) to the nearest centre (Eq. 3.9)."""
+    def _select_confined(self, nearest: np.ndarray, begun: bool) -> np.ndarray:
+        """Positions of the confined set among distances (F,) to the nearest centre (Eq. 3.9).
+
+        Args:
+            begun: samples were labelled by discovery before, so that none may be left within delta.
+        """
         if self.delta is None:
             count = max(1, round(self.confine * len(nearest)))
             return np.sort(np.argsort(nearest, kind="stable")[:count])
         inside = np.flatnonzero(nearest <= self.delta)
-        if len(inside) == 0:
+        if len(inside) == 0 and not begun:
             raise DataError(
                 f"discovery 'confined_entropy': no sample is within delta {self.delta} of a class "
                 f"centre, the nearest is at {nearest.min():.6g}; raise delta, or set confine"

@@ -8,6 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
+from fewlabels.errors import DataError
 from fewlabels.ops.centres import l2_normalize
 from fewlabels.ops.kmeans import cluster_kmeans
 from fewlabels.registry import discovery
@@ -53,6 +54,11 @@ class KMeans:
             DataError: fewer samples than clusters, or features that are not finite.
         """
         free = np.flatnonzero(~pool.given)
+        if len(free) == 0:
+            raise DataError(
+                "discovery 'kmeans': every training image has a label of a person, and none is "
+                "left to cluster; remove discovery, or lower data.labels"
+            )
         with np.errstate(invalid="ignore"):  # kmeans refuses features that are not finite
             features = l2_normalize(pool.features[free])
         centres, labels = cluster_kmeans(

@@ -142,8 +142,13 @@ class LMCS(MixMatch):
     def _compute_cluster_centres(
         self, count: int, found: LabelState, extract: Extract
     ) -> np.ndarray:
-        """Compute k-means centres (count, F) of the master's features of unlabelled images."""
+        """Compute k-means centres (count, F) of the master's features of unlabelled images.
+
+        Where fewer images than centres are unlabelled, labelled ones are clustered with them.
+        """
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
+        if len(free) < count:
+            free = np.arange(len(found.labels))
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
         known = np.flatnonzero(found.labels >= 0)
         rows = np.concatenate([known, free[places.astype(np.int64)]])

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,13 @@ def test_equal_entropies_are_taken_by_the_draw_and_not_by_their_place():
 def test_nothing_left_or_nothing_asked_finds_nothing():
     assert len(discover([[0.0], [1.0]], [0, 1], 5).indices) == 0
     assert len(discover(LINE, KNOWN, 0).indices) == 0
+
+
+def test_once_all_near_samples_are_labelled_none_is_found():
+    pool = pool_of([[0.0], [1.0], [9.0]], [0, 0, -1])
+    pool = replace(pool, given=np.array([True, False, False]))
+    near = ConfinedEntropy(delta=0.6, normalise=False)
+    assert len(near.discover(pool, 1, np.random.default_rng(0)).indices) == 0
 
 
 def test_bad_input_is_one_sentence():

@@ -47,3 +47,10 @@ def test_inputs_are_left_as_they_were():
 def test_more_clusters_than_images_say_what_to_lower():
     with pytest.raises(DataError, match="lower clusters"):
         discover(KMeans(clusters=91), pool())
+
+
+def test_images_that_people_have_all_labelled_are_refused_in_words():
+    with pytest.raises(
+        DataError, match=r"none is left to cluster; remove discovery, or lower data\.labels"
+    ):
+        discover(KMeans(clusters=3), pool(given=90))
