@@ -98,6 +98,11 @@ def test_images_are_opened_in_one_place_alone():
     ]
 
 
+def test_tensors_are_written_and_read_in_one_place_alone():
+    used = re.compile(r"\b(save_file|load_file|safe_open)\b")
+    assert [f.name for f in FILES if used.search(f.read_text())] == ["tensor_file.py"]
+
+
 NAMES = {"best", "checkpoints", "initial", "labelled.csv", "ledger", "metrics.jsonl", "pictures"}
 NAMES |= {"left_out.csv", "model", "pretrain", "recipe.yaml"}
 

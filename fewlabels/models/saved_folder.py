@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from torch import Tensor
 
-from fewlabels.errors import ModelError, suggest_nearest
-from fewlabels.files import replace_when_whole
+from fewlabels.errors import LONGEST_MISTAKE, FewLabelsError, ModelError, shorten, suggest_nearest
+from fewlabels.files import new_file, read_bounded
 from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
+from fewlabels.models.tensor_file import read_tensors, write_tensors
 
 FORMAT: Literal[1] = 1
+LARGEST_CONFIG = 4_000_000
+"""Bytes allowed in a config.json, which holds the names of all classes."""
+MOST_MISTAKES = 10
+"""Told of one config.json, which may have a million."""
 Three = tuple[float, float, float]
 ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
 
@@ -66,8 +70,8 @@ class ImageConfig(SavedConfig):
     mean: Three
     std: ThreePositive
     backbone_options: dict[str, Any]
-    blocks: list[PlacedBlock] = []
-    plugins: list[Plugin] = []
+    blocks: Annotated[list[PlacedBlock], FailFast()] = []
+    plugins: Annotated[list[Plugin], FailFast()] = []
 
 
 class EmbedderConfig(ImageConfig):
@@ -82,11 +86,12 @@ class ClassifierConfig(ImageConfig):
     """The config of a classifier; ``classes`` are the names of its logits."""
 
     kind: Literal["classifier"] = "classifier"
-    classes: Annotated[list[str], Len(2)]
+    classes: Annotated[list[str], Len(2), FailFast()]
 
 
 Config = TypeVar("Config", bound=ImageConfig)
 AnyConfig = TypeVar("AnyConfig", bound=SavedConfig)
+T = TypeVar("T")
 
 
 def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:
@@ -94,18 +99,15 @@ def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) 
 
     Raises:
         ModelError: an option of the backbone that JSON cannot hold.
+        FewLabelsError: the folder cannot be written.
     """
     try:
         text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     except ValueError as error:
         raise ModelError(f"backbone_options cannot be written to {CONFIG}: {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that share memory or are not contiguous.
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    save_file(tensors, folder / f"{WEIGHTS}.part", metadata={"format": "pt"})
-    (folder / f"{CONFIG}.part").write_text(text, encoding="utf-8")
-    for name in (WEIGHTS, CONFIG):
-        replace_when_whole(folder / f"{name}.part", folder / name)
+    with new_file(folder / CONFIG) as config_draft, new_file(folder / WEIGHTS) as weights_draft:
+        write_tensors(weights_draft, state, metadata={"format": "pt"})
+        config_draft.write_text(text, encoding="utf-8")
 
 
 def read_model(
@@ -117,25 +119,26 @@ def read_model(
         what: the folder's name in errors; None: its path.
 
     Raises:
-        ModelError: a missing file, a config of another format or kind, or a damaged file.
+        ModelError: a missing file, one that may not be read, a config of another format or kind, or
+            a damaged file.
     """
     what = str(folder) if what is None else what
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(_read(os.listdir, folder, what))
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if name not in names:
             raise ModelError(describe_missing_file(what, name, names))
     config = read_config(folder / CONFIG, kind, f"{what}/{CONFIG}")
     try:
-        return config, load_file(folder / WEIGHTS)
-    except (SafetensorError, ValueError) as error:
+        return config, _read(read_tensors, folder / WEIGHTS, f"{what}/{WEIGHTS}")
+    except ValueError as error:
         raise ModelError(f"{what}/{WEIGHTS}: damaged: {error}; copy it again") from error
 
 
 def read_kind(folder: Path) -> str:
     """The ``kind`` in a folder's config; "" if unreadable, which :func:`read_model` explains."""
     try:
-        data = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = json.loads(_read_text(folder / CONFIG))
+    except (FewLabelsError, OSError, ValueError, RecursionError):
         return ""
     return str(data.get("kind", "")) if isinstance(data, dict) else ""
 
@@ -151,7 +154,7 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
     """
     file = str(path) if file is None else file
     try:
-        text = path.read_text("utf-8")
+        text = _read(_read_text, path, file)
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not JSON: {error}") from error
@@ -171,13 +174,32 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
         )
     expected = wanted.model_fields["kind"].default
     if kind != expected:
-        raise ModelError(f"{file}: this is of the kind {kind!r}; expected {expected!r}")
+        raise ModelError(f"{file}: this is of the kind {shorten(repr(kind))}; expected {expected!r}")
     try:
         return wanted.model_validate_json(text)
     except ValidationError as error:
+        mistakes = error.errors(include_url=False)[:MOST_MISTAKES]
+        more = error.error_count() - len(mistakes)
+        said = [shorten(_describe_mistake(file, item, wanted), LONGEST_MISTAKE) for item in mistakes]
+        said += [f"{file}: {more:,} more mistakes"] if more else []
+        raise ModelError("\n".join(said)) from error
+
+
+def _read_text(path: Path) -> str:
+    return read_bounded(path, LARGEST_CONFIG).decode("utf-8")
+
+
+def _read(read: Callable[[Path], T], path: Path, what: str) -> T:
+    """What ``read`` makes of a path, which is called ``what`` in the sentence of an error."""
+    try:
+        return read(path)
+    except OSError as error:
+        reason = error.strerror or error
         raise ModelError(
-            "\n".join(_describe_mistake(file, item, wanted) for item in error.errors())
+            f"{what}: cannot be read ({reason}); copy it again, to where you may read it"
         ) from error
+    except FewLabelsError as error:  # no regular file, or too large
+        raise ModelError(str(error)) from error
 
 
 def _describe_mistake(file: str, item: Any, wanted: type[SavedConfig]) -> str:

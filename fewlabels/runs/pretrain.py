@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.files import replace_when_whole
+from fewlabels.files import new_file
+from fewlabels.models.tensor_file import read_tensors, write_tensors
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row, RunFolder
 
@@ -74,11 +73,8 @@ class Pretraining:
             metrics.write_rows(
                 [{"kind": "end", "minutes": minutes, "steps": self.loop.progress.step}]
             )
-            state = self.backbone.state_dict()
-            tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-            draft = self.folder.backbone.with_suffix(".half")
-            save_file(tensors, draft)
-            replace_when_whole(draft, self.folder.backbone)
+            with new_file(self.folder.backbone) as draft:
+                write_tensors(draft, self.backbone.state_dict())
         self.loop.accelerator.wait_for_everyone()
         return self.folder.backbone
 
@@ -91,8 +87,8 @@ def load_backbone(file: Path, backbone: nn.Module) -> None:
     """
     fix = "remove it, and pretraining goes on from its last checkpoint"
     try:
-        unknown = backbone.load_state_dict(load_file(file), strict=False).unexpected_keys
-    except (OSError, RuntimeError, SafetensorError) as error:
+        unknown = backbone.load_state_dict(read_tensors(file), strict=False).unexpected_keys
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise FewLabelsError(f"{file} cannot be used ({reason}); {fix}") from error
     if unknown:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
-from safetensors.numpy import load_file
 
 import fewlabels
 from fewlabels.runs.train import Result
 from fewlabels.testing.runs import ShortRun, in_two_processes, run_of
 from fewlabels.testing.subject import Checks, Subject
 from fewlabels.training.run_folder import RunFolder
+from fewlabels.training.saved_modules import read_modules
 
 CHECKS = Checks()
 
@@ -109,10 +109,8 @@ def two_processes_train_as_one(subject: Subject) -> None:
 
 
 def _read_weights(run: ShortRun) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = load_file(
-        RunFolder(run.folder).list_checkpoints()[-1] / "modules.safetensors"
-    )
-    return found
+    found = read_modules(RunFolder(run.folder).list_checkpoints()[-1])
+    return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def _check_same(one: dict[str, np.ndarray], two: dict[str, np.ndarray], said: str) -> None:

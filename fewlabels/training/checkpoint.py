@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.errors import FewLabelsError
@@ -26,7 +25,7 @@ from fewlabels.training.file_damage import (
     write_sums,
 )
 from fewlabels.training.run_folder import list_checkpoints, read_step
-from fewlabels.training.saved_modules import FILE, read_tensors, write_modules
+from fewlabels.training.saved_modules import FILE, read_modules, write_modules
 
 FILES = (FILE, "optimizers.pt", "arrays.npz", "state.json")
 
@@ -74,7 +73,7 @@ def save_checkpoint(
         write_sums(draft, FILES)
         _retire_checkpoint(place)  # a step at a round's end may be saved twice
         replace_when_whole(draft, place)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError) as error:  # the latter is torch.save's
         shutil.rmtree(draft, ignore_errors=True)  # it may hold the room that is missing
         raise FewLabelsError(
             f"{place} cannot be written ({error}); make room for it, then resume the run"
@@ -106,7 +105,7 @@ def read_checkpoint(place: Path) -> Checkpoint:
     check_sums(place, FILES)
     return Checkpoint(
         place,
-        read_tensors(place),
+        read_modules(place),
         read_undamaged(place / "optimizers.pt", _read_optimizers),
         read_undamaged(place / "arrays.npz", _read_arrays),
         read_undamaged(place / "state.json", lambda file: dict(json.loads(file.read_text()))),

@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
-
 from fewlabels.errors import FewLabelsError
 
 T = TypeVar("T")
 SUMS = "SHA256SUMS"
 FAILURES: tuple[type[Exception], ...] = (  # of the readers of all files of a run folder
     *(OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError),
-    *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, pickle.UnpicklingError),
 )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewlabels.errors import FewLabelsError, first_few
 from fewlabels.files import new_file
+from fewlabels.models.tensor_file import read_tensors, write_tensors
 from fewlabels.training.file_damage import DamagedFileError, read_undamaged
 
 FILE = "modules.safetensors"
@@ -24,20 +24,20 @@ def save_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
 def write_modules(file: Path, modules: Mapping[str, nn.Module]) -> None:
     """Write every module's tensors into a file."""
     tensors = {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone()
+        f"{name}/{key}": value
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    save_file(tensors, file)
+    write_tensors(file, tensors)
 
 
-def read_tensors(place: Path) -> dict[str, Tensor]:
+def read_modules(place: Path) -> dict[str, Tensor]:
     """What :func:`save_modules` wrote.
 
     Raises:
         DamagedFileError: it cannot be read.
     """
-    return read_undamaged(place / FILE, load_file)
+    return read_undamaged(place / FILE, read_tensors)
 
 
 def load_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
@@ -47,7 +47,7 @@ def load_modules(place: Path, modules: Mapping[str, nn.Module]) -> None:
         FewLabelsError: the file is damaged, or of another recipe or version.
     """
     try:
-        tensors = read_tensors(place)
+        tensors = read_modules(place)
     except DamagedFileError as error:
         raise FewLabelsError(f"{error}; put it back, or start a new run") from error
     fill_modules(tensors, modules, place)

@@ -455,7 +455,7 @@ def test_loading_downloads_nothing(saved, monkeypatch):
 
 def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
     before = Embedder.from_pretrained(saved).state_dict()
-    monkeypatch.setattr("fewlabels.models.saved_folder.save_file", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("fewlabels.models.tensor_file.save_file", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         small(embedding_size=8).save_pretrained(saved)
     after = Embedder.from_pretrained(saved).state_dict()

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import torch
 
 import fewlabels.runs.assemble  # noqa: F401 - so that no fork imports it
+from fewlabels.models import tensor_file
 from fewlabels.recipe.recipe import Recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.runs.train import train
 from fewlabels.testing.runs import recipe_of
 from fewlabels.testing.subject import Subject
-from fewlabels.training import saved_modules
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.run_folder import RunFolder
 
@@ -135,7 +135,7 @@ def watch(folder: Path, at: int, count: Path | None = None) -> None:
         fsync(file)
         tick()
 
-    saved_modules.save_file = halved(saved_modules.save_file, 1)
+    tensor_file.save_file = halved(tensor_file.save_file, 1)
     torch.save = halved(torch.save, 1)
     pq.write_table = halved(pq.write_table, 1)
     MetricLog.write_rows = write_half_a_row  # type: ignore[method-assign]

@@ -84,7 +84,7 @@ def test_metrics_after_a_checkpoint_are_forgotten_when_the_run_goes_back(tmp_pat
 
 def test_saving_a_step_again_never_loses_the_one_that_is_there(tmp_path, monkeypatch):
     save(tmp_path, 5, {"student": net()}, keep=1)
-    monkeypatch.setattr("fewlabels.training.saved_modules.save_file", full_disk)
+    monkeypatch.setattr("fewlabels.models.tensor_file.save_file", full_disk)
     with pytest.raises(FewLabelsError, match="step-000005 cannot be written .the disk is full"):
         save(tmp_path, 5, {"student": net()}, keep=1)
     monkeypatch.undo()
