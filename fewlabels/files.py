@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from fewlabels.errors import FewLabelsError, shorten
 
@@ -141,6 +142,21 @@ def looked_for(path: str | Path) -> str:
     return " or ".join(shorten(str(place)) for place in places)
 
 
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file of somebody else's making to read its bytes.
+
+    Raises:
+        FewLabelsError: a pipe or a device, which is not waited for.
+        OSError: it is not there, is a folder, or may not be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    stream = open(file, "rb", opener=lambda path, _: os.open(path, flags))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")
+    return stream
+
+
 def read_bounded(file: Path, largest: int) -> bytes:
     """The bytes of a file that is of somebody else's making.
 
@@ -148,14 +164,10 @@ def read_bounded(file: Path, largest: int) -> bytes:
         largest: bytes that it may have.
 
     Raises:
-        FewLabelsError: a pipe, a device or a folder, which is not waited for; or a larger file.
-        OSError: it is not there, or cannot be read.
+        FewLabelsError: a pipe or a device, which is not waited for; or a larger file.
+        OSError: it is not there, is a folder, or may not be read.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(file, "rb", opener=lambda path, _: os.open(path, flags)) as stream:
-        about = os.fstat(stream.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")
+    with open_regular(file) as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise FewLabelsError(
