@@ -150,7 +150,7 @@ def open_regular(file: Path) -> BinaryIO:
         OSError: it is not there, is a folder, or may not be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    stream = open(file, "rb", opener=lambda path, _: os.open(path, flags))
+    stream = open(file, "rb", opener=lambda path, _: os.open(path, flags))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,13 +16,17 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict
 
 from fewlabels.data.decode import files_of
-from fewlabels.errors import DataError
-from fewlabels.files import replace_when_whole
+from fewlabels.errors import DataError, FewLabelsError
+from fewlabels.files import open_regular, replace_when_whole
 
 STAMP = b"fewlabels"
 """The key of the stamp in the metadata of the parquet schema."""
 
-_DAMAGED = (OSError, ValueError, pa.ArrowException)
+MOST_PACKED = 64
+"""How many times larger than its file a table may be; equal rows are packed to a twentieth."""
+
+BATCH = 4096
+_DAMAGED = (FewLabelsError, OSError, ValueError, pa.ArrowException)
 
 
 class Stamp(BaseModel):
@@ -79,7 +84,9 @@ def write_embeddings(
 def read_stamp(file: Path) -> Stamp | None:
     """Read the stamp of a file; None if the file does not exist, is damaged or has no stamp."""
     try:
-        return Stamp.model_validate_json((pq.read_schema(file).metadata or {}).get(STAMP, b""))
+        with open_regular(file) as stream:
+            metadata = pq.read_schema(stream).metadata or {}
+        return Stamp.model_validate_json(metadata.get(STAMP, b""))
     except _DAMAGED:
         return None
 
@@ -104,23 +111,35 @@ def read_table(file: Path) -> pa.Table:
     """Read a whole file of embeddings, and check its columns.
 
     Raises:
-        DataError: the file is damaged, or has other columns or missing values.
+        DataError: the file is damaged, has other columns or missing values, or unpacks to far more
+            than its size.
     """
     try:
-        with pq.ParquetFile(file) as opened:
-            table = opened.read()
-        names, types = table.schema.names, table.schema.types
-        if names != ["file", "embedding"] or types != [
-            pa.string(),
-            pa.list_(pa.float32(), getattr(types[1], "list_size", 1)),
-        ]:
-            raise ValueError(f"its columns are {', '.join(map(str, table.schema))}")
+        with open_regular(file) as stream, pq.ParquetFile(stream) as opened:
+            schema = opened.schema_arrow
+            if schema.names != ["file", "embedding"] or schema.types != [
+                pa.string(),
+                pa.list_(pa.float32(), getattr(schema.types[1], "list_size", 1)),
+            ]:
+                raise ValueError(f"its columns are {', '.join(map(str, schema))}")
+            largest = MOST_PACKED * os.fstat(stream.fileno()).st_size
+            table = pa.Table.from_batches(_read_batches(opened, largest), schema)
         numbers = [chunk.flatten() for chunk in table["embedding"].chunks]
         if any(each.null_count for each in (*table.columns, *numbers)):
             raise ValueError("a value is missing")
     except _DAMAGED as error:
         raise DataError(f"{file}: damaged: {error}; remove it and embed again") from error
     return table
+
+
+def _read_batches(opened: pq.ParquetFile, largest: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, as long as they are no more than so many bytes."""
+    size = 0
+    for batch in opened.iter_batches(BATCH):
+        size += batch.nbytes
+        if size > largest:
+            raise ValueError("it unpacks to far more than a file of its size holds")
+        yield batch
 
 
 def add_stamp(table: pa.Table, stamp: Stamp) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -16,15 +17,20 @@ import numpy as np
 from annotated_types import Ge
 from pydantic import Field
 
-from fewlabels.errors import ModelError
-from fewlabels.files import refuse_unwritable, replace_when_whole
+from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.files import new_file, open_regular, refuse_unwritable
 from fewlabels.hub.model_files import CONFIG
 from fewlabels.models.saved_folder import SavedConfig, read_config
 from fewlabels.models.saved_folder import read_kind as kind_of
 from fewlabels.search.ivf_pq import IVFPQ
+from fewlabels.search.npy_file import map_array
 
 Kind = Literal["auto", "flat", "ivf_pq"]
 FORMAT: Literal[1] = 1
+LONGEST_ID, MOST_ID_BYTES = 4096, 2**32
+"""Bytes that an id may have on average, and all ids together, as they are written to JSON."""
+UNREADABLE = (FewLabelsError, OSError, ValueError, RecursionError, MemoryError)
+"""What opening and reading a file raises that is damaged, or made to do harm."""
 _OURS = re.compile(r"(vectors-(\d+)\.npy|ids-(\d+)\.json|ivf_pq-(\d+)\.npz)")
 
 
@@ -67,14 +73,21 @@ def write_index(folder: Path, contents: Contents) -> None:
     """Write an index to a folder; if that fails, an index already there is kept.
 
     Raises:
+        DataError: the ids are too long.
         ModelError: the folder holds something else of this package, such as a model.
     """
     check_place(folder)
+    texts = json.dumps(contents.ids, indent=0).encode()
+    if len(texts) > _bound_ids(len(contents.ids)):
+        raise DataError(
+            f"ids of {len(texts):,} bytes for {len(contents.ids):,} images, too long to be read "
+            f"again; give ids of at most {LONGEST_ID:,} bytes"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     save = 1 + max((_number_of_save(path) for path in folder.iterdir()), default=0)
     vectors, ids, ivf_pq = _name_files(folder, save)
     np.save(vectors, contents.vectors)
-    ids.write_text(json.dumps(contents.ids, indent=0), encoding="utf-8")
+    ids.write_bytes(texts)
     if contents.ivf_pq:
         contents.ivf_pq.write_file(ivf_pq)
     config = IndexConfig(
@@ -85,9 +98,8 @@ def write_index(folder: Path, contents: Contents) -> None:
         search=contents.search,
         trained=contents.ivf_pq.trained if contents.ivf_pq else None,
     )
-    draft = folder / f"{CONFIG}.part"
-    draft.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    replace_when_whole(draft, folder / CONFIG)
+    with new_file(folder / CONFIG) as draft:  # no name that a link might have in the folder
+        draft.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         if 0 < _number_of_save(path) < save:
             # Windows keeps a file that is open; the next save tries again.
@@ -107,23 +119,33 @@ def read_index(folder: Path) -> Contents:
     vectors_file, ids_file, ivf_pq_file = _name_files(folder, config.save)
     shape = (config.images, config.embedding_size)
     try:
-        # asarray keeps the map, and drops memmap's ways: it would warn, copy and print otherwise.
-        vectors = np.asarray(np.load(vectors_file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        with open_regular(vectors_file) as stream:
+            vectors = map_array(stream, shape, np.float32)
+    except UNREADABLE as error:
         raise _describe_damage(vectors_file, error) from error
-    if vectors.dtype != np.float32 or vectors.shape != shape or not vectors.flags.c_contiguous:
-        raise _describe_damage(
-            vectors_file, f"{vectors.dtype} {vectors.shape}, not float32 {shape}"
-        )
     try:
-        ids = json.loads(ids_file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        ids = _read_ids(ids_file, config.images)
+    except UNREADABLE as error:
         raise _describe_damage(ids_file, error) from error
-    texts = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
-    if not texts or len(set(ids)) != len(ids) or len(ids) != config.images:
-        raise _describe_damage(ids_file, f"not {config.images} different ids")
     ivf_pq = config.trained and IVFPQ.read_file(ivf_pq_file, *shape, trained=config.trained)
     return Contents(vectors, ids, config.search, config.embedder, ivf_pq or None)
+
+
+def _read_ids(file: Path, images: int) -> list[str]:
+    """The ids of this many images, from a file that is no larger than they need."""
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size > _bound_ids(images):
+            raise ValueError(f"too large for {images:,} ids")
+        ids = json.loads(stream.read().decode("utf-8"))
+    texts = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
+    if not texts or len(set(ids)) != len(ids) or len(ids) != images:
+        raise ValueError(f"not {images} different ids")
+    return ids
+
+
+def _bound_ids(images: int) -> int:
+    """Bytes that the ids of images may have in their file."""
+    return min(LONGEST_ID * images, MOST_ID_BYTES)
 
 
 def _name_files(folder: Path, save: int) -> tuple[Path, Path, Path]:
@@ -138,5 +160,7 @@ def _number_of_save(path: Path) -> int:
     return int(next(filter(None, ours.groups()[1:4]))) if ours else 0
 
 
-def _describe_damage(file: Path, reason: object) -> ModelError:
+def _describe_damage(file: Path, reason: Exception) -> ModelError:
+    if isinstance(reason, FewLabelsError):  # which names the file
+        return ModelError(str(reason))
     return ModelError(f"{file}: damaged: {reason}; copy the folder again")

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import faiss
 import numpy as np
 from faiss.contrib.inspect_tools import get_invlist, get_pq_centroids
 from typing_extensions import Self
 
-from fewlabels.errors import DataError, ModelError
+from fewlabels.errors import DataError, FewLabelsError, ModelError
+from fewlabels.files import open_regular
 from fewlabels.search import exact
+from fewlabels.search.npy_file import read_array, read_shape
+
+TYPES: dict[str, type[np.generic]] = {
+    "centres": np.float32,
+    "books": np.float32,
+    "lists": np.int64,
+    "codes": np.uint8,
+}
+"""The arrays in the file of an index."""
 
 LEAST = 1024
 """The least number of training vectors: four for each of the 256 centres of a code."""
@@ -105,24 +117,18 @@ class IVFPQ:
             ModelError: the file is missing or damaged, or its shapes do not fit the vectors.
         """
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                centres, books = arrays["centres"], arrays["books"]
-                lists, codes = arrays["lists"], arrays["codes"]
-            (pieces, _, span), number = books.shape, len(centres)
-        except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-            reason = str(error).partition("\n")[0]
+            centres, books, lists, codes = _read_arrays(file, count, width, trained)
+        except ModelError:
+            raise
+        except FewLabelsError as error:  # which names the file
+            raise ModelError(str(error)) from error
+        except Exception as error:  # a zip file fails to be read in many ways
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise ModelError(f"{file}: cannot be read: {reason}; copy it again") from error
-        shapes = (centres.shape, books.shape, lists.shape, codes.shape)
-        wanted = ((number, pieces * span), (pieces, 256, span), (count,), (count, pieces))
-        types = [array.dtype for array in (centres, books, lists, codes)]
-        if (
-            shapes != wanted
-            or types != [np.float32, np.float32, np.int64, np.uint8]
-            or not width <= pieces * span < width + 64
-            or not 0 <= lists.min() <= lists.max() < number
-            or not (np.isfinite(centres).all() and np.isfinite(books).all())
-        ):
-            raise ModelError(f"{file}: does not fit the vectors beside it; copy the folder again")
+        number, (pieces, _, span) = len(centres), books.shape
+        finite = np.isfinite(centres).all() and np.isfinite(books).all()
+        if not finite or not 0 <= lists.min() <= lists.max() < number:
+            raise _describe_misfit(file)
         engine = _make_engine(number, pieces, span)
         engine.quantizer.add(centres)
         faiss.copy_array_to_vector(books.ravel(), engine.pq.centroids)
@@ -135,6 +141,26 @@ class IVFPQ:
                 )
         engine.ntotal, engine.is_trained = count, True
         return cls(engine, trained)
+
+
+def _read_arrays(file: Path, count: int, width: int, trained: int) -> list[np.ndarray]:
+    """The arrays of a file, in the order of TYPES; none is unpacked before its shape is checked."""
+    with open_regular(file) as stream, ExitStack() as opened:
+        if os.fstat(stream.fileno()).st_size > 8 * count * (width + 64) + 2**20:
+            raise _describe_misfit(file)
+        packed = opened.enter_context(ZipFile(stream))
+        members = [opened.enter_context(packed.open(f"{name}.npy")) for name in TYPES]
+        shapes = [read_shape(each, dtype) for each, dtype in zip(members, TYPES.values())]
+        (number, *_), (pieces, _, span), *_ = shapes
+        wanted = [(number, pieces * span), (pieces, 256, span), (count,), (count, pieces)]
+        fits = width <= pieces * span < width + 64 and 0 < number <= trained <= count
+        if not fits or shapes != wanted:
+            raise _describe_misfit(file)
+        return [read_array(*each) for each in zip(members, shapes, TYPES.values())]
+
+
+def _describe_misfit(file: Path) -> ModelError:
+    return ModelError(f"{file}: does not fit the vectors beside it; copy the folder again")
 
 
 def _make_engine(lists: int, pieces: int, span: int) -> Any:
