@@ -61,7 +61,8 @@ def test_results_of_another_version_of_a_plugin_are_not_taken(install, write, tm
     assert main(words) == 0
     capsys.readouterr()
 
-    told = tmp_path / "lab-thirds" / "lab_thirds-0.3.dist-info" / "METADATA"
+    info = tmp_path / "lab-thirds" / "lab_thirds-0.3.dist-info"
+    told = info.rename(info.with_name("lab_thirds-0.4.dist-info")) / "METADATA"  # as installers do
     told.write_text(told.read_text().replace("0.3", "0.4"))
     said = f"{folder}: discovery thirds was of lab-thirds 0.3, and is of lab-thirds 0.4 now; "
     assert main(words) == 2
