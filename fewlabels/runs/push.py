@@ -56,8 +56,7 @@ def push_run(
     if card is not None:
         refuse_unwritable(card)
     folder = Path(folder)
-    found = RunFolder(folder).pictures.glob("*") if pictures else ()
-    drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
+    drawn = _find_pictures(folder) if pictures else []
     sent = {name: _check_own(path, folder) for name, path in _name_files(folder, drawn).items()}
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
@@ -81,6 +80,11 @@ def push_run(
     address = upload_files(files, repo, private, f"Run {runs[0].recipe.name} of fewlabels")
     say(address)
     return address
+
+
+def _find_pictures(folder: Path) -> list[Path]:
+    found = RunFolder(folder).pictures.glob("*")
+    return sorted(path for path in found if path.suffix.lower() in PICTURES)
 
 
 def _name_files(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
