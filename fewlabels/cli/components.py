@@ -82,7 +82,7 @@ def list_components(kind: str | None) -> None:
 
 
 def show_component(kind: str, name: str) -> None:
-    """Print a component's description, required inputs and options."""
+    """Print a component's description, source, recipe line, required inputs and options."""
     from fewlabels.recipe.component_schema import describe_schema, get_component_schema
 
     registry = find_registry(kind)
@@ -92,6 +92,9 @@ def show_component(kind: str, name: str) -> None:
         print(f"needs: {', '.join(schema['x-inputs'])}")
     for option, value in schema["properties"].items():
         print(f"  {option}: {describe_schema(value)}  (default {value.get('default')!r})")
+    for word in ("source", "recipe"):
+        if f"x-{word}" in schema:
+            print(f"{word}: {schema[f'x-{word}']}")
 
 
 def show_schema(write: bool) -> None:

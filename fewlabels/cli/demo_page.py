@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fewlabels.cli.demo_answers import Answers
+from fewlabels.cli.demo_guards import HOST, LARGEST_UPLOAD, build_middleware
 from fewlabels.errors import ComponentError, DataError, FewLabelsError
 from fewlabels.hub.card_text import escape_markdown
 from fewlabels.models.embedder import Embedder
 from fewlabels.search.index import Index
 
-HOST = "127.0.0.1"
 FONT = ["system-ui", "sans-serif"]
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 CSS = """
 .gradio-container { width: 100%; max-width: 1280px !important; margin: 0 auto; }
 #told p { font-size: 1.05em; }
@@ -29,25 +27,6 @@ CSS = """
 }
 """
 """Captions are shown in full below their pictures; the page scrolls instead of the gallery."""
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class Closed:
-    """ASGI middleware that adds a Content-Security-Policy: browsers load from this server only."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode())
-                message["headers"] = [*message["headers"], policy]
-            await send(message)
-
-        await self.app(scope, receive, told)
 
 
 def import_gradio() -> Any:
@@ -64,18 +43,6 @@ def import_gradio() -> Any:
             "fewlabels demo needs gradio; pip install 'fewlabels[demo]'"
         ) from error
     return gradio
-
-
-def build_middleware() -> list[Any]:
-    """The page's ASGI middleware: browsers load from this server only, and only local hosts work.
-
-    Checking the host name stops DNS rebinding: a web page's own name pointed at this machine.
-    """
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    hosts = [HOST, "localhost"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Closed)]
 
 
 def make_page(answers: Answers, model: str, name: str) -> Any:
@@ -159,6 +126,7 @@ def serve_page(model: str, index: str, images: str | None, port: int | None) -> 
                 server_name=HOST,
                 server_port=port,
                 share=False,
+                max_file_size=LARGEST_UPLOAD,
                 ssr_mode=False,
                 enable_monitoring=False,
                 footer_links=[],

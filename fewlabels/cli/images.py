@@ -130,7 +130,7 @@ def build_index(
                 f"{embeddings}: its embeddings are of another model than {model} (weights or "
                 "preprocessing differ); give that model, or embed again with this one"
             )
-        if folder is not None and stamp.files != list_images(Path(folder))[1]:
+        if folder is not None and stamp.files != list_images(Path(folder), print_remark)[1]:
             raise DataError(
                 f"{embeddings}: its embeddings are of another folder than {folder}, or images in "
                 "it changed since; embed it again, or leave FOLDER out to index them as they are"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,18 +67,18 @@ def decode_images(
         except ModelError:
             raise
         except Exception as error:  # decoders and lazy columns fail in many ways
-            named = f" ({item})" if isinstance(item, (str, Path)) else ""
+            named = f" ({name})" if (name := _name_file(item)) else ""
             raise ModelError(
                 f"image {position}{named} cannot be read: {describe_reason(error)}"
             ) from error
         yield image
 
 
-def files_of(folder: Path, say: Callable[[str], None] | None = None) -> list[Path]:
+def files_of(folder: Path, say: Callable[[str], None] = warnings.warn) -> list[Path]:
     """The images below a folder, in sorted order; hidden files are none.
 
     Args:
-        say: is told what was passed over that looks like an image.
+        say: is told what was passed over that looks like an image; a warning if left out.
 
     Raises:
         ModelError: there is none.
@@ -88,9 +89,8 @@ def files_of(folder: Path, say: Callable[[str], None] | None = None) -> list[Pat
         raise ModelError(
             "; ".join([f"{looked_for} {', '.join(sorted(list_suffixes()))}", *remarks])
         )
-    if say:
-        for remark in remarks:
-            say(f"{folder}: {remark}")
+    for remark in remarks:
+        say(f"{folder}: {remark}")
     return files
 
 
@@ -130,6 +130,13 @@ def _prepare_item(item: Any, prepare: Callable[[Image.Image | Tensor], Tensor]) 
         raise TypeError(f"expected a path, PIL image, tensor or array, got {type(item).__name__}")
     with open_image(item) as image:
         return prepare(image)
+
+
+def _name_file(item: Any) -> object:
+    """The file that an image comes from, where it is known."""
+    if isinstance(item, Mapping):
+        return item.get("path")
+    return item if isinstance(item, (str, Path)) else getattr(item, "filename", None)
 
 
 def _check_image(image: Tensor) -> Tensor:

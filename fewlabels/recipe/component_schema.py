@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
 
     ``x-inputs``: the required inputs of a loss; ``x-supplies``: the inputs that a strategy gives to
     losses; ``x-terms``: the loss terms that a strategy or a block computes itself; ``x-task``: the
-    task of a strategy.
+    task of a strategy; ``x-source`` and ``x-recipe``: what its docstring says under these words.
 
     Raises:
         ComponentError: an option has a type that a recipe cannot hold.
@@ -64,8 +65,9 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
             )
     model: type[BaseModel] = create_model("Options", __base__=Section, **fields)
     schema = model.model_json_schema()
+    doc = inspect.getdoc(component) or ""
     result: Schema = {
-        "description": (inspect.getdoc(component) or "").split("\n\n")[0].replace("\n", " "),
+        "description": doc.split("\n\n")[0].replace("\n", " "),
         "properties": {n: _remove_titles(p) for n, p in schema.get("properties", {}).items()},
     }
     forward = getattr(component, "forward", None)
@@ -78,6 +80,9 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
             result[f"x-{key}"] = list(getattr(component, key))
     if hasattr(component, "task"):
         result["x-task"] = component.task
+    for word in ("Source", "Recipe"):
+        if said := re.search(rf"^{word}: (.+?)(?=\n(?:Source: |Recipe: |\n)|\Z)", doc, re.M | re.S):
+            result[f"x-{word.lower()}"] = " ".join(said[1].split()).strip("`")
     return result
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fewlabels.errors import HubError
 from fewlabels.evaluation import neighbours_picture as neighbours
 from fewlabels.files import new_file, refuse_existing, refuse_unwritable
 from fewlabels.hub.download import CARD, WANTED
@@ -48,18 +49,18 @@ def push_run(
         card: a local file to write the card to as well, so that it can be read first.
 
     Raises:
-        HubError: the run must not be pushed, or the Hub refuses.
+        HubError: the run must not be pushed, a file of it is a link, or the Hub refuses.
         ModelError: the run's model cannot be loaded.
     """
     check_name(repo)
     if card is not None:
         refuse_unwritable(card)
     folder = Path(folder)
+    drawn = _find_pictures(folder) if pictures else []
+    sent = {name: _check_own(path, folder) for name, path in _name_files(folder, drawn).items()}
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
     model = load_model(RunFolder(folder).model)
-    found = RunFolder(folder).pictures.glob("*") if pictures else ()
-    drawn = sorted(path for path in found if path.suffix.lower() in PICTURES)
     text = make_card(
         runs,
         model,
@@ -72,7 +73,7 @@ def push_run(
         _write_card(Path(card), text)
     for note in _name_what_shows(drawn, runs[0].recipe.resolved, repo):
         say(note)
-    files = _collect_files(folder, text, drawn)
+    files: dict[str, Path | bytes] = {CARD: text.encode(), **sent}
     if dry_run:
         _tell_sizes(files, f"private {repo}" if private else repo, say)
         return None
@@ -81,13 +82,35 @@ def push_run(
     return address
 
 
-def _collect_files(folder: Path, card: str, pictures: Sequence[Path]) -> dict[str, Path | bytes]:
-    """The files to upload, by their path in the repository."""
-    files: dict[str, Path | bytes] = {CARD: card.encode()}
+def _find_pictures(folder: Path) -> list[Path]:
+    found = RunFolder(folder).pictures.glob("*")
+    return sorted(path for path in found if path.suffix.lower() in PICTURES)
+
+
+def _name_files(folder: Path, pictures: Sequence[Path]) -> dict[str, Path]:
+    """The files to upload beside the card, by their path in the repository."""
     run = RunFolder(folder)
-    files |= {name: run.model / name for name in WANTED}
+    files = {name: run.model / name for name in WANTED}
     files |= {path.name: path for path in (run.recipe, run.metrics)}
     return files | {f"pictures/{path.name}": path for path in pictures}
+
+
+def _check_own(file: Path, folder: Path) -> Path:
+    """Check that a file of a folder, if it is there, is its own: a link could send any file.
+
+    Raises:
+        HubError: it is a link, lies behind one or outside the folder, or is a pipe or a folder.
+    """
+    above = [place for place in (*reversed(file.parents), file) if place.is_relative_to(folder)]
+    for place in above[1:]:  # the run folder itself may be called by a link
+        if place.is_symlink() or not place.resolve().is_relative_to(folder.resolve()):
+            raise HubError(
+                f"{place} is a link, which could lead to any file of yours, so nothing is sent; "
+                "put a copy of what it leads to in its place"
+            )
+    if file.exists() and not file.is_file():
+        raise HubError(f"{file} is no regular file, so nothing is sent; remove it")
+    return file
 
 
 def _name_what_shows(pictures: Sequence[Path], recipe: Any, repo: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -41,13 +42,13 @@ class Stamp(BaseModel):
     unreadable: list[str] = []
 
 
-def list_images(folder: Path, say: Callable[[str], None] | None = None) -> tuple[list[str], str]:
+def list_images(folder: Path, say: Callable[[str], None] = warnings.warn) -> tuple[list[str], str]:
     """The images below a folder in sorted order, relative to it, and a fingerprint of them.
 
     The fingerprint is of names, sizes and times of change; no image is read.
 
     Args:
-        say: is told what was passed over that looks like an image.
+        say: is told what was passed over that looks like an image; a warning if left out.
 
     Raises:
         DataError: no folder, or a name that is not UTF-8.

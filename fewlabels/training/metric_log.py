@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.files import new_file
+from fewlabels.files import new_file, open_regular
 
 
 class MetricLog:
@@ -39,11 +39,12 @@ class MetricLog:
         """All rows so far.
 
         Raises:
-            FewLabelsError: a line that is no row.
+            FewLabelsError: a line that is no row, or the file is a pipe or a device.
         """
         if self.path is None or not self.path.exists():
             return []
-        return parse_rows(self.path.read_bytes(), self.path)
+        with open_regular(self.path) as file:
+            return parse_rows(file.read(), self.path)
 
     def count_bytes(self) -> int:
         """The size of the file in bytes, which a checkpoint saves for :meth:`cut_back`."""

@@ -88,3 +88,12 @@ def test_a_folder_called_as_a_component_is_a_model(tmp_path, capsys, monkeypatch
     monkeypatch.chdir(tmp_path)
     Embedder("convnet3", **SMALL).save_pretrained("loss")
     assert show(capsys, "loss")[0] == "loss: embedder, format 1"
+
+
+def test_a_component_tells_its_source_and_a_line_of_a_recipe(capsys):
+    assert main(["show", "loss", "multi_similarity"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("loss multi_similarity: Weights positive and negative pairs")
+    [source] = [line for line in told if line.startswith("source: ")]
+    assert source.endswith("arXiv 1912.06798.")  # the whole of it, over several lines
+    assert "recipe: losses: [{name: multi_similarity, beta: 40}]" in told

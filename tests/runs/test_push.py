@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import time
 
@@ -203,3 +204,45 @@ def test_a_model_that_nobody_could_load_is_refused(copied):
     weights = copied / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     assert "model.safetensors: damaged" in refused(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pictures", "pictures/neighbours.png", "pictures/more.jpg", "model", "model/config.json",
+     "model/model.safetensors", "recipe.yaml", "metrics.jsonl"],
+)  # fmt: skip
+def test_no_link_sends_a_file_from_elsewhere(copied, hub, client, tmp_path, name):
+    place, elsewhere = copied / name, tmp_path / "elsewhere"
+    if place.exists():
+        shutil.move(place, elsewhere)  # so that the run is whole: the link alone is wrong
+    else:
+        elsewhere.write_bytes(b"secret")
+    place.symlink_to(elsewhere)
+    sentence = f"{place} is a link, which could lead to any file of yours, so nothing is sent"
+    assert sentence in refused(copied)
+    code, told = client(command, copied, "--repo", "lab/links")
+    assert (code, sentence in told) == (2, True)
+    assert hub.asked == []
+    if name.startswith("pictures"):
+        assert command(copied, "--repo", "lab/x", "--dry-run", "--no-pictures")[0] == 0
+
+
+def test_a_link_within_the_run_is_none_of_its_files_either(copied):
+    (copied / "pictures" / "ledger.png").symlink_to(copied / "recipe.yaml")
+    assert "ledger.png is a link" in refused(copied)
+
+
+def test_the_run_folder_itself_may_be_called_by_a_link(copied, tmp_path):
+    (tmp_path / "newest").symlink_to(copied)
+    code, told = command(tmp_path / "newest", "--repo", "lab/x", "--dry-run")
+    assert code == 0, told
+
+
+@pytest.mark.parametrize("name", ["pictures/a.png", "metrics.jsonl"])
+def test_a_pipe_in_the_run_is_not_waited_for(copied, embedders, name):
+    (copied / name).unlink(missing_ok=True)
+    os.mkfifo(copied / name)
+    assert f"{name} is no regular file, so nothing is sent" in refused(copied)
+    if name == "metrics.jsonl":
+        told = refused(embedders[1], "--seeds", copied)
+        assert "metrics.jsonl: no regular file, but a pipe" in told

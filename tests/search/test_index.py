@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import texture
+from PIL import Image
 
 import fewlabels
 from fewlabels import Embedder, Index
@@ -72,6 +73,32 @@ def test_ids_are_given_or_the_files_or_numbers(embedder, folder, pictures):
     assert Index.build(embedder, (picture for picture in pictures)).ids == [
         str(i) for i in range(12)
     ]
+
+
+def test_it_is_told_what_was_passed_over_in_a_folder(embedder, folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "photos")
+    (place / "0.dng").write_bytes(b"raw")
+    (place / "gone.jpg").symlink_to("nowhere.jpg")
+    for use in (
+        lambda: Index.build(embedder, place),
+        lambda: Index.build(embedder, place / "sea side").add(place),
+        lambda: embedder.encode(place),
+    ):
+        with pytest.warns(UserWarning, match="passed over") as told:
+            use()
+        said = [str(each.message) for each in told]
+        assert len(said) == 2
+        assert any("0.dng is passed over: .dng is not read here" in each for each in said)
+        assert any("gone.jpg is passed over: the link leads nowhere" in each for each in said)
+
+
+def test_a_query_that_cannot_be_read_is_named(embedder, folder, tmp_path):
+    index, bad = Index.build(embedder, folder), tmp_path / "bad.png"
+    bad.write_bytes((folder / "0.png").read_bytes()[:300])
+    with Image.open(bad) as opened:
+        for query in (bad, str(bad), [bad], opened, {"path": str(bad)}):
+            with pytest.raises(ModelError, match=rf"image 0 \({bad}\) cannot be read"):
+                index.search(query)
 
 
 def test_added_images_are_found_beside_the_old_ones(embedder, pictures):
