@@ -174,13 +174,17 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
         )
     expected = wanted.model_fields["kind"].default
     if kind != expected:
-        raise ModelError(f"{file}: this is of the kind {shorten(repr(kind))}; expected {expected!r}")
+        raise ModelError(
+            f"{file}: this is of the kind {shorten(repr(kind))}; expected {expected!r}"
+        )
     try:
         return wanted.model_validate_json(text)
     except ValidationError as error:
         mistakes = error.errors(include_url=False)[:MOST_MISTAKES]
         more = error.error_count() - len(mistakes)
-        said = [shorten(_describe_mistake(file, item, wanted), LONGEST_MISTAKE) for item in mistakes]
+        said = [
+            shorten(_describe_mistake(file, item, wanted), LONGEST_MISTAKE) for item in mistakes
+        ]
         said += [f"{file}: {more:,} more mistakes"] if more else []
         raise ModelError("\n".join(said)) from error
 
