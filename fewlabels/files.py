@@ -142,7 +142,8 @@ def looked_for(path: str | Path) -> str:
     return " or ".join(shorten(str(place)) for place in places)
 
 
-def open_regular(file: Path) -> BinaryIO:
+@contextmanager
+def open_regular(file: Path) -> Iterator[BinaryIO]:
     """Open a file of somebody else's making to read its bytes.
 
     Raises:
@@ -150,11 +151,10 @@ def open_regular(file: Path) -> BinaryIO:
         OSError: it is not there, is a folder, or may not be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    stream = open(file, "rb", opener=lambda path, _: os.open(path, flags))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")
-    return stream
+    with open(file, "rb", opener=lambda path, _: os.open(path, flags)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise FewLabelsError(f"{file}: no regular file, but a pipe or a device; name a file")
+        yield stream
 
 
 def read_bounded(file: Path, largest: int) -> bytes:

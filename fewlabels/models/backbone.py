@@ -28,6 +28,7 @@ from fewlabels.models.published_weights import (
     take_prefix_off,
     unwrap_tensors,
 )
+from fewlabels.models.shapes import may_compute
 from fewlabels.registry import backbones, blocks
 from fewlabels.registry.build import list_positional
 
@@ -114,13 +115,15 @@ def make_backbone(
 def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:
     """Insert a registered block, a mapping of ``name``, ``after`` and options, into a backbone.
 
+    That it has an effect at its place is not checked again in a model that is loaded.
+
     Raises:
         ModelError: no such block or module, options that the block refuses, or a place where
             average pooling would undo the block.
     """
     place_block(backbone, block, image_size)
     name, after = block["name"], block["after"]
-    if keeps_mean(backbone.get_submodule(after).block):
+    if may_compute() and keeps_mean(backbone.get_submodule(after).block):
         refuse_where_averaged(backbone, after, image_size, name)
 
 

@@ -16,6 +16,7 @@ from fewlabels.errors import ModelError
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.modes import evaluating
 from fewlabels.models.saved_folder import ClassifierConfig
+from fewlabels.models.shapes import may_compute, trace_blank_image
 
 
 class Classifier(ImageModel):
@@ -72,18 +73,19 @@ class Classifier(ImageModel):
         self.backbone.reset_classifier(len(classes))
         self._check_head()
 
-    @torch.no_grad()
     def _check_head(self) -> None:
-        """Refuse a backbone whose logits depend on more than its pooled features."""
-        images = torch.zeros(1, 3, self.image_size, self.image_size)
+        """Refuse a backbone whose logits depend on more than its pooled features.
+
+        Of a model that is loaded only their shapes are compared.
+        """
         why: Exception | None = None
         try:
-            with evaluating(self.backbone):
-                maps = self.backbone.forward_features(images)
-                whole = self.backbone.forward_head(maps)
-                pooled = self.backbone.forward_head(maps, pre_logits=True)
-                fits = whole.shape == (1, len(self.classes))
-                fits = fits and torch.allclose(whole, self._compute_logits(pooled)[0], atol=1e-5)
+            whole, logits = trace_blank_image(self.backbone, _classify_twice, self.image_size)
+            fits = whole.shape == logits.shape == (1, len(self.classes))
+            if fits and may_compute():
+                images = torch.zeros(1, 3, self.image_size, self.image_size)
+                with evaluating(self.backbone), torch.no_grad():
+                    fits = torch.allclose(*_classify_twice(self.backbone, images), atol=1e-5)
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:  # a head of its own
             fits, why = False, error
         if not fits:
@@ -92,23 +94,11 @@ class Classifier(ImageModel):
                 "choose another"
             ) from why
 
-    def _compute_logits(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, C) of features (B, F), and those of a second head or None."""
-        if has_heads(self.backbone):
-            both: tuple[Tensor, Tensor | None] = self.backbone.forward_heads(features)
-            return both
-        last = self.backbone.get_classifier()
-        if isinstance(last, ClassifierHead):  # with the pooling before it
-            last = last.fc
-        if isinstance(last, nn.Conv2d):
-            return last(features[:, :, None, None]).flatten(1), None
-        return last(features), None
-
     def forward(self, images: Tensor) -> Output:
         """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""
         with collect_side() as side:
             features = self._extract_features(images)
-            logits, logits2 = self._compute_logits(features)
+            logits, logits2 = _compute_logits(self.backbone, features)
         return Output(features=features, logits=logits, logits2=logits2, side=side)
 
     def predict(
@@ -128,9 +118,31 @@ class Classifier(ImageModel):
         """
 
         def probabilities(batch: Tensor) -> Tensor:
-            return self._compute_logits(self._extract_features(batch))[0].float().softmax(1)
+            return (
+                _compute_logits(self.backbone, self._extract_features(batch))[0].float().softmax(1)
+            )
 
         return self._map_batches(images, probabilities, len(self.classes), batch_size, device)
 
     def _own_config(self) -> dict[str, Any]:
         return {"classes": list(self.classes)}
+
+
+def _compute_logits(backbone: Any, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits (B, C) of features (B, F), and those of a second head or None."""
+    if has_heads(backbone):
+        both: tuple[Tensor, Tensor | None] = backbone.forward_heads(features)
+        return both
+    last = backbone.get_classifier()
+    if isinstance(last, ClassifierHead):  # with the pooling before it
+        last = last.fc
+    if isinstance(last, nn.Conv2d):
+        return last(features[:, :, None, None]).flatten(1), None
+    return last(features), None
+
+
+def _classify_twice(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, C) by the backbone's own head, and by its last layer on its pooled features."""
+    maps = backbone.forward_features(images)
+    pooled = backbone.forward_head(maps, pre_logits=True)
+    return backbone.forward_head(maps), _compute_logits(backbone, pooled)[0]

@@ -29,6 +29,7 @@ from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
 from fewlabels.models.modes import evaluating
 from fewlabels.models.required_plugins import check_plugins, plugins_of
+from fewlabels.models.shapes import computing_nothing, trace_blank_image
 from fewlabels.models.size_limits import check_options, check_size
 
 
@@ -103,14 +104,10 @@ class ImageModel(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
         self.feature_size = self._measure_width()
 
-    @torch.no_grad()
     def _measure_width(self) -> int:
         """Measure the width of the features; the backbone's own figure ignores its pooling."""
         try:
-            with evaluating(self.backbone):
-                features = self._extract_features(
-                    torch.zeros(1, 3, self.image_size, self.image_size)
-                )
+            features = trace_blank_image(self.backbone, _pool_features, self.image_size)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ModelError(
                 f"backbone {self.name!r} cannot see images of {self.image_size} pixels: {error}"
@@ -123,9 +120,7 @@ class ImageModel(nn.Module):
         return features.shape[1]
 
     def _extract_features(self, images: Tensor) -> Tensor:
-        maps = self.backbone.forward_features((images - self.mean) / self.std)
-        pooled: Tensor = self.backbone.forward_head(maps, pre_logits=True)
-        return pooled
+        return _pool_features(self.backbone, (images - self.mean) / self.std)
 
     # ------------------------------------------------------------------------ images
 
@@ -248,7 +243,8 @@ class ImageModel(nn.Module):
         check_plugins(config.plugins, what)
         try:
             check_size(config, state)
-            model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
+            with computing_nothing():
+                model = cls(**config.model_dump(exclude={"format", "kind", "plugins"}))
         except FewLabelsError as error:
             raise ModelError(f"{what}/{CONFIG}: {error}") from error
         except Exception as error:  # options from elsewhere can make a constructor fail in any way
@@ -257,3 +253,9 @@ class ImageModel(nn.Module):
             ) from error
         load_exactly(model, state, f"{what}/{WEIGHTS}")
         return model.eval()
+
+
+def _pool_features(backbone: Any, images: Tensor) -> Tensor:
+    """Features (B, F) of normalised images."""
+    pooled: Tensor = backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+    return pooled

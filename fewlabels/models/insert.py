@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabels.errors import ModelError, first_few, suggest_nearest
-from fewlabels.models.modes import evaluating
+from fewlabels.models.shapes import trace_blank_image
 
 
 class Layout(NamedTuple):
@@ -85,23 +85,26 @@ def insert_module(
     parent.add_module(name, followed)
 
 
-@torch.no_grad()
 def layout_after(backbone: Any, after: str, image_size: int, what: str = "block") -> Layout:
     """The layout of a module's output, measured with one blank image."""
-    outputs: list[Any] = []
-    handle = backbone.get_submodule(after).register_forward_hook(
-        lambda module, inputs, output: outputs.append(output)
-    )
+
+    def record_outputs(network: Any, image: Tensor) -> list[Any]:
+        outputs: list[Any] = []
+        handle = network.get_submodule(after).register_forward_hook(
+            lambda module, inputs, output: outputs.append(output)
+        )
+        try:
+            network.forward_features(image)
+        finally:
+            handle.remove()
+        return outputs
+
     try:
-        reference = next(backbone.parameters())
-        with evaluating(backbone):
-            backbone.forward_features(reference.new_zeros(1, 3, image_size, image_size))
+        outputs = trace_blank_image(backbone, record_outputs, image_size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"block {what!r}: the backbone cannot see images of {image_size} pixels: {error}"
         ) from error
-    finally:
-        handle.remove()
     if len(outputs) != 1:
         often = "never" if not outputs else f"{len(outputs)} times"
         raise ModelError(
