@@ -93,8 +93,7 @@ def export_model(model: str, out: str) -> None:
     from fewlabels.models.onnx_export import export_onnx
 
     loaded = load_model(model)
-    with new_file(out) as draft:
-        difference = export_onnx(loaded, draft)
+    difference = export_onnx(loaded, Path(out))
     side = loaded.image_size
     print(
         f"{out}: images (batch, 3, {side}, {side}), float32 RGB in [0, 1], not normalised; before, "
@@ -112,10 +111,11 @@ def show_model(place: str) -> None:
     from fewlabels.models.classifier import Classifier
     from fewlabels.models.embedder import Embedder
     from fewlabels.models.fingerprint import fingerprint_model
+    from fewlabels.models.finite import list_not_finite
 
     fetched = download_model(place)
     kind = Classifier if folders.read_kind(fetched.folder) == "classifier" else Embedder
-    config, _ = folders.read_model(fetched.folder, kind.config, fetched.what)
+    config, state = folders.read_model(fetched.folder, kind.config, fetched.what)
     side, blocks = config.image_size, [(b.name, b.after, b.model_extra) for b in config.blocks]
     print(f"{place}: {config.kind}, format {config.format}")
     _print_line("backbone", f"{config.backbone} {config.backbone_options or ''}")
@@ -129,12 +129,14 @@ def show_model(place: str) -> None:
         f"{config.interpolation}",
     )
     _print_line("normalisation", f"mean {config.mean}, standard deviation {config.std}")
-    model = kind.from_folder(*fetched)  # with a plugin missing, what stands above is told first
+    model = kind.from_saved(config, state, fetched.what)  # a missing plugin is told only now
     if isinstance(model, Classifier):
         _print_line("classes", f"{len(model.classes)}: {first_few(model.classes, 8)}")
     else:
         _print_line("embedding size", model.embedding_size)
     _print_line("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    if bad := list_not_finite(model):
+        _print_line("not finite", f"{first_few(bad, 3)}: the training diverged")
     _print_line("fingerprint", fingerprint_model(model))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from fewlabels.data.decode import decode_images
+from fewlabels.data.decode import Images, decode_images, files_of
 from fewlabels.data.lazy_images import describe_reason
 from fewlabels.errors import ModelError, first_few, make_printable
 
@@ -56,6 +56,16 @@ class Readable:
                     yield image
         if failed and not self.skip:
             raise ModelError(describe_unreadable(failed, SKIP))
+
+
+def name_image(images: Images | Readable, position: int) -> str:
+    """What a person would call the image at a position, among those that can be read."""
+    if isinstance(images, Readable):
+        return str(images.folder / images.read[position])
+    if isinstance(images, (str, Path)):
+        return str(files_of(Path(images))[position] if Path(images).is_dir() else images)
+    item = images[position] if isinstance(images, (list, tuple)) else None
+    return f"image {position}{f' ({item})' if isinstance(item, (str, Path)) else ''}"
 
 
 def describe_unreadable(failed: Sequence[tuple[object, str]], otherwise: str) -> str:

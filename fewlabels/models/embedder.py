@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize as unit_length
+from torch.nn.functional import normalize as divide_by_length
 
 from fewlabels.contracts import Output, collect_side
 from fewlabels.contracts.outputs import LARGEST_EMBEDDING
@@ -94,7 +94,7 @@ class Embedder(ImageModel):
             features = self._extract_features(images)  # (B, feature_size)
         embedding = self._project_features(features)  # (B, embedding_size) float32
         if self.normalize:
-            embedding = unit_length(embedding)
+            embedding = scale_to_unit_length(embedding)
         return Output(features=features, embedding=embedding, side=side)
 
     def encode(
@@ -118,12 +118,13 @@ class Embedder(ImageModel):
             (N, D) float32.
 
         Raises:
-            ModelError: an item that cannot be read, named by its position.
+            ModelError: an item that cannot be read, named by its position; or the model gives it no
+                finite vector.
         """
 
         def embed(batch: Tensor) -> Tensor:
             vectors = self._project_features(self._extract_features(batch))
-            return unit_length(vectors) if normalize else vectors
+            return scale_to_unit_length(vectors) if normalize else vectors
 
         return self._map_batches(images, embed, self.embedding_size, batch_size, device)
 
@@ -131,3 +132,9 @@ class Embedder(ImageModel):
         headed = isinstance(self.head, nn.Linear)
         size = self.embedding_size if headed else None
         return {"embedding_size": size, "normalize": self.normalize}
+
+
+def scale_to_unit_length(vectors: Tensor) -> Tensor:
+    """Rows of unit length; those of zeros stay zero, and those beyond float32's lengths are NaN."""
+    endless = vectors.norm(dim=1, keepdim=True).isinf()  # divided by it, they would be zero too
+    return divide_by_length(vectors).masked_fill(endless, torch.nan)

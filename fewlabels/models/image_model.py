@@ -20,6 +20,7 @@ from typing_extensions import Self
 from fewlabels.contracts.outputs import LARGEST_IMAGE, SMALLEST_CROP
 from fewlabels.data import decode as pixels
 from fewlabels.data.pixels import crop_centre
+from fewlabels.data.readable import name_image
 from fewlabels.errors import FewLabelsError, ModelError
 from fewlabels.hub.card_text import short_card
 from fewlabels.hub.download import CARD, download_model
@@ -27,6 +28,7 @@ from fewlabels.hub.model_files import CONFIG, WEIGHTS
 from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
+from fewlabels.models.finite import refuse_not_finite
 from fewlabels.models.modes import evaluating
 from fewlabels.models.required_plugins import check_plugins, plugins_of
 from fewlabels.models.shapes import computing_nothing, trace_blank_image
@@ -161,7 +163,11 @@ class ImageModel(nn.Module):
         batch_size: int,
         device: str | torch.device | None,
     ) -> np.ndarray:
-        """``function`` of the prepared images, in batches and in evaluation mode: (N, width)."""
+        """``function`` of the prepared images, in batches and in evaluation mode: (N, width).
+
+        Raises:
+            ModelError: an image cannot be read, or the model gives it no finite numbers.
+        """
         if device is not None:
             self.to(device)
         rows = [np.empty((0, width), np.float32)]
@@ -170,7 +176,15 @@ class ImageModel(nn.Module):
             while batch := list(itertools.islice(prepared, batch_size)):
                 # Not inference_mode: what a backbone caches in it could never be trained with.
                 with torch.no_grad():
-                    rows.append(function(torch.stack(batch).to(self.mean.device)).cpu().numpy())
+                    found = function(torch.stack(batch).to(self.mean.device)).cpu().numpy()
+                finite = np.isfinite(found).all(1)
+                if not finite.all():
+                    position = sum(map(len, rows)) + int(finite.argmin())
+                    raise ModelError(
+                        f"{name_image(images, position)}: the model makes numbers of it that are "
+                        "not finite; use a model whose training did not diverge"
+                    )
+                rows.append(found)
         return np.concatenate(rows)
 
     # ------------------------------------------------------------------------ saving
@@ -180,7 +194,13 @@ class ImageModel(nn.Module):
         return {}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder."""
+        """Write ``config.json`` and ``model.safetensors`` into a folder.
+
+        Raises:
+            ModelError: weights that are not finite.
+            FewLabelsError: the folder cannot be written.
+        """
+        refuse_not_finite(self, str(folder), "so it is not saved")
         # The architecture where the name is a place: what is loaded must not be fetched.
         placed = ":" in self.name
         config = self.config(
@@ -237,9 +257,23 @@ class ImageModel(nn.Module):
         """The model in a folder, in evaluation mode; ``what`` is the folder's name in errors.
 
         Raises:
-            ModelError: a folder that does not hold a model of this kind.
+            ModelError: a folder that does not hold a model of this kind, or one whose training
+                diverged.
         """
-        config, state = folders.read_model(folder, cls.config, what)
+        model = cls.from_saved(*folders.read_model(folder, cls.config, what), what)
+        otherwise = "use the model of an earlier run, or train with a lower optimizer.lr"
+        refuse_not_finite(model, f"{what}/{WEIGHTS}", otherwise)
+        return model
+
+    @classmethod
+    def from_saved(
+        cls, config: folders.ImageConfig, state: Mapping[str, Tensor], what: str
+    ) -> Self:
+        """The model of what stands in a folder, in evaluation mode; also one that diverged.
+
+        Raises:
+            ModelError: config and weights are of no model, or not of the same one.
+        """
         check_plugins(config.plugins, what)
         try:
             check_size(config, state)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fewlabels.errors import FewLabelsError, ModelError
+from fewlabels.files import new_file
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.fingerprint import fingerprint_model
@@ -49,14 +50,15 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
 
     Args:
         model: in evaluation mode, on the CPU.
+        file: is written whole or not at all.
 
     Returns:
         The largest absolute difference on random images, in batches of several sizes.
 
     Raises:
         FewLabelsError: the extra ``onnx`` is not installed, or torch is too old for it.
-        ModelError: a model that cannot be exported, or whose file gives other outputs; the file may
-            exist then, and must not be used.
+        FewLabelsError: the file cannot be written.
+        ModelError: a model that cannot be exported, or whose file gives other outputs.
     """
     _check_exporter()
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -67,13 +69,14 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
     answer = InferenceModel(model).eval()
     program = _export_program(answer, model)
     program.model.metadata_props.update(describe_model(model))
-    program.save(file, external_data=False)
-    difference = _measure_difference(answer, file, model.image_size)
-    if not difference <= TOLERANCE:  # written so that a NaN is refused too
-        raise ModelError(
-            f"in onnxruntime the export is {difference:.1e} away from the model, more than "
-            f"{TOLERANCE:.0e}; it is not written"
-        )
+    with new_file(file) as draft:
+        program.save(draft, external_data=False)
+        difference = _measure_difference(answer, draft, model.image_size)
+        if not difference <= TOLERANCE:  # written so that a NaN is refused too
+            raise ModelError(
+                f"in onnxruntime the export is {difference:.1e} away from the model, more than "
+                f"{TOLERANCE:.0e}; it is not written"
+            )
     return difference
 
 
@@ -121,9 +124,14 @@ def _measure_difference(answer: InferenceModel, file: Path, side: int) -> float:
         images = torch.rand(batch, 3, side, side, generator=rng)
         with torch.no_grad():
             expected = answer(images).numpy()
+        if not np.isfinite(expected).all():
+            raise ModelError(
+                "the model makes numbers of images that are not finite; export one whose training "
+                "did not diverge"
+            )
         (found,) = session.run(None, {"images": images.numpy()})
         differences.append(np.abs(found - expected).max())
-    return float(max(differences))
+    return float(np.max(differences))  # NaN where one is; max() may lose it
 
 
 def describe_model(model: Embedder | Classifier) -> dict[str, str]:

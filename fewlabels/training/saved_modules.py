@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewlabels.errors import FewLabelsError, first_few
 from fewlabels.files import new_file
+from fewlabels.models.finite import list_not_finite
 from fewlabels.models.tensor_file import read_tensors, write_tensors
 from fewlabels.training.file_damage import DamagedFileError, read_undamaged
 
@@ -89,14 +90,9 @@ def refuse_diverged(modules: Mapping[str, nn.Module], step: int) -> None:
         FewLabelsError: naming the first such tensor.
     """
     for name, module in modules.items():
-        weights = {key for key, _ in module.named_parameters()}
-        for key, value in module.state_dict().items():
-            if not value.is_floating_point():
-                continue  # a buffer may hold infinity on purpose, as a mask does
-            bad = ~value.isfinite() if key in weights else value.isnan()
-            if bad.any():
-                raise FewLabelsError(
-                    f"{name}.{key} is not finite at step {step}, so it is not kept; start a new "
-                    "run with a lower optimizer.lr, with train.clip, or with precision bf16 "
-                    "instead of fp16"
-                )
+        if bad := list_not_finite(module):
+            raise FewLabelsError(
+                f"{name}.{bad[0]} is not finite at step {step}, so it is not kept; start a new "
+                "run with a lower optimizer.lr, with train.clip, or with precision bf16 "
+                "instead of fp16"
+            )

@@ -113,7 +113,9 @@ def test_a_link_into_the_cache_of_the_hub_is_followed(saved, tmp_path_factory):
 def test_a_link_to_nothing_is_not_called_missing(saved):
     (saved / "config.json").unlink()
     (saved / "config.json").symlink_to("nowhere")
-    with pytest.raises(ModelError, match="cannot be read .No such file or directory.; copy it again"):
+    with pytest.raises(
+        ModelError, match="cannot be read .No such file or directory.; copy it again"
+    ):
         Embedder.from_pretrained(saved)
 
 
