@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 
 from fewlabels.errors import HubError
 from fewlabels.evaluation.classification import summarize_error
+from fewlabels.files import open_regular
 from fewlabels.recipe.recipe import Recipe, load_recipe
+from fewlabels.training.file_damage import read_undamaged
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.run_folder import RunFolder, is_oracle
 
@@ -133,18 +136,19 @@ def last_scores(run: FinishedRun) -> Scores:
 
 
 def summarize_labels(run: FinishedRun) -> Labels:
-    """Count the labels in the ledger: the last label of each image in the last generation."""
+    """Count the labels in the ledger: the last label of each image in the last generation.
+
+    Raises:
+        FewLabelsError: labelled.csv or a file of the ledger is missing or damaged.
+    """
     asked = run.recipe.data.labels
     given: int | None = {"none": 0, "all": None}.get(str(asked))
     validation = run.recipe.data.validation
     if isinstance(asked, int):
-        with RunFolder(run.folder).labelled.open(encoding="utf-8", newline="") as file:
-            parts = [row["part"] for row in csv.DictReader(file)]
+        parts = read_undamaged(RunFolder(run.folder).labelled, _read_parts)
         given, validation = parts.count("labelled"), parts.count("validation")
-    tables = [
-        pq.read_table(path) for path in sorted(RunFolder(run.folder).ledger.glob("*.parquet"))
-    ]
-    lines = [line for table in tables for line in table.to_pylist()]
+    files = sorted(RunFolder(run.folder).ledger.glob("*.parquet"))
+    lines = [line for file in files for line in read_undamaged(file, _read_ledger)]
     begin = _last_generation(run.recipe, max((line["round"] for line in lines), default=0))
     last = {
         line["row"]: line
@@ -156,6 +160,17 @@ def summarize_labels(run: FinishedRun) -> Labels:
     known = [line for line in last.values() if line["truth"] >= 0]
     wrong = sum(line["label"] != line["truth"] for line in known)
     return Labels(given, validation, len(last), wrong, len(known), clustered=0)
+
+
+def _read_parts(file: Path) -> list[str]:
+    with open_regular(file) as stream:
+        return [row["part"] for row in csv.DictReader(io.TextIOWrapper(stream, "utf-8"))]
+
+
+def _read_ledger(file: Path) -> list[dict[str, Any]]:
+    with open_regular(file) as stream:
+        table: Any = pq.read_table(stream, columns=["round", "row", "label", "truth"])
+        return list(table.to_pylist())
 
 
 def _last_generation(recipe: Recipe, last: int) -> int:

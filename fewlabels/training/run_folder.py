@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.files import hold_file
+from fewlabels.files import hold_file, open_regular
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,14 +67,15 @@ class RunFolder:
     def read_metrics(self) -> list[Row]:
         """All rows of the metrics; none if the file is missing or a line of it is cut off."""
         try:
-            return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+            with open_regular(self.metrics) as file:
+                return [json.loads(line) for line in file.read().decode().splitlines()]
         except (FileNotFoundError, ValueError):
             return []
 
     def read_first_row(self) -> Row:
         """The row with versions, plugins, seed and device; empty if the run stopped before it."""
         try:
-            with self.metrics.open(encoding="utf-8") as file:
+            with open_regular(self.metrics) as file:
                 row = json.loads(file.readline())
         except (FileNotFoundError, ValueError):
             return {}

@@ -1,12 +1,13 @@
 """A run folder that version 0.1.0 wrote is read: its recipe, its metrics, its ledger."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fewlabels.errors import HubError
+from fewlabels.errors import FewLabelsError, HubError
 from fewlabels.recipe.recipe import load_recipe
 from fewlabels.runs.finished_run import last_scores, read_run, summarize_labels
 
@@ -84,6 +85,26 @@ def test_a_run_of_version_0_1_is_told_of(tmp_path):
     assert errors == pytest.approx({"teacher": 56.28, "student": 60.80, "master": 70.52})
     found = summarize_labels(run)
     assert (found.given, found.discovered, found.wrong, found.known) == (2, 2, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["labelled.csv", "ledger/round-003-confident.parquet"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "columns", "pipe"])
+def test_labels_that_cannot_be_counted_are_a_sentence(tmp_path, name, damage):
+    file = write_old_run(tmp_path / "run") / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "pipe":
+        os.mkfifo(file)
+    elif damage == "cut":
+        file.write_bytes(b"part\xff" + content[len(content) // 2 :])
+    elif damage == "columns" and file.suffix == ".csv":
+        file.write_bytes(content.replace(b"part", b"piece"))
+    elif damage == "columns":
+        pq.write_table(pa.table({"row": [1], "round": [1]}), file)
+    elif file.suffix == ".parquet":
+        return  # a discovery that is not there cannot be told from one that was not made
+    with pytest.raises(FewLabelsError, match=f"{file.name}: "):
+        summarize_labels(read_run(tmp_path / "run"))
 
 
 def test_a_recipe_of_version_0_1_means_the_same(tmp_path):

@@ -74,6 +74,7 @@ def fork(do: Callable[[], Any], printed: Path) -> int:
         out = os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        torch.set_num_threads(1)  # a fork's first use of the pool of threads, by one thread alone
         do()
         os._exit(0)
     except BaseException:
@@ -128,8 +129,10 @@ def watch(folder: Path, at: int, count: Path | None = None) -> None:
     write_rows, fsync = MetricLog.write_rows, os.fsync
 
     def write_half_a_row(log: MetricLog, *given: Any, **where: Any) -> None:
+        before = log.count_bytes()
         write_rows(log, *given, **where)
-        tick(lambda: os.truncate(log.path, log.count_bytes() - 9) if log.path else None)
+        end = max(before, log.count_bytes() - 9)  # no row may have been written
+        tick(lambda: os.truncate(log.path, end) if log.path else None)
 
     def sync_and_tick(file: int) -> None:
         fsync(file)
@@ -250,6 +253,7 @@ class Killing:
 def main(folder: str, case: str, moments: str) -> None:
     """Kill, and print what came of it."""
     torch.set_num_threads(1)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     killing = Killing(Path(folder), case)
     operations, seconds = killing.run_whole()
     draw = random.Random(7)
