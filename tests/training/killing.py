@@ -1,7 +1,8 @@
 """Kill a run at every operation on its files and at random moments, and let it go on.
 
-``python killing.py FOLDER CASE MOMENTS`` prints a JSON object: operations, kills, differences. Every
-run is forked from this process, which trains nothing itself: torch is imported once.
+``python killing.py FOLDER CASE MOMENTS [EVERY]`` prints a JSON object: operations, kills,
+differences. Every run is forked from this process, which trains nothing itself: torch is imported
+once. ``EVERY`` 3 kills at every third operation.
 """
 
 from __future__ import annotations
@@ -250,14 +251,14 @@ class Killing:
         return self.printed.read_text()[-600:]
 
 
-def main(folder: str, case: str, moments: str) -> None:
+def main(folder: str, case: str, moments: str, every: str = "1") -> None:
     """Kill, and print what came of it."""
     torch.set_num_threads(1)
     Path(folder).mkdir(parents=True, exist_ok=True)
     killing = Killing(Path(folder), case)
     operations, seconds = killing.run_whole()
     draw = random.Random(7)
-    for operation in range(1, operations + 1):
+    for operation in range(1, operations + 1, int(every)):
         killing.kill_at(operation)
     for _ in range(int(moments)):
         killing.kill_after(iter([draw.uniform(0, seconds), draw.uniform(0, seconds)]))
