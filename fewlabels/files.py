@@ -86,6 +86,10 @@ def new_file(out: str | Path) -> Iterator[Path]:
         raise FewLabelsError(f"{out} cannot be written: {error}") from error
 
 
+_HELD: set[Path] = set()
+"""The files that this process holds by :func:`hold_file`."""
+
+
 @contextmanager
 def hold_file(file: Path, what: str) -> Iterator[None]:
     """Be the only process that works on something; the system lets go of it when a process dies.
@@ -102,6 +106,9 @@ def hold_file(file: Path, what: str) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
+    place = file.resolve()
+    if place in _HELD:  # the system asks no process to wait for itself
+        raise FewLabelsError(f"{what} is being written by this process; wait for its end")
     try:
         held = file.open("a+")
     except OSError as error:
@@ -119,7 +126,11 @@ def hold_file(file: Path, what: str) -> Iterator[None]:
         held.truncate(0)
         held.write(f"{os.getpid()}\n")
         held.flush()
-        yield
+        _HELD.add(place)
+        try:
+            yield
+        finally:
+            _HELD.remove(place)
 
 
 def data_roots() -> list[Path]:

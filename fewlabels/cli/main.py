@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from fewlabels.cli import components, embed, images, models, new, recipes
 from fewlabels.cli.output import (
     CLOSED,
     accept_any_text,
@@ -21,7 +20,7 @@ from fewlabels.cli.output import (
     flush_output,
 )
 from fewlabels.errors import FewLabelsError, Stopped, for_terminal, make_printable
-from fewlabels.training.stopping import stop_when_terminated
+from fewlabels.training.stopping import end_at_ctrl_c, stop_when_terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +61,9 @@ def run_command(words: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run_command``, a function of the parsed arguments."""
+    with end_at_ctrl_c():
+        from fewlabels.cli import components, embed, images, models, new, recipes
+
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for family in (recipes, components, models, embed, images, new):

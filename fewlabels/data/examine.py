@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,14 @@ from fewlabels.data.lazy_images import try_images
 from fewlabels.data.open_image import check_proportions
 from fewlabels.data.readable import describe_unreadable
 from fewlabels.data.splits import Split
-from fewlabels.errors import DataError, UnreadableImageError, first_few, make_printable
-from fewlabels.files import new_file
+from fewlabels.errors import (
+    DataError,
+    FewLabelsError,
+    UnreadableImageError,
+    first_few,
+    make_printable,
+)
+from fewlabels.files import new_file, open_regular
 
 
 class LeftOut(NamedTuple):
@@ -164,10 +171,10 @@ def write_left_out(file: Path, left_out: Sequence[LeftOut]) -> None:
 def read_left_out(file: Path, records: Records) -> Examined | None:
     """What :func:`write_left_out` wrote; None where it is missing, or of other images."""
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
-            rows = list(csv.reader(opened))[1:]
+        with open_regular(file) as opened:
+            rows = list(csv.reader(io.TextIOWrapper(opened, "utf-8", newline="")))[1:]
         found = tuple(LeftOut(int(row), name, reason) for row, name, reason in rows)
         same = all(name_row(records, image.row) == image.name for image in found)
-    except (OSError, ValueError, IndexError):
+    except (FewLabelsError, OSError, ValueError, IndexError):
         return None
     return Examined(found, remarks=tuple(describe_left_out(found))) if same else None

@@ -16,6 +16,7 @@ from fewlabels.models.required_plugins import plugins_of
 from fewlabels.recipe.sections import Subset
 from fewlabels.registry import sources
 from fewlabels.runs import finished_run
+from fewlabels.runs.environment import PACKAGES
 from fewlabels.runs.finished_run import FinishedRun
 from fewlabels.runs.provenance import list_plugins
 
@@ -234,10 +235,8 @@ def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -
 
 def describe_versions(run: FinishedRun, model: Embedder | Classifier) -> str:
     """Versions of packages and plugins used in training; marks plugins needed to load the model."""
-    about = {"kind", "recipe", "seed", "device", "threads", "processes", "plugins"}
-    lines = [
-        f"{escape_markdown(k)} {escape_markdown(v)}" for k, v in run.start.items() if k not in about
-    ]
+    packages = [name for name in ("python", *PACKAGES) if name in run.start]
+    lines = [f"{name} {escape_markdown(run.start[name])}" for name in packages]
     needed = {f"{plugin.kind} {plugin.name}" for plugin in plugins_of(model.name, model.blocks)}
     for component, by in run.start.get("plugins", list_plugins(run.recipe)).items():
         here = ", to be installed" if component in needed else ""

@@ -16,6 +16,7 @@ from fewlabels.errors import HubError
 from fewlabels.evaluation.classification import summarize_error
 from fewlabels.files import open_regular
 from fewlabels.recipe.recipe import Recipe, load_recipe
+from fewlabels.runs.resume import refuse_edited_recipe
 from fewlabels.training.file_damage import read_undamaged
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.run_folder import RunFolder, is_oracle
@@ -71,6 +72,7 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         HubError: no run folder, one that has not come to its end, or an ORACLE run.
+        FewLabelsError: its recipe has been edited since.
         RecipeError: a recipe that this version does not read.
         FewLabelsError: metrics that are damaged.
     """
@@ -88,6 +90,7 @@ def read_run(folder: Path) -> FinishedRun:
         raise HubError(
             f"{folder} has not come to its end; fewlabels run --resume {folder} goes on with it"
         )
+    refuse_edited_recipe(recipe, folder, "or push a run of the edited recipe")
     return FinishedRun(folder, recipe, rows)
 
 
@@ -167,10 +170,10 @@ def _read_parts(file: Path) -> list[str]:
         return [row["part"] for row in csv.DictReader(io.TextIOWrapper(stream, "utf-8"))]
 
 
-def _read_ledger(file: Path) -> list[dict[str, Any]]:
+def _read_ledger(file: Path) -> list[dict[str, int]]:
     with open_regular(file) as stream:
         table: Any = pq.read_table(stream, columns=["round", "row", "label", "truth"])
-        return list(table.to_pylist())
+        return [{key: int(value) for key, value in line.items()} for line in table.to_pylist()]
 
 
 def _last_generation(recipe: Recipe, last: int) -> int:

@@ -172,7 +172,8 @@ def count_classes(discoveries: Discoveries, labels: np.ndarray) -> int | None:
 def open_metrics(parts: RunParts) -> None:
     """The first row of a run that begins, its recipe, its code and which images were labelled.
 
-    One that was stopped before its first checkpoint begins again.
+    One that was stopped before its first checkpoint begins again; after a pretraining, with the
+    same first row.
     """
     recipe, data, folder = parts.recipe, parts.data, parts.folder
     facts = {"kind": "run", "recipe": recipe.hash, "seed": recipe.seed}
@@ -183,10 +184,13 @@ def open_metrics(parts: RunParts) -> None:
     if recipe.rounds.oracle:
         facts["oracle"] = True
     if parts.accelerator.is_main_process and not folder.list_checkpoints():
+        begun = read_beginning(folder)
+        if not begun and folder.read_first_row():
+            parts.say(f"{folder} has no checkpoint, so it begins again")
         with new_file(folder.recipe) as draft:
             draft.write_text(recipe.to_yaml(), encoding="utf-8")
         copy_modules(recipe.imports, folder.path)
-        parts.metrics.begin_with(facts)
+        parts.metrics.begin_with(begun or facts)
         if isinstance(recipe.data.labels, int):
             drawn = {"labelled": data.train[data.labels >= 0], "validation": data.validation}
             write_labelled(folder.labelled, drawn, data.records.truth, data.records.classes)

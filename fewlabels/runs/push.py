@@ -14,7 +14,7 @@ from fewlabels.hub.download import CARD, WANTED
 from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models.load import load_model
 from fewlabels.runs.card import Picture, make_card
-from fewlabels.runs.finished_run import check_same, read_run
+from fewlabels.runs.finished_run import FinishedRun, check_same, read_run
 from fewlabels.training.run_folder import RunFolder
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -61,17 +61,20 @@ def push_run(
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
     model = load_model(RunFolder(folder).model)
-    text = make_card(
-        runs,
-        model,
-        repo,
-        pictures=[_check_picture(path.name) for path in drawn],
-        license=license,
-        data_license=data_license,
-    )
+    try:
+        text = make_card(
+            runs,
+            model,
+            repo,
+            pictures=[_check_picture(path.name) for path in drawn],
+            license=license,
+            data_license=data_license,
+        )
+    except (KeyError, TypeError) as error:
+        raise HubError(f"{folder}: metrics.jsonl is damaged: a row lacks {error}") from error
     if card is not None:
         _write_card(Path(card), text)
-    for note in _name_what_shows(drawn, runs[0].recipe.resolved, repo):
+    for note in _name_what_shows(drawn, runs[0], repo):
         say(note)
     files: dict[str, Path | bytes] = {CARD: text.encode(), **sent}
     if dry_run:
@@ -113,15 +116,17 @@ def _check_own(file: Path, folder: Path) -> Path:
     return file
 
 
-def _name_what_shows(pictures: Sequence[Path], recipe: Any, repo: str) -> Iterator[str]:
+def _name_what_shows(pictures: Sequence[Path], run: FinishedRun, repo: str) -> Iterator[str]:
     """Notes on what will become visible to others: pictures of the data, and local paths."""
     if pictures:
         names = ", ".join(f"pictures/{path.name}" for path in pictures)
         yield (
             f"note: {names}: images of the data are in it; --no-pictures if that may not be shared"
         )
-    for key, path in _local_paths(recipe):
-        yield f"note: recipe.yaml says {key}: {path}, which readers of {repo} will see"
+    now, then = run.recipe.resolved, run.start.get("resolved")
+    for key, path in dict.fromkeys([*_local_paths(now), *_local_paths(then)]):
+        file = "recipe.yaml" if (key, path) in _local_paths(now) else "metrics.jsonl"
+        yield f"note: {file} says {key}: {path}, which readers of {repo} will see"
 
 
 def _tell_sizes(files: Mapping[str, Path | bytes], repo: str, say: Callable[[str], None]) -> None:

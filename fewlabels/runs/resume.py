@@ -70,7 +70,10 @@ def refuse_other_data(data: TrainingData, folder: Path) -> None:
         return
     now = fingerprint_data(data)
     for what, (here, digest) in now.items():
-        then, before = noted.get(what, (here, digest))
+        try:
+            then, before = noted.get(what, (here, digest))
+        except (TypeError, ValueError) as error:
+            raise FewLabelsError(_describe_damage(RunFolder(folder))) from error
         if digest != before:
             counts = f"{then} then, {here} now" if then != here else f"{here} as before, but others"
             raise FewLabelsError(
@@ -98,20 +101,22 @@ def fingerprint_data(data: TrainingData) -> dict[str, list[Any]]:
 
 
 def read_beginning(folder: RunFolder) -> Row:
-    """The first row of a run that goes on from a checkpoint; empty for one that begins anew.
+    """The first row of a run that has ended or has a checkpoint; empty for one that begins anew.
 
     Raises:
         FewLabelsError: there is a checkpoint, and no such row.
     """
     pretraining = folder.pretrain.backbone.is_file() or folder.pretrain.list_checkpoints()
     row = folder.read_first_row()
-    if not (folder.list_checkpoints() or pretraining):
+    if not (folder.list_checkpoints() or pretraining or folder.read_end()):
         return {}
     if not row:
-        raise FewLabelsError(
-            f"{folder.metrics} is missing, or its first line is damaged; put it back, {NEW}"
-        )
+        raise FewLabelsError(_describe_damage(folder))
     return row
+
+
+def _describe_damage(folder: RunFolder) -> str:
+    return f"{folder.metrics} is missing, or its first line is damaged; put it back, {NEW}"
 
 
 def list_differences(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError, Stopped
@@ -15,7 +14,7 @@ from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
 from fewlabels.runs.resume import refuse_edited_recipe
 from fewlabels.runs.study_table import StudyRow
-from fewlabels.training.run_folder import RunFolder, is_oracle
+from fewlabels.training.run_folder import Row, RunFolder, is_oracle
 
 
 def seeds_of(text: str) -> list[int]:
@@ -71,28 +70,41 @@ def run_study(
         row = StudyRow(own[0].name, "")
         for recipe in own:
             lines = _run_recipe(recipe, Path(runs), must_score=not validation)
-            end = lines[-1]
-            row.measure, score = end["measure"], end["score"]
-            if validation:
-                row.measure, score = "validation error", end["validation"]
-            if math.isnan(score):  # of a run that stood there
+            try:
+                _take_result(row, recipe.seed, lines, 1 / len(own), validation)
+            except (KeyError, TypeError) as error:
+                raise FewLabelsError(
+                    f"{row.name} seed {recipe.seed}: its metrics.jsonl is damaged (a row lacks "
+                    f"{error}); remove its folder in {runs}"
+                ) from error
+            if math.isnan(row.scores[recipe.seed]):  # of a run that stood there
                 raise FewLabelsError(
                     f"{row.name} seed {recipe.seed}: nothing was scored, so nothing can be "
                     f"compared; remove its folder in {runs}, and name test images (data.test)"
                 )
-            row.scores[recipe.seed] = 100 * score
-            row.steps += end["steps"] / len(own)
-            row.images += end["images"] / len(own)
-            row.other += end["other_steps"] / len(own)
-            row.minutes += end["minutes"] / len(own)
-            row.oracle = is_oracle(end)
-            _count_wrong(row, recipe.seed, lines)
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
     return rows
 
 
-def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> None:
+def _take_result(
+    row: StudyRow, seed: int, lines: Sequence[Row], share: float, validation: bool
+) -> None:
+    """Add a run's metrics to its row; ``share``: 1 / the runs of the row."""
+    end = lines[-1]
+    row.measure, score = end["measure"], end["score"]
+    if validation:
+        row.measure, score = "validation error", end["validation"]
+    row.scores[seed] = 100 * score
+    row.steps += end["steps"] * share
+    row.images += end["images"] * share
+    row.other += end["other_steps"] * share
+    row.minutes += end["minutes"] * share
+    row.oracle = is_oracle(end)
+    _count_wrong(row, seed, lines)
+
+
+def _count_wrong(row: StudyRow, seed: int, lines: Sequence[Row]) -> None:
     found = [line for line in lines if line["kind"] == "discovery" and "wrong" in line]
     for line in found:
         row.by_round.setdefault(line["round"], []).append(100 * line["wrong"])
@@ -101,7 +113,7 @@ def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> N
         row.wrong[seed] = 100 * sum(line["wrong"] * line["discovered"] for line in found) / total
 
 
-def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, Any]]:
+def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[Row]:
     """Run a recipe, unless its run has ended already; returns the rows of its metrics."""
     folder = runs / f"{recipe.name}-seed-{recipe.seed}"
     if RunFolder(folder).recipe.is_file():
@@ -116,11 +128,11 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, 
                 f"{folder} is of other code: {other[0]} is not what is imported now; remove the "
                 "folder, or choose another --runs"
             )
-        otherwise = "remove the folder, or choose another --runs"
-        refuse_edited_recipe(recipe, folder, otherwise)
-        refuse_other_plugins(recipe, folder, otherwise)
-        if RunFolder(folder).read_end():
-            return RunFolder(folder).read_metrics()
+    otherwise = "remove the folder, or choose another --runs"
+    refuse_edited_recipe(recipe, folder, otherwise)
+    refuse_other_plugins(recipe, folder, otherwise)
+    if RunFolder(folder).read_end():
+        return RunFolder(folder).read_metrics()
     from fewlabels.runs.assemble import assemble_run  # imports torch: only once the recipes stand
 
     named = {**recipe.resolved, "name": folder.name}

@@ -49,6 +49,19 @@ class Result:
         return float(last[metric])
 
 
+def refuse_ended(folder: RunFolder) -> None:
+    """Refuse to train a finished run again where its checkpoints were removed.
+
+    Raises:
+        FewLabelsError: so.
+    """
+    if folder.read_end() and not folder.list_checkpoints():
+        raise FewLabelsError(
+            f"{folder} has come to its end, and its checkpoints are gone; its model is in "
+            f"{folder.model}; to train it again, run {folder.recipe}"
+        )
+
+
 def train(
     recipe: str | Path | dict[str, Any] | Recipe | None = None,
     overrides: Sequence[str] = (),
@@ -80,6 +93,7 @@ def train(
         refuse_other_plugins(
             loaded, Path(resume), "install the earlier one again, or run the recipe anew"
         )
+        refuse_ended(RunFolder(resume))
     elif isinstance(recipe, Recipe):
         if overrides or imports:
             raise FewLabelsError("a loaded recipe is what it is; give load_recipe the overrides")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from fewlabels.errors import FewLabelsError
+from fewlabels.files import open_regular
 
 T = TypeVar("T")
 SUMS = "SHA256SUMS"
 FAILURES: tuple[type[Exception], ...] = (  # of the readers of all files of a run folder
-    *(OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError),
+    *(FewLabelsError, OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError),
     *(zipfile.BadZipFile, pickle.UnpicklingError),
 )
 
@@ -54,17 +55,29 @@ def check_sums(folder: Path, names: Sequence[str]) -> None:
         DamagedFileError: naming the first file that is missing, or is not what was written.
     """
     if not (folder / SUMS).exists():
+        for name in names:
+            read_undamaged(folder / name, _refuse_pipe)
         return
-    text = read_undamaged(folder / SUMS, lambda file: file.read_text("utf-8"))
+    text = read_undamaged(folder / SUMS, _read_text)
     noted = {line[66:]: line[:64] for line in text.splitlines()}
     for name in names:
         if read_undamaged(folder / name, _hash_file) != noted.get(name):
             raise DamagedFileError(folder / name, "it is not what was written")
 
 
+def _read_text(path: Path) -> str:
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
+def _refuse_pipe(path: Path) -> None:
+    with open_regular(path):
+        pass
+
+
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

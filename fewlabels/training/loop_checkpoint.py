@@ -58,9 +58,7 @@ def load_loop(loop: Loop) -> Path | None:
     loop.state.load(checkpoint.arrays, checkpoint.state)
     kept = {k: v for k, v in checkpoint.arrays.items() if k.startswith(DISCOVERY)}
     loop.discoverer.load_state_dict({k.removeprefix(DISCOVERY): v for k, v in kept.items()})
-    if (
-        loop.schedule.restart != "never"
-    ):  # weights that are gone are told now, not when they are due
+    if loop.schedule.restart != "never":  # weights that are gone are told now
         load_modules(loop.folder.initial, loop.modules.modules)
     if loop.schedule.keep_best and loop.progress.best is not None:
         deploys = loop.strategy.deploys
@@ -68,5 +66,6 @@ def load_loop(loop: Loop) -> Path | None:
     fill_modules(checkpoint.tensors, loop.modules.modules, checkpoint.place)
     phases = loop.strategy.phases(loop.make_round(loop.progress.round))
     loop.trainer.load_state_dict(checkpoint.optimizers, phases)
-    loop.metrics.cut_back(checkpoint.state["metrics"])  # nothing before this changes a file
+    # Nothing before this changes a file.
+    loop.metrics.cut_back(int(checkpoint.state.get("metrics", 0)))
     return checkpoint.place

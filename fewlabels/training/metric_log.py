@@ -10,6 +10,8 @@ from typing import Any
 from fewlabels.errors import FewLabelsError
 from fewlabels.files import new_file, open_regular
 
+Row = dict[str, Any]
+
 
 class MetricLog:
     """An append-only file of rows.
@@ -21,13 +23,13 @@ class MetricLog:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
-    def begin_with(self, row: dict[str, Any]) -> None:
+    def begin_with(self, row: Row) -> None:
         """Forget all rows, and write the first, as one act."""
         if self.path is not None:
             with new_file(self.path) as draft:
                 draft.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
-    def write_rows(self, rows: Iterable[dict[str, Any]], **where: Any) -> None:
+    def write_rows(self, rows: Iterable[Row], **where: Any) -> None:
         """Append rows, each with the entries of ``where`` (round, step)."""
         if self.path is None:
             return
@@ -35,7 +37,7 @@ class MetricLog:
             for row in rows:
                 file.write(json.dumps({**row, **where}) + "\n")
 
-    def read_rows(self) -> list[dict[str, Any]]:
+    def read_rows(self) -> list[Row]:
         """All rows so far.
 
         Raises:
@@ -70,8 +72,8 @@ class MetricLog:
                 file.truncate(size)
 
 
-def parse_rows(lines: bytes, path: Path) -> list[dict[str, Any]]:
-    """The rows in a file's lines.
+def parse_rows(lines: bytes, path: Path) -> list[Row]:
+    """The rows in a file's lines; each says of which kind it is.
 
     Raises:
         FewLabelsError: a line that is no row.
@@ -79,10 +81,13 @@ def parse_rows(lines: bytes, path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines.splitlines(), 1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
             raise FewLabelsError(
                 f"{path}:{number} is damaged: it is no row of metrics; put the file back, or start "
                 "a new run"
-            ) from error
+            )
+        rows.append(row)
     return rows

@@ -112,7 +112,7 @@ class PhaseTrainer:
         if phase.name in self.saved:
             try:
                 self.optimizers[phase.name].load_state_dict(self.saved.pop(phase.name))
-            except (ValueError, KeyError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise FewLabelsError(
                     f"the checkpoint's optimiser does not fit phase {phase.name!r} ({error}); "
                     "resume with the run folder's own recipe.yaml"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewlabels.errors import FewLabelsError
 from fewlabels.files import hold_file, open_regular
+from fewlabels.training.metric_log import MetricLog, Row, parse_rows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Row = dict[str, Any]
 
 
 class RunFolder:
@@ -65,21 +64,23 @@ class RunFolder:
         return list_checkpoints(self.checkpoints)
 
     def read_metrics(self) -> list[Row]:
-        """All rows of the metrics; none if the file is missing or a line of it is cut off."""
+        """All rows of the metrics; none if the file is missing or a line of it is damaged."""
         try:
-            with open_regular(self.metrics) as file:
-                return [json.loads(line) for line in file.read().decode().splitlines()]
-        except (FileNotFoundError, ValueError):
+            return MetricLog(self.metrics).read_rows()
+        except FewLabelsError:
             return []
 
     def read_first_row(self) -> Row:
         """The row with versions, plugins, seed and device; empty if the run stopped before it."""
         try:
             with open_regular(self.metrics) as file:
-                row = json.loads(file.readline())
-        except (FileNotFoundError, ValueError):
+                line = file.readline()
+        except FileNotFoundError:
             return {}
-        return row if isinstance(row, dict) else {}
+        try:
+            return parse_rows(line, self.metrics)[0] if line else {}
+        except FewLabelsError:
+            return {}
 
     def read_end(self) -> Row | None:
         """The last row of a finished run; None for any other."""
@@ -119,6 +120,7 @@ def hold_run_folder(folder: RunFolder, accelerator: Accelerator) -> Iterator[Non
         if accelerator.is_main_process:
             try:
                 stack.enter_context(hold_file(folder.lock, str(folder)))
+                remove_drafts(folder.path)
             except FewLabelsError as error:  # raised in every process, so that none waits
                 refused = [error]
         if accelerator.num_processes > 1:
@@ -128,6 +130,13 @@ def hold_run_folder(folder: RunFolder, accelerator: Accelerator) -> Iterator[Non
         if refused[0] is not None:
             raise refused[0]
         yield
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what was being written when a run was killed; nobody else may be writing there."""
+    for pattern in (".part-*", ".draft-*"):
+        for draft in list(folder.rglob(pattern)):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def is_oracle(row: Row) -> bool:
@@ -143,7 +152,7 @@ def create_run_folder(out: Path, name: str, accelerator: Accelerator) -> RunFold
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a NUL in its name
         raise FewLabelsError(f"run folders cannot be made in {out}: {error}") from error
     folder = [out / name]
     if accelerator.is_main_process:

@@ -80,12 +80,8 @@ class State:
             FewLabelsError: the values are of another version, or of other images.
         """
         try:
-            progress, labels, previous = (
-                Progress(**values["at"]),
-                arrays["labels"],
-                arrays["earlier"],
-            )
-            changed = values["fresh"]
+            progress = Progress(**values["at"])
+            labels, previous, changed = arrays["labels"], arrays["earlier"], values["fresh"]
         except (TypeError, KeyError) as error:
             raise FewLabelsError(
                 "the checkpoint is of another version of fewlabels; start a new run"

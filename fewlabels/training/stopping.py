@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run finishes its step and saves; any other command ends where it is."""
+"""Ctrl-C, SIGTERM and SIGHUP: a run finishes its step and saves; other commands end at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from fewlabels.errors import Stopped
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a process unless it says otherwise; the latter is a terminal that was closed."""
+SIGNALS = (signal.SIGINT, *ENDS)
 AGREE_EVERY = 4  # steps, in many processes: an answer waits for the device
 
 
@@ -67,9 +69,23 @@ class StopSignals:
 
 
 @contextmanager
+def end_at_ctrl_c() -> Iterator[None]:
+    """While open, Ctrl-C ends the process without a word: modules cannot be half imported."""
+    mine = threading.current_thread() is threading.main_thread()
+    mine = mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if mine:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
 def stop_when_terminated() -> Iterator[None]:
-    """While open, SIGTERM raises :class:`Stopped`, as Ctrl-C raises KeyboardInterrupt."""
-    with handle_signals((signal.SIGTERM,), _raise_stopped):
+    """While open, SIGTERM and SIGHUP raise :class:`Stopped`, as Ctrl-C does KeyboardInterrupt."""
+    with handle_signals(ENDS, _raise_stopped):
         yield
 
 

@@ -74,6 +74,7 @@ def test_a_card_tells_data_protocol_cost_and_versions(embedders):
         embedders[:1], pictures=[Picture("pictures/a b.png", "neighbours", "How *it* came about")]
     )
     start = rows(embedders[0], "run")[0]
+    assert "&#123;" not in text
     for words in (
         'Embedder.from_pretrained("lab/model")',
         "CC BY 4.0",

@@ -184,12 +184,39 @@ def test_it_cannot_hide_among_the_seeds(copied, embedders):
 
 
 def test_the_weights_that_a_run_began_from_need_not_be_here(copied):
-    recipe = copied / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("weights: null", "weights: gone/away.pth"))
+    for name, null in (("recipe.yaml", "weights: null"), ("metrics.jsonl", '"weights": null')):
+        text = (copied / name).read_text()
+        assert null in text
+        value = null.replace("null", '"gone/away.pth"')
+        (copied / name).write_text(text.replace(null, value))
     code, told = command(copied, "--repo", "lab/x", "--dry-run")
     assert code == 0, told
     with pytest.raises(RecipeError, match="no such file"):  # to run it they must be
-        load_recipe(recipe)
+        load_recipe(copied / "recipe.yaml")
+
+
+def test_a_run_whose_recipe_was_edited_is_refused(copied):
+    recipe = copied / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 7", 1))
+    assert "seed (0 then, 7 now); put it back, or push a run of the edited" in refused(copied)
+
+
+def test_paths_of_the_beginning_are_told_too(copied):
+    metrics = copied / "metrics.jsonl"
+    row, *rest = metrics.read_text().splitlines(keepends=True)
+    row = json.loads(row)
+    row["resolved"]["imports"] = ["/home/me/secret"]
+    metrics.write_text("".join([json.dumps(row) + "\n", *rest]))
+    _, told = command(copied, "--repo", "lab/x", "--dry-run")
+    assert "note: metrics.jsonl says imports: /home/me/secret, which readers of lab/x" in told
+
+
+def test_metrics_without_what_a_card_says_are_damaged(copied):
+    metrics = copied / "metrics.jsonl"
+    row, *rest = metrics.read_text().splitlines(keepends=True)
+    row = {key: value for key, value in json.loads(row).items() if key != "device"}
+    metrics.write_text("".join([json.dumps(row) + "\n", *rest]))
+    assert "metrics.jsonl is damaged: a row lacks 'device'" in refused(copied)
 
 
 def test_a_run_that_has_not_ended_is_refused(copied):

@@ -52,8 +52,14 @@ def stopped(began, tmp_path):
     folder = tmp_path / "run"
     remove_checkpoints_after(folder, 3)
     shutil.rmtree(RunFolder(folder).model)
+    forget_end(folder)
     edit(folder, str(began), str(tmp_path))
     return folder
+
+
+def forget_end(folder):
+    lines = RunFolder(folder).metrics.read_text().splitlines(keepends=True)
+    RunFolder(folder).metrics.write_text("".join(lines[:-1]))
 
 
 def edit(folder, then, now):
@@ -190,8 +196,51 @@ def test_a_study_does_not_take_the_number_of_a_run_whose_recipe_was_edited(began
     path.write_text(dump_yaml(recipe))
     run_study([path], [3], runs=tmp_path, say=print)
     edit(tmp_path / "it-seed-3", "lr: 0.001", "lr: 0.05")
-    with pytest.raises(FewLabelsError, match=r"lr \(0.001 then, 0.05 now\); put it back, remove"):
-        run_study([path], [3], ["optimizer.lr=0.05"], runs=tmp_path, say=print)
+    for gone in ("nothing", "checkpoints", "recipe.yaml"):
+        place = tmp_path / "it-seed-3" / gone
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        with pytest.raises(FewLabelsError, match=r"lr \(0.001 then, 0.05 now\); put it back, remo"):
+            run_study([path], [3], ["optimizer.lr=0.05"], runs=tmp_path, say=print)
+    first, *_ = RunFolder(tmp_path / "it-seed-3").metrics.read_text().splitlines(keepends=True)
+    RunFolder(tmp_path / "it-seed-3").metrics.write_text(f'{first}{{"kind": "end"}}\n')
+    with pytest.raises(
+        FewLabelsError, match=r"it seed 3: its metrics.jsonl is damaged .*'measure'"
+    ):
+        run_study([path], [3], runs=tmp_path, say=print)
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_over(began, tmp_path):
+    folder = shutil.copytree(began / "run", tmp_path / "run")
+    shutil.rmtree(RunFolder(folder).checkpoints)
+    before = digest(folder)
+    assert "has come to its end, and its checkpoints are gone; its model is in" in refused(folder)
+    edit(folder, "seed: 0", "seed: 5")
+    assert "seed (0 then, 5 now)" in refused(folder)
+    edit(folder, "seed: 5", "seed: 0")
+    assert digest(folder) == before
+
+
+def test_what_was_being_written_when_a_run_was_killed_is_removed(stopped):
+    left = [stopped / ".part-x" / "file", stopped / "checkpoints" / ".draft-000002" / "state.json"]
+    for file in left:
+        file.parent.mkdir()
+        file.write_text("half")
+    fewlabels.train(resume=stopped)
+    assert not any(file.parent.exists() for file in left)
+
+
+def test_a_run_that_begins_again_says_so(stopped, capsys):
+    shutil.rmtree(RunFolder(stopped).checkpoints)
+    fewlabels.train(resume=stopped)
+    assert f"{stopped} has no checkpoint, so it begins again\n" in capsys.readouterr().out
+
+
+def test_a_first_row_that_is_no_account_of_images_is_damage(stopped):
+    first, *rest = RunFolder(stopped).metrics.read_text().splitlines(keepends=True)
+    row = json.loads(first)
+    row["data"] = {"images": 3}
+    RunFolder(stopped).metrics.write_text("".join([json.dumps(row) + "\n", *rest]))
+    assert "its first line is damaged; put it back" in refused(stopped)
 
 
 def test_the_newest_checkpoint_damaged_a_run_ends_with_the_same_weights(began, stopped, capsys):
@@ -276,8 +325,11 @@ def test_a_run_stopped_in_pretraining_is_compared_too(began, tmp_path, monkeypat
     edit(folder, "seed: 0", "seed: 5")
     assert "seed (0 then, 5 now)" in refused(folder)
     edit(folder, "seed: 5", "seed: 0")
+    first = read_rows(folder, "run")
     backbone = RunFolder(fewlabels.train(resume=folder).folder).pretrain.backbone
+    assert read_rows(folder, "run") == first
     backbone.write_bytes(b"")
     shutil.rmtree(RunFolder(folder).checkpoints)
+    forget_end(folder)
     with pytest.raises(FewLabelsError, match=r"backbone.safetensors cannot be used .*remove it"):
         fewlabels.train(resume=folder)

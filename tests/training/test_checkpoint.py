@@ -74,11 +74,11 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_a_sentence(tmp_path):
 
 def test_metrics_after_a_checkpoint_are_forgotten_when_the_run_goes_back(tmp_path):
     metrics = MetricLog(tmp_path / "metrics.jsonl")
-    metrics.write_rows([{"loss": 1.0}], step=1)
+    metrics.write_rows([{"kind": "train", "loss": 1.0}], step=1)
     size = metrics.count_bytes()
-    metrics.write_rows([{"loss": 2.0}], step=2)
+    metrics.write_rows([{"kind": "train", "loss": 2.0}], step=2)
     metrics.cut_back(size)
-    assert metrics.read_rows() == [{"loss": 1.0, "step": 1}]
+    assert metrics.read_rows() == [{"kind": "train", "loss": 1.0, "step": 1}]
     assert MetricLog(None).read_rows() == []
 
 
@@ -137,7 +137,13 @@ def flip(file):
     file.write_bytes(held)
 
 
+def put_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
 DAMAGES = {
+    "a pipe": put_pipe,
     "gone": lambda file: file.unlink(),
     "empty": lambda file: file.write_bytes(b""),
     "cut": cut,
@@ -242,11 +248,13 @@ def test_metrics_that_are_missing_or_short_are_told_and_not_filled_up(tmp_path, 
     assert metrics.count_bytes() == (left or 0)
 
 
-def test_a_line_that_is_no_row_of_metrics_is_told_by_its_number(tmp_path):
+@pytest.mark.parametrize("line", ["{}junk", "{}", "[]", "1", "null", '{"kind": 3}', "[" * 100_000])
+def test_a_line_that_is_no_row_of_metrics_is_told_by_its_number(tmp_path, line):
     metrics = MetricLog(tmp_path / "metrics.jsonl")
-    metrics.write_rows([{"loss": 1.0}])
+    metrics.write_rows([{"kind": "train", "loss": 1.0}])
     with metrics.path.open("a") as file:
-        file.write("{}junk\n")
+        file.write(f"{line}\n")
+    assert RunFolder(tmp_path).read_end() is None
     for read in (metrics.read_rows, lambda: metrics.cut_back(metrics.count_bytes())):
         with pytest.raises(FewLabelsError, match=r"metrics.jsonl:2 is damaged"):
             read()

@@ -13,6 +13,7 @@ from small import DIGITS
 import fewlabels
 from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
+from fewlabels.files import hold_file
 from fewlabels.recipe.yaml_file import dump_yaml
 from fewlabels.training.discover import Discoverer
 from fewlabels.training.loop import Loop
@@ -28,7 +29,7 @@ RECIPE = DIGITS | {
     "evaluation": {"before": False},
     "train": {"log_every": 1},
 }
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(scope="module")
@@ -172,4 +173,11 @@ def test_two_runs_do_not_write_into_one_folder(whole, tmp_path):
         assert before == {file: file.read_bytes() for file in before}
         other.kill()
         other.wait()
+    with hold_file(lock, str(folder)):
+        with pytest.raises(FewLabelsError, match="is being written by this process"):
+            fewlabels.train(resume=folder)
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as other:
+            assert b"is being written by process" in other.communicate()[1]
     fewlabels.train(resume=folder)
