@@ -131,17 +131,22 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:
     return [f"images left out: {len(left_out)}, {named}"]
 
 
-def leave_out_rows(split: Split, rows: Sequence[int]) -> Split:
+def leave_out_rows(split: Split, left_out: Sequence[LeftOut]) -> Split:
     """A split without some rows.
 
     Raises:
         DataError: a part is empty then.
     """
 
+    reasons = {image.row: f"{image.name} ({image.reason})" for image in left_out}
+
     def remain(name: str, part: np.ndarray) -> np.ndarray:
-        kept = np.setdiff1d(part, rows)
+        kept = np.setdiff1d(part, list(reasons))
         if len(part) and not len(kept):
-            raise DataError(f"data.{name}: all of its images are left out; repair them")
+            raise DataError(
+                f"data.{name}: all of its images are left out, as {reasons[int(part[0])]}; repair "
+                "those that cannot be read, and keep copies by data.drop_duplicates: false"
+            )
         return kept
 
     gallery = None if split.gallery is None else remain("gallery", split.gallery)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+
+from fewlabels.errors import DataError
 
 SUFFIXES = {
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k",
@@ -26,7 +28,7 @@ UNREAD = {
 SYSTEM = {"#recycle", "$recycle.bin", "@eadir", "@recycle", "__macosx", "lost+found"}
 """Folders in which storage devices and systems keep thumbnails and what was thrown away."""
 
-LOOP = "a link back to a folder that it lies in is not followed"
+READ = "it leads to a folder that is read already"
 
 
 class FoundImages(NamedTuple):
@@ -49,8 +51,9 @@ def image_files(folder: Path) -> list[Path]:
 def find_images(folder: Path) -> FoundImages:
     """The images below a folder; hidden files and folders, macOS's ``._*`` too, are none.
 
-    Links are followed, but for those that lead back to where they lie. What looks like an image and
-    is passed over is counted by its reason; hidden files and other documents are not.
+    Links are followed, but each folder is read once, where it lies rather than by a link. What looks
+    like an image and is passed over is counted by its reason; hidden files and other documents are
+    not.
     """
     readable, files = list_suffixes(), []
     passed_over: dict[str, list[Path]] = defaultdict(list)
@@ -63,8 +66,8 @@ def find_images(folder: Path) -> FoundImages:
             reason = f"{kept_by[0]} is a folder that a system keeps for itself"
         elif suffix not in readable:
             reason = f"{suffix} is not read here; convert such files to JPEG"
-        elif not path.is_file():
-            reason = "the link leads nowhere" if path.is_symlink() else "it is no regular file"
+        elif not os.path.isfile(path):
+            reason = "the link leads nowhere" if os.path.islink(path) else "it is no regular file"
         else:
             files.append(path)
             continue
@@ -83,25 +86,44 @@ def _walk_files(folder: Path, passed_over: dict[str, list[Path]]) -> Iterator[Pa
         if place.name.casefold() not in SYSTEM:
             passed_over[f"the folder cannot be listed ({error.strerror})"].append(place)
 
-    above = {str(folder): [_identify(folder)]}  # by folder, those that it lies in and itself
-    for here, folders, names in os.walk(folder, onerror=note_unlisted, followlinks=True):
-        own, followed = above.pop(here), []
-        for name in folders:
-            path = os.path.join(here, name)
-            if name.startswith("."):
-                continue
-            if (identity := _identify(path)) in own:
-                passed_over[LOOP].append(Path(path))
-                continue
-            above[path] = [*own, identity]
-            followed.append(name)
-        folders[:] = followed
-        yield from (Path(here, name) for name in names)
+    def enter(path: Path) -> bool:
+        """Whether a folder can be looked at, and was not yet."""
+        try:
+            seen = os.stat(path)
+        except OSError as error:
+            note_unlisted(error)
+            return False
+        if (seen.st_dev, seen.st_ino) in entered:
+            passed_over[READ].append(path)
+            return False
+        entered.add((seen.st_dev, seen.st_ino))
+        return True
+
+    entered: set[tuple[int, int]] = set()
+    tops = [folder]
+    while tops:  # the folder itself, then where links of it lead, then where links of these do
+        links: list[Path] = []
+        for top in filter(enter, tops):
+            for here, folders, names in os.walk(top, onerror=note_unlisted):
+                below = [Path(here, name) for name in sorted(folders) if not name.startswith(".")]
+                links += filter(os.path.islink, below)
+                real = [path for path in below if not os.path.islink(path)]
+                folders[:] = [path.name for path in real if enter(path)]
+                yield from (Path(here, name) for name in names)
+        tops = sorted(links)
 
 
-def _identify(folder: str | Path) -> tuple[int, int]:
-    seen = os.stat(folder)
-    return seen.st_dev, seen.st_ino
+def refuse_undecodable_names(folder: Path, names: Iterable[str]) -> None:
+    """Refuse names of images below a folder that no table or text file can hold.
+
+    Raises:
+        DataError: a name is not UTF-8.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{folder}: the name {name!r} is not UTF-8; rename it") from error
 
 
 def _describe(folder: Path, reason: str, paths: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import math
 import os
@@ -15,24 +16,57 @@ import numpy as np
 from fewlabels.contracts import Records
 from fewlabels.data.class_names import number_labels
 from fewlabels.data.lazy_images import LazyImages, name_image
-from fewlabels.errors import DataError, make_printable, suggest_nearest
+from fewlabels.errors import DataError, first_few, make_printable, shorten, suggest_nearest
 from fewlabels.files import find_path
 
 LABELS = ("label", "labels", "fine_label", "item_id", "class", "target")
 
 
-def open_dataset(name: str, config: str | None = None, **options: Any) -> Any:
-    """Call ``datasets.load_dataset``; its errors become a DataError of one sentence."""
+def open_dataset(
+    name: str,
+    config: str | None = None,
+    files: Mapping[str, Sequence[Path]] | None = None,
+    **options: Any,
+) -> Any:
+    """Call ``datasets.load_dataset``; its errors become a DataError of one sentence.
+
+    Args:
+        name: a data set of the Hub, a folder here, or the kind of the files.
+        files: by split.
+    """
     import datasets
 
+    if files is not None:  # which the library reads as patterns
+        options["data_files"] = {
+            part: [glob.escape(str(file)) for file in own] for part, own in files.items()
+        }
+    elif os.path.isdir(name) and glob.has_magic(os.path.abspath(os.path.realpath(name))):
+        raise DataError(
+            f"{name}: a data set whose path has *, ? or [ is not read, as they stand for other "
+            "letters there; rename the folder"
+        )
     try:
         return datasets.load_dataset(name, config, **options)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"data set {name!r} cannot be opened ({reason}); check its name and revision, and that "
-            "there is a network, or a copy in the Hugging Face cache"
-        ) from error
+    except Exception as error:  # the files of a stranger make it fail in any way
+        reason = shorten(_describe_cause(error))
+        if files is not None or os.path.isdir(name):
+            own = first_few([file for part in (files or {}).values() for file in part], 3)
+            said = f"{own or name}: not read as a data set ({reason}); mend it, or copy it again"
+        else:
+            said = (
+                f"data set {name!r} cannot be opened ({reason}); check its name and revision, and "
+                "that there is a network, or a copy in the Hugging Face cache"
+            )
+        raise DataError(said) from error
+
+
+def _describe_cause(error: BaseException) -> str:
+    """What an exception says, or else what caused it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith("An error occurred while gen")]
+    if told or error.__cause__ is None:
+        return " ".join(told) or type(error).__name__
+    return _describe_cause(error.__cause__)
 
 
 def from_dataset(
@@ -197,14 +231,18 @@ def is_whole(value: object) -> bool:
 def local_copy(id: str) -> str:
     """The path of the local folder named ``id``, if there is one; else ``id``, a Hub data set."""
     place = find_path(id)
-    return str(place) if place is not None and place.is_dir() else id
+    return str(place) if place is not None and os.path.isdir(place) else id
 
 
 def list_own_folders(copy: str) -> list[Path]:
-    """The folders of a data set of the Hub: its copy here, and where downloads are kept."""
+    """The folders of a data set of the Hub: its copy here, and where downloads are kept.
+
+    Each also as it is without links, which is how the library `datasets` names its files.
+    """
     from datasets import config
     from huggingface_hub import constants
 
     kept = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
     kept.append(config.EXTRACTED_DATASETS_PATH)
-    return [Path(place) for place in ([copy] if Path(copy).is_dir() else []) + kept]
+    places = ([copy] if os.path.isdir(copy) else []) + kept
+    return [Path(form) for place in places for form in (place, os.path.realpath(place))]

@@ -168,6 +168,8 @@ class ImageModel(nn.Module):
         Raises:
             ModelError: an image cannot be read, or the model gives it no finite numbers.
         """
+        if batch_size < 1:
+            raise ModelError(f"batch_size={batch_size}: give at least 1")
         if device is not None:
             self.to(device)
         rows = [np.empty((0, width), np.float32)]

@@ -65,7 +65,7 @@ def read_training_data(
     if examined is None and (data.max_bad or data.drop_duplicates):
         examined = examine_images(records, split, data.max_bad, data.drop_duplicates, quiet)
     if examined:
-        split = leave_out_rows(split, [image.row for image in examined.left_out])
+        split = leave_out_rows(split, examined.left_out)
     own = read_labels(recipe, split.train, records)
     return TrainingData(records, split, *own, source.default_split, examined)
 

@@ -17,6 +17,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict
 
 from fewlabels.data.decode import files_of
+from fewlabels.data.find_images import refuse_undecodable_names
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.files import open_regular, replace_when_whole
 
@@ -59,10 +60,7 @@ def list_images(folder: Path, say: Callable[[str], None] = warnings.warn) -> tup
     names, digest = [], hashlib.sha256()
     for file in files_of(folder, say):
         name, seen = file.relative_to(folder).as_posix(), file.stat()
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{folder}: the name {name!r} is not UTF-8; rename it") from error
+        refuse_undecodable_names(folder, [name])
         digest.update(json.dumps([name, seen.st_size, seen.st_mtime_ns]).encode())
         names.append(name)
     return names, digest.hexdigest()

@@ -40,6 +40,10 @@ class Parts:
     def folder(self) -> Path:
         return self.out.with_name(f"{self.out.name}.parts")
 
+    @property
+    def draft(self) -> Path:
+        return self.folder / "joined.part"
+
     def __len__(self) -> int:
         return math.ceil(len(self.names) / self.stamp.shard)
 
@@ -108,21 +112,22 @@ class Parts:
             )
         unreadable = [name for n in range(len(self)) for name in found[n].unreadable]
         stamp = self.stamp.model_copy(update={"unreadable": unreadable})
-        draft = self.folder / "joined.part"
         schema = add_stamp(pq.read_schema(self.path_of(0)).empty_table(), stamp).schema
         try:
-            with pq.ParquetWriter(draft, schema, use_dictionary=False) as writer:
+            with pq.ParquetWriter(self.draft, schema, use_dictionary=False) as writer:
                 for number in range(len(self)):
                     writer.write_table(add_stamp(read_table(self.path_of(number)), stamp))
-            replace_when_whole(draft, self.out)
+            replace_when_whole(self.draft, self.out)
         except (OSError, ValueError) as error:  # the latter: parts of several widths
             raise DataError(f"{self.out} cannot be written: {error}") from error
 
     def remove_parts(self) -> None:
         """Delete the parts, and their folder if nothing else is in it."""
         if self.folder.is_dir():
-            for file in [*self.folder.glob("*.parquet"), *self.folder.glob("*.part")]:
-                file.unlink()
+            for file in map(self.path_of, range(len(self))):
+                file.unlink(missing_ok=True)
+                file.with_suffix(".part").unlink(missing_ok=True)
+            self.draft.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 

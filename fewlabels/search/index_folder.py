@@ -85,6 +85,9 @@ def write_index(folder: Path, contents: Contents) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     save = 1 + max((_number_of_save(path) for path in folder.iterdir()), default=0)
+    oldest = save  # such files of before the first index may be a person's own
+    with contextlib.suppress(FewLabelsError, OSError):
+        oldest = read_config(folder / CONFIG, IndexConfig).save
     vectors, ids, ivf_pq = _name_files(folder, save)
     np.save(vectors, contents.vectors)
     ids.write_bytes(texts)
@@ -101,9 +104,8 @@ def write_index(folder: Path, contents: Contents) -> None:
     with new_file(folder / CONFIG) as draft:  # no name that a link might have in the folder
         draft.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     for path in folder.iterdir():
-        if 0 < _number_of_save(path) < save:
-            # Windows keeps a file that is open; the next save tries again.
-            with contextlib.suppress(OSError):
+        if oldest <= _number_of_save(path) < save:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
                 path.unlink()
 
 

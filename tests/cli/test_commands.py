@@ -219,9 +219,11 @@ def test_a_run_stopped_before_its_parts_are_removed_removes_them_later(place, tm
             embed(place, out)
     assert len(parts(out)) == 8
     capsys.readouterr()
+    own = out.with_name("out.parquet.parts") / "mine.parquet"
+    own.write_text("mine")
     assert embed(place, out) == 0
     assert capsys.readouterr().out == f"{out}\n"
-    assert os.listdir(tmp_path) == ["out.parquet"]
+    assert os.listdir(own.parent) == ["mine.parquet"]
 
 
 def test_an_index_of_embeddings_finds_what_one_of_the_folder_finds(place, tmp_path, capsys):

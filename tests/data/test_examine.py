@@ -107,8 +107,12 @@ def test_pictures_of_the_same_bytes_in_another_shape_are_no_copies(tmp_path):
 ROWS = np.arange(6)
 
 
+def leave_out(*rows):
+    return [LeftOut(row, f"{row}.png", f"a copy of {row + 6}.png") for row in rows]
+
+
 def test_rows_leave_every_part_and_others_keep_their_numbers():
-    split = leave_out_rows(Split(ROWS[:3], ROWS[3:], ROWS[3:5], ROWS[4:]), [1, 4])
+    split = leave_out_rows(Split(ROWS[:3], ROWS[3:], ROWS[3:5], ROWS[4:]), leave_out(1, 4))
     assert [part.tolist() for part in split] == [[0, 2], [3, 5], [3], [5]]
     assert leave_out_rows(Split(ROWS, ROWS, ROWS, None), []).gallery is None
 
@@ -117,10 +121,12 @@ def test_rows_leave_every_part_and_others_keep_their_numbers():
 def test_a_part_that_would_be_empty_is_named(part):
     parts = [ROWS, ROWS, ROWS, ROWS]
     parts[part] = ROWS[:2]
-    with pytest.raises(
-        DataError, match=rf"data\.{Split._fields[part]}: all of its images are left"
-    ):
-        leave_out_rows(Split(*parts), [0, 1])
+    sentence = (
+        rf"data\.{Split._fields[part]}: all of its images are left out, as 0\.png \(a copy of "
+        r"6\.png\); .* data\.drop_duplicates: false"
+    )
+    with pytest.raises(DataError, match=sentence):
+        leave_out_rows(Split(*parts), leave_out(0, 1))
 
 
 def test_what_was_left_out_is_remembered_for_the_same_images_alone(tmp_path):

@@ -115,15 +115,55 @@ def test_links_to_folders_and_files_are_followed_and_loops_end(tmp_path):
     write(store / "owl" / "1.png")
     write(photos / "cat" / "1.png")
     (photos / "owl").symlink_to(store / "owl")
-    (photos / "again").symlink_to(store / "owl")  # no loop: it counts once more
+    (photos / "again").symlink_to(store / "owl")  # no loop, and yet each image counts once
     (photos / "cat" / "2.png").symlink_to(store / "owl" / "1.png")
     (photos / "cat" / "up").symlink_to(photos)
     (store / "owl" / "self").symlink_to(store / "owl")
     remarks = find_images(photos).remarks
-    assert names(photos) == ["again/1.png", "cat/1.png", "cat/2.png", "owl/1.png"]
+    assert names(photos) == ["again/1.png", "cat/1.png", "cat/2.png"]
     assert remarks == (
-        "3 files are passed over, as again/self: a link back to a folder that it lies in is not "
-        "followed",
+        "3 files are passed over, as again/self: it leads to a folder that is read already",
+    )
+
+
+def test_links_from_folder_to_folder_do_not_multiply_images(tmp_path):
+    for i in range(8):
+        write(tmp_path / str(i) / "1.png")
+        for j in range(8):
+            if i != j:
+                (tmp_path / str(i) / f"to {j}").symlink_to(f"../{j}")
+    files, remarks = find_images(tmp_path)
+    assert [file.parent.name for file in files] == [*"01234567"]
+    assert remarks == (
+        "56 files are passed over, as 0/to 1: it leads to a folder that is read already",
+    )
+
+
+def test_a_folder_is_read_where_it_lies_and_not_by_a_link_that_comes_first(tmp_path):
+    write(tmp_path / "b" / "deep" / "1.png")
+    (tmp_path / "a").symlink_to("b")
+    assert names(tmp_path) == ["b/deep/1.png"]
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path)
+    assert names(tmp_path) == ["b/deep/1.png"]
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path, monkeypatch):
+    write(tmp_path / "cat" / "1.png")
+    write(tmp_path / "dog" / "1.png")
+    stat = os.stat
+
+    def refuse(place, *more, **options):
+        if os.path.basename(place) == "dog":
+            raise PermissionError(13, "Permission denied", str(place))
+        return stat(place, *more, **options)
+
+    monkeypatch.setattr(module.os, "stat", refuse)
+    found = find_images(tmp_path)
+    monkeypatch.undo()
+    assert found == (
+        [tmp_path / "cat" / "1.png"],
+        ("dog is passed over: the folder cannot be listed (Permission denied)",),
     )
 
 

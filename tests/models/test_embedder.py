@@ -171,6 +171,9 @@ def test_batches_change_nothing_and_modes_come_back():
     images = torch.rand(7, 3, 32, 32)
     one = model.encode(images, batch_size=1)
     np.testing.assert_allclose(model.encode(images, batch_size=3), one, atol=1e-6)
+    for none in (0, -1):
+        with pytest.raises(ModelError, match=f"batch_size={none}: give at least 1"):
+            model.encode(images, batch_size=none)
     assert model.training
     assert model.head.training
     assert not model.backbone.conv2.training

@@ -195,6 +195,17 @@ def test_other_files_in_the_folder_are_left_alone(embedder, pictures, saved):
     assert (saved / "vectors.npy").read_text() == "mine too"
 
 
+def test_files_of_the_names_of_an_index_that_were_there_before_it_stay(tmp_path):
+    for name in ("vectors-1.npy", "ids-3.json"):
+        (tmp_path / name).write_text("mine")
+    for _ in range(3):
+        Index.from_embeddings(np.eye(4), list("abcd")).save(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "config.json", "ids-3.json", "ids-6.json", "vectors-1.npy", "vectors-6.npy",
+    ]  # fmt: skip
+    assert (tmp_path / "vectors-1.npy").read_text() == "mine"
+
+
 def test_ids_of_any_text_come_back(tmp_path):
     ids = ["", "a\nb", 'quo"te', "Ärger/写真.jpg", "bad \udcff name"]
     Index.from_embeddings(np.eye(5), ids).save(tmp_path)

@@ -18,7 +18,7 @@ from fewlabels.data.hf_dataset import (
     local_copy,
     open_dataset,
 )
-from fewlabels.errors import DataError
+from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.files import find_path, looked_for
 
 Counts = Mapping[str, tuple[int, int]]  # for each part: number of images, number of classes
@@ -68,12 +68,24 @@ class Benchmark(ABC):
             raise DataError("data.root and data.id name two copies; set one of them")
         if self.id is None and self.revision is not None:
             raise DataError("data.revision is that of a Hub's copy; set data.id: default with it")
-        records = self.read_from_hub() if self.id is not None else self.read(self.place())
+        records = self.read_from_hub() if self.id is not None else self._read_copy()
         split = np.asarray(self.official(records))
         records = replace(records, columns={**records.columns, "split": split})
         if self.check_counts:
             self.count(records)
         return records
+
+    def _read_copy(self) -> Records:
+        place = self.place()
+        try:
+            return self.read(place)
+        except FewLabelsError:
+            raise
+        except Exception as error:  # a file that is cut short or damaged fails in any way
+            raise DataError(
+                f"{place}: not read as {self.title} ({type(error).__name__}: {error}); a file is "
+                "missing or damaged, so download it again"
+            ) from error
 
     def place(self) -> Path:
         """The folder of the local copy."""

@@ -225,10 +225,9 @@ class SVHN(Benchmark):
     def read(self, root: Path) -> Records:
         """``train_32x32.mat`` and ``test_32x32.mat`` (10 is the digit 0), or parquet files."""
         if (root / "train.parquet").is_file():
-            files = {n: str(layouts.require_file(root, f"{n}.parquet")) for n in self.splits}
+            files = {n: layouts.require_file(root, f"{n}.parquet") for n in self.splits}
             parquet = {
-                n: open_dataset("parquet", data_files={n: file}, split=n)
-                for n, file in files.items()
+                n: open_dataset("parquet", files={n: [file]}, split=n) for n, file in files.items()
             }
             return from_dataset(parquet, label="label")
         from scipy.io import loadmat
@@ -239,7 +238,7 @@ class SVHN(Benchmark):
             try:
                 mat = loadmat(file)
                 arrays[name] = (mat["X"].transpose(3, 0, 1, 2), mat["y"].ravel() % 10)
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except Exception as error:  # a damaged file fails in any way
                 raise DataError(f"{file}: not SVHN's ({error}); download it again") from error
         return layouts.make_records_from_arrays(arrays, [str(n) for n in range(10)])
 

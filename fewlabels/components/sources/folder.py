@@ -9,7 +9,7 @@ from fewlabels.components.sources.folder_layout import Layout, read_classes, rea
 from fewlabels.components.sources.labels_table import read_labels_csv
 from fewlabels.contracts import Records
 from fewlabels.data.class_names import number_labels
-from fewlabels.data.find_images import find_images
+from fewlabels.data.find_images import find_images, refuse_undecodable_names
 from fewlabels.data.lazy_images import from_files
 from fewlabels.errors import DataError
 from fewlabels.files import find_path, looked_for
@@ -25,7 +25,7 @@ class Folder:
     if there is no ``test``. Images in a folder ``unlabeled``, and those of a flat folder without
     labels.csv, have no labels. A folder that holds all others is looked into.
 
-    Links are followed. What looks like an image and is not read is counted, and told.
+    Links are followed, but each folder is read once. What looks like an image and is not read is counted, and told.
 
     Args:
         path: the folder.
@@ -44,8 +44,8 @@ class Folder:
         """Records of the images, sorted by path.
 
         Raises:
-            DataError: no folder, no images, images outside the class folders, or a labels.csv that
-                does not fit the images.
+            DataError: no folder, no images, images outside the class folders, names that are not
+                UTF-8, or a labels.csv that does not fit the images.
         """
         root = self._find_root()
         files, remarks = find_images(root)
@@ -53,6 +53,7 @@ class Folder:
             sentence = f"{root}: no image in this folder; put .jpg or .png files there"
             raise DataError("; ".join([sentence, *remarks]))
         names = [path.relative_to(root).as_posix() for path in files]
+        refuse_undecodable_names(root, names)
         layout, told = read_layout(names), [f"{root}: {remark}" for remark in remarks]
         if layout.lone:
             told.append(f"{root}: all images lie in {'/'.join(layout.lone)}, which is no class")
@@ -60,7 +61,7 @@ class Folder:
         if table:
             folder = root if self.labels_csv else table.parent
             below = [path.relative_to(folder).as_posix() for path in files]
-            labels = read_labels_csv(table, folder, below)
+            labels = read_labels_csv(table, folder, below, remarks)
         else:
             labels, more = read_classes(root, layout)
             told += more

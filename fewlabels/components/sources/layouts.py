@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fewlabels.contracts import Records
-from fewlabels.data.find_images import image_files
+from fewlabels.data.find_images import image_files, refuse_undecodable_names
 from fewlabels.data.hf_dataset import from_dataset, open_dataset
 from fewlabels.data.lazy_images import from_arrays, from_files
 from fewlabels.errors import DataError
@@ -24,7 +24,7 @@ def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str]
     """Make records of listed image files.
 
     Raises:
-        DataError: a listed file does not exist.
+        DataError: a listed file does not exist, or its name is not UTF-8.
     """
     names = [name for name, _, _ in listing]
     files = [root / name for name in names]
@@ -32,6 +32,7 @@ def make_records_from_files(root: Path, listing: Listing, classes: Sequence[str]
     if lost is not None:
         raise DataError(f"{lost} is listed but not there; unpack the images again")
     truth = np.array([number for _, number, _ in listing], np.int64)
+    refuse_undecodable_names(root, names)
     classes = classes or [str(n) for n in range(truth.max(initial=-1) + 1)]
     split = np.array([part for _, _, part in listing])
     return Records(from_files(files), truth, tuple(classes), {"split": split}, names)
@@ -60,16 +61,17 @@ def require_file(root: Path, *names: str) -> Path:
     raise DataError(f"{root} has no {' or '.join(names)}; it is not the folder that was unpacked")
 
 
-def read_words(path: Path) -> list[list[str]]:
-    """Read the lines of a text file, each split at blanks."""
-    return [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+def read_words(path: Path, splits: int = -1) -> list[list[str]]:
+    """Read the lines of a text file, each split at blanks, of which the last word may have some."""
+    lines = path.read_text("utf-8").splitlines()
+    return [line.strip().split(None, splits) for line in lines if line.strip()]
 
 
 def read_cub(root: Path) -> Records:
     """Read CUB-200-2011; without its text files, classes are the folders of ``images/``."""
     if (root / "images.txt").is_file():
         label = {i: int(n) - 1 for i, n in read_words(require_file(root, "image_class_labels.txt"))}
-        lines = read_words(root / "images.txt")
+        lines = read_words(root / "images.txt", 1)
         lost = [name for i, name in lines if i not in label]
         if lost:
             raise DataError(f"{root}/image_class_labels.txt leaves out {lost[0]}; unpack it again")
@@ -125,7 +127,7 @@ def read_sop(root: Path) -> Records:
     listing = [
         (row[3], int(row[1]) - 1, part)
         for part in ("train", "test")
-        for row in read_words(require_file(root, f"Ebay_{part}.txt"))[1:]
+        for row in read_words(require_file(root, f"Ebay_{part}.txt"), 3)[1:]
     ]
     return make_records_from_files(root, listing)
 
@@ -229,7 +231,7 @@ def read_parquet(root: Path, label: str) -> Records:
     """Read ``train.parquet`` and ``test.parquet``."""
     parts = {
         part: open_dataset(
-            "parquet", data_files={part: str(require_file(root, f"{part}.parquet"))}, split=part
+            "parquet", files={part: [require_file(root, f"{part}.parquet")]}, split=part
         )
         for part in ("train", "test")
     }

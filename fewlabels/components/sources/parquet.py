@@ -48,6 +48,6 @@ class Parquet:
                     f"data.files: no file at {looked_for(file)}; put it there, or set "
                     "FEWLABELS_DATA to the folder that holds your data"
                 )
-            paths.append(str(place))
-        data = open_dataset("parquet", data_files={"train": paths}, split="train")
+            paths.append(place)
+        data = open_dataset("parquet", files={"train": paths}, split="train")
         return from_dataset({"train": data}, self.image, self.label, keep_split=False)

@@ -37,6 +37,13 @@ def load(kind, root, **options):
     return kind(root=str(root), check_counts=False, **options).load()
 
 
+def test_cub_has_names_with_blanks(tmp_path):
+    jpeg(tmp_path / "images" / "001.A" / "a b.jpg")
+    (tmp_path / "images.txt").write_text("1 001.A/a b.jpg \n")
+    (tmp_path / "image_class_labels.txt").write_text("1 1\n")
+    assert load(CUB200, tmp_path).names == ["images/001.A/a b.jpg"]
+
+
 def splits(records):
     return dict(zip(records.names, records.columns["split"].tolist(), strict=True))
 
@@ -145,6 +152,58 @@ DAMAGED = {
             (root / "image_class_labels.txt").write_text("1 1\n"),
         ],
         r"leaves out 001\.A/b\.jpg",
+    ),
+    "a label line cut short": (
+        CUB200,
+        lambda root: [
+            (root / "images.txt").write_text("1 001.A/a.jpg\n2 001.A/b.jpg\n"),
+            (root / "image_class_labels.txt").write_text("1 1\n2"),
+        ],
+        r"not read as CUB-200-2011 \(ValueError: .*\); a file is missing or damaged",
+    ),
+    "names that are not UTF-8": (
+        CUB200,
+        lambda root: (
+            (root / "images.txt").write_bytes(b"1 001.\xe9/a.jpg\n")
+            and (root / "image_class_labels.txt").write_text("1 1\n")
+        ),
+        r"not read as CUB-200-2011 \(UnicodeDecodeError",
+    ),
+    "empty annotations": (
+        Cars196,
+        lambda root: (root / "cars_annos.mat").write_bytes(b""),
+        r"not read as Cars-196 \(MatReadError",
+    ),
+    "annotations of something else": (
+        Cars196,
+        lambda root: savemat(root / "cars_annos.mat", {"x": 1}),
+        r"not read as Cars-196 \(KeyError: 'annotations'",
+    ),
+    "a row cut short": (
+        SOP,
+        lambda root: [
+            (root / f"Ebay_{part}.txt").write_text("a header\n1 1 1 a.jpg\n2 1\n")
+            for part in ("train", "test")
+        ],
+        r"not read as Stanford Online Products \(IndexError",
+    ),
+    "a partition cut short": (
+        InShop,
+        lambda root: (root / "list_eval_partition.txt").write_text("2\na b c\nx 1 train\ny 1"),
+        r"not read as In-Shop Clothes Retrieval \(ValueError",
+    ),
+    "a batch without labels": (
+        CIFAR10,
+        lambda root: [
+            (root / name).write_bytes(pickle.dumps({b"data": np.zeros((1, 3072), np.uint8)}))
+            for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+        ],
+        r"not read as CIFAR-10 \(KeyError: b'labels'",
+    ),
+    "an empty file of digits": (
+        SVHN,
+        lambda root: (root / "train_32x32.mat").write_bytes(b""),
+        r"train_32x32\.mat: not SVHN's \(Mat file appears",
     ),
     "no class names": (
         Cars196,

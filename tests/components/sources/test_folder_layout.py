@@ -1,5 +1,7 @@
 """What a folder of folders means: a split, classes, or one folder too many around them."""
 
+import os
+import sys
 import unicodedata
 
 import pytest
@@ -172,3 +174,21 @@ def test_a_folder_in_the_place_of_a_table_is_refused(load, tmp_path):
     (tmp_path / "tables").mkdir()
     with pytest.raises(DataError, match="tables is no file; name a CSV file"):
         load("1.png", "2.png", labels_csv=str(tmp_path / "tables"))
+
+
+def test_a_table_that_lists_what_is_passed_over_is_told_why(load, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "2.heic").write_bytes(b"x")
+    (tmp_path / "photos" / "labels.csv").write_text("file,label\n1.png,cat\n2.heic,cat\n")
+    with pytest.raises(
+        DataError, match=r"\(line 3: 2\.heic\); .*; 2\.heic is passed over: \.heic is"
+    ):
+        load("1.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_no_table_can_hold_are_refused_before_a_run_begins(load, tmp_path):
+    load("cat/1.png")
+    os.mkdir(os.fsencode(tmp_path / "photos") + b"/caf\xe9")
+    with pytest.raises(DataError, match=r"the name 'caf\\udce9/1\.png' is not UTF-8; rename it"):
+        load("caf\udce9/1.png")

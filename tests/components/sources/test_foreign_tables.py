@@ -119,3 +119,54 @@ def test_a_folder_of_images_is_a_copy_of_the_hub(tmp_path):
     assert records.classes == ("a", "b")
     found = [np.asarray(records.images[i])[0, 0, 0] for i in range(3)]
     assert sorted(found) == [0, 10, 20]
+
+
+@pytest.mark.parametrize("cells", ["named", "folders"])
+def test_a_copy_behind_a_link_is_read(cells, tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "train" / "a").mkdir(parents=True)
+    picture(3).save(real / "train" / "a" / "0.png")
+    if cells == "named":
+        (real / "train" / "a").rename(real / "images")
+        write_table(real / "data" / "train.parquet", [str(link / "images" / "0.png")])
+    link.symlink_to(real)
+    image = Hub(id=str(link), image="image").load().images[0]
+    assert np.array_equal(np.asarray(image), np.asarray(picture(3)))
+
+
+def test_a_path_with_brackets_names_one_file_and_no_pattern(tmp_path):
+    for i, name in enumerate(("a1", "a[1]")):
+        write_table(tmp_path / name / "z.parquet", [{"bytes": png(i), "path": None}], CELL)
+    images = Parquet(files=str(tmp_path / "a[1]" / "z.parquet")).load().images
+    assert np.array_equal(np.asarray(images[0]), np.asarray(picture(1)))
+    with pytest.raises(DataError, match=r"a\[1\]: a data set whose path has .* rename the folder"):
+        Hub(id=str(tmp_path / "a[1]")).load()
+
+
+def write_garbage(folder):
+    (folder / "z.parquet").write_bytes(b"garbage")
+
+
+def write_other_columns(folder):
+    write_table(folder / "y.parquet", [{"bytes": png(), "path": None}], CELL)
+    pq.write_table(pa.table({"image": ["a"], "other": [1]}), folder / "z.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (write_garbage, "smaller than the minimum file footer"),
+        (write_other_columns, "column names don't match"),
+    ],
+)
+@pytest.mark.parametrize("source", ["parquet", "hub"])
+def test_files_here_that_are_damaged_are_told_with_the_reason(damage, reason, source, tmp_path):
+    damage(tmp_path)
+    files = sorted(str(file) for file in tmp_path.iterdir())
+    kind = Parquet(files=files) if source == "parquet" else Hub(id=str(tmp_path))
+    with pytest.raises(DataError, match="not read as a data set") as caught:
+        kind.load()
+    said = str(caught.value)
+    assert said.startswith((", ".join(files), str(tmp_path)))
+    assert "network" not in said
+    assert reason in said or "same columns" in said

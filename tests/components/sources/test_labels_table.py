@@ -33,6 +33,8 @@ def read(folder, text, names=NAMES):
         "file,label\ncat/0.png,cat,\ndog/0.png,dog,\n",
         "file,label\ncat/0.png,cat\ncat/1.png\ndog/0.png,dog\n",  # one without a label
         "file,label\ncat/0.png,cat\ncat/1.png,\u00a0\ndog/0.png,dog\n",
+        "\n;;\nfile;label\ncat/0.png;cat\ndog/0.png;dog\n",
+        "sep=;\nfile;label\ncat/0.png;cat\ndog/0.png;dog\n",  # Excel
     ],
 )
 def test_a_table_is_read_as_it_is_meant(text, tmp_path):
@@ -58,6 +60,12 @@ def test_a_name_means_the_file_that_has_it_exactly(tmp_path):
         read(tmp_path, "file,label\na/B.png,one\n", names[1:])
 
 
+def test_names_with_a_line_break_or_blanks_at_their_ends_are_read_as_they_are_written(tmp_path):
+    names = [" 1.png", "new\nline.png", "2.png ", "3.png"]
+    text = 'file,label\n 1.png,one\n"new\nline.png",two\n2.png ,three\n3.png,four\n'
+    assert read(tmp_path, text, names) == ["one", "two", "three", "four"]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -74,6 +82,11 @@ def test_a_name_means_the_file_that_has_it_exactly(tmp_path):
             r"1 file is listed twice \(lines 2 and 5: cat/0\.png\); keep one row",
         ),
         ("file,label\n,cat\n", r"labels\.csv:2: names no file"),
+        ("\nsep=,\nfile,label\n,cat\n", r"labels\.csv:4: names no file"),
+        (
+            "file,label\ncat/0.png," + "x" * 200_000,
+            r"labels\.csv:2: a cell of over 131,072 letters",
+        ),
         ("file,label\na, b.png,cat\n", r"labels\.csv:2: 3 cells, where the first line has 2"),
         ("file,label\ncat/0.png,c\0at\n", r"labels\.csv:2: holds a NUL"),
         ('file,label\ncat/0.png,cat\ncat/1.png,"cat\ndog/0.png,dog\n', r"labels\.csv:3: a quote"),
