@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from fewlabels.errors import FewLabelsError, shorten
 
+NO_FILE = "a folder, a pipe or a device; name a file"
+
 
 def refuse_existing(out: str | Path, holds: str = "something of yours") -> None:
     """Check, before any work is done, that ``out`` can be written and does not exist yet.

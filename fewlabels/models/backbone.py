@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fewlabels.contracts import keeps_mean, missing_members, rename_published
@@ -17,9 +15,11 @@ from fewlabels.errors import (
     ModelError,
     component_failed,
     first_few,
+    shorten,
     suggest_nearest,
 )
-from fewlabels.files import find_path, looked_for
+from fewlabels.files import NO_FILE, find_path, looked_for
+from fewlabels.models.finite import refuse_not_finite
 from fewlabels.models.insert import Layout, insert_module
 from fewlabels.models.order_probe import refuse_where_averaged
 from fewlabels.models.pretrained import create_from_hub, find_source
@@ -51,7 +51,15 @@ RESERVED = {
 }
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 """Of files of weights; none but the first is read otherwise than as plain tensors."""
-_UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, AttributeError)
+_OF_OPTIONS = (
+    TypeError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+)
 
 
 def make_backbone(
@@ -101,10 +109,12 @@ def make_backbone(
             model: nn.Module = timm.create_model(
                 name, pretrained=pretrained, num_classes=0, global_pool=pooling, **options
             )
-        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        except Exception as error:  # options can make a constructor fail in any way
+            if source and not isinstance(error, _OF_OPTIONS):
+                raise  # the Hub's, of which there is more to say
             raise ModelError(
-                f"backbone {name!r} with pooling {pooling!r} and options {options} cannot be "
-                f"made: {error}"
+                f"backbone {name!r} with pooling {pooling!r} and options "
+                f"{shorten(str(options))} cannot be made: {type(error).__name__}: {error}"
             ) from error
         return model
 
@@ -164,19 +174,24 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     size: see :mod:`fewlabels.models.published_weights`.
 
     Raises:
-        ModelError: no such file, one that is not plain tensors, or tensors that do not fit.
+        ModelError: no such file, one that is not plain tensors, or tensors that do not fit or are
+            not finite.
     """
     file = find_path(path)
-    if file is None or not file.is_file():
+    if file is None:
         raise ModelError(f"weights {path}: no such file; looked for {looked_for(path)}")
+    if not file.is_file():
+        raise ModelError(f"weights {file}: {NO_FILE}")
     if file.suffix not in SUFFIXES:
         raise ModelError(f"weights {file}: expected a {' or '.join(SUFFIXES)} file")
     what = f"weights {file}"
     try:
         state = timm.models.load_state_dict(str(file), device="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # a damaged file fails in any way; torch's advice cannot be followed
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ModelError(
-            f"{what}: not a file of plain tensors, which alone is read: {error}"
+            f"{what}: not a file of plain tensors, which alone is read ({reason}); copy it again, "
+            "or save its state_dict alone, by torch.save or safetensors"
         ) from error
     classifier: Any = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -188,13 +203,15 @@ def load_weights(backbone: nn.Module, path: str) -> None:
     state = {**counters, **take_prefix_off(state, wanted, what)}
     state = {n: v for n, v in state.items() if n in known or not n.startswith(heads)}
     load_exactly(backbone, resample_positions(backbone, state), what)
+    refuse_not_finite(backbone, what, "use another file")
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load ``state`` if its names and shapes are those of ``module``.
 
     Raises:
-        ModelError: naming the first tensors that are missing, not expected or of another shape.
+        ModelError: naming the first tensors that are missing, not expected, of another shape, or
+            of something else than plain real numbers.
     """
     known = module.state_dict()
     mistakes = {
@@ -204,6 +221,14 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
             f"{name} {tuple(state[name].shape)} for {tuple(known[name].shape)}"
             for name in known
             if name in state and state[name].shape != known[name].shape
+        ],
+        "without plain real numbers": [
+            f"{name} ({value.dtype}, {value.layout}, {value.device})"
+            for name, value in state.items()
+            if value.is_complex()
+            or value.is_quantized
+            or value.is_meta
+            or value.layout != torch.strided
         ],
     }
     said = [f"{first_few(names, 3)} {how}" for how, names in mistakes.items() if names]

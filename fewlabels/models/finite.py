@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewlabels.errors import ModelError, first_few
 
+_STATISTICS = ("running_mean", "running_var")
+"""Of batch norms; of an infinite variance all features become zero, which looks like an output."""
+
 
 def list_not_finite(module: nn.Module) -> list[str]:
-    """Names of the weights with a NaN or an infinity, and of the buffers with a NaN.
+    """Names of weights and statistics with a NaN or an infinity, and of buffers with a NaN.
 
-    A buffer may hold infinity on purpose, as a mask does.
+    Other buffers may hold infinity on purpose, as a mask does.
     """
     weights = {name for name, _ in module.named_parameters()}
-    return [
-        name
-        for name, value in module.state_dict().items()
-        if value.is_floating_point()
-        and bool((~value.isfinite() if name in weights else value.isnan()).any())
-    ]
+
+    def has_bad(name: str, value: Tensor) -> bool:
+        strict = name in weights or name.rpartition(".")[2] in _STATISTICS
+        return bool((~value.isfinite() if strict else value.isnan()).any())
+
+    state = module.state_dict().items()
+    return [n for n, value in state if value.is_floating_point() and has_bad(n, value)]
 
 
 def refuse_not_finite(module: nn.Module, what: str, otherwise: str) -> None:

@@ -87,10 +87,17 @@ class ImageModel(nn.Module):
         )
         if weights is not None:
             load_weights(self.backbone, weights)
+        elif pretrained:
+            refuse_not_finite(self.backbone, f"the pretrained {backbone}", "use another")
         if any(values is not None and len(values) != 3 for values in (mean, std)):
             raise ModelError(f"mean {mean}, std {std}: expected three numbers each, for R, G and B")
         given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
         known = resolve_model_data_config(self.backbone, args=given)
+        if known["interpolation"] not in folders.INTERPOLATIONS:
+            raise ModelError(
+                f"interpolation {known['interpolation']!r}: expected one of "
+                f"{', '.join(folders.INTERPOLATIONS)}"
+            )
         self.image_size: int = image_size or known["input_size"][-1]
         self.blocks = [dict(block) for block in blocks]
         for block in self.blocks:
@@ -110,9 +117,10 @@ class ImageModel(nn.Module):
         """Measure the width of the features; the backbone's own figure ignores its pooling."""
         try:
             features = trace_blank_image(self.backbone, _pool_features, self.image_size)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except Exception as error:  # options can make a network fail in any way
             raise ModelError(
-                f"backbone {self.name!r} cannot see images of {self.image_size} pixels: {error}"
+                f"backbone {self.name!r} cannot see images of {self.image_size} pixels: "
+                f"{type(error).__name__}: {error}"
             ) from error
         if features.ndim != 2:
             raise ModelError(

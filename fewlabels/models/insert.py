@@ -101,9 +101,10 @@ def layout_after(backbone: Any, after: str, image_size: int, what: str = "block"
 
     try:
         outputs = trace_blank_image(backbone, record_outputs, image_size)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:  # options can make a network fail in any way
         raise ModelError(
-            f"block {what!r}: the backbone cannot see images of {image_size} pixels: {error}"
+            f"block {what!r}: the backbone cannot see images of {image_size} pixels: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if len(outputs) != 1:
         often = "never" if not outputs else f"{len(outputs)} times"

@@ -14,6 +14,8 @@ _WRAPPERS = ("teacher", "student_ema", "state_dict", "model", "backbone", "net",
 """Where a file keeps its tensors; of teacher and student, the teacher is what is published."""
 _FOLLOWERS = {"student", "encoder_k", "momentum_encoder", "target_encoder"}
 """Copies that only serve the training of the network that a file is published for."""
+_DEEPEST = 4
+"""Wrappers in one another; a mapping of a stranger's may hold itself."""
 
 
 def unwrap_tensors(content: Any, what: str) -> dict[str, Tensor]:
@@ -22,12 +24,16 @@ def unwrap_tensors(content: Any, what: str) -> dict[str, Tensor]:
     Raises:
         ModelError: there is none.
     """
-    while isinstance(content, Mapping):
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
         if content and all(isinstance(value, Tensor) for value in content.values()):
+            if not all(isinstance(name, str) for name in content):
+                break
             return dict(content)
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         content = inner[0] if inner else None
-    raise ModelError(f"{what}: expected a state dict, names with a tensor each")
+    raise ModelError(f"{what}: expected a state dict, names with a tensor each; save that alone")
 
 
 def take_prefix_off(

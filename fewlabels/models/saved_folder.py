@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
@@ -22,6 +22,8 @@ LARGEST_CONFIG = 4_000_000
 """Bytes allowed in a config.json, which holds the names of all classes."""
 MOST_MISTAKES = 10
 """Told of one config.json, which may have a million."""
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 Three = tuple[float, float, float]
 ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
 
@@ -66,7 +68,7 @@ class ImageConfig(SavedConfig):
     pooling: str | None
     image_size: Annotated[int, Ge(1)]
     crop_pct: Annotated[float, Gt(0), Le(1)]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+    interpolation: Interpolation
     mean: Three
     std: ThreePositive
     backbone_options: dict[str, Any]

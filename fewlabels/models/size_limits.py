@@ -19,12 +19,17 @@ from fewlabels.models.saved_folder import ClassifierConfig, EmbedderConfig, Imag
 from fewlabels.registry import backbones, blocks
 
 LARGEST_OPTION = 16_384
-"""Largest whole number allowed in the options of a backbone or a block."""
+"""Largest number allowed in the options of a backbone or a block."""
+LARGEST_MULTIPLIER = 100
+"""Largest of those by which timm multiplies its lists of layers, before torch sees any."""
+MOST_TENSORS = 5_000
+"""Tensors allowed in a file of weights; timm's deepest models have 2,000."""
 MOST_BLOCKS = 64
 LARGEST_TENSOR = 2**29
 """Most numbers allowed in one feature map of one image (2 GiB)."""
 MORE = 2
-"""Numbers allowed in a model per number in its weights; loading reports smaller misfits."""
+"""Numbers, and tensors, allowed in a model per one in its weights; loading reports smaller misfits.
+"""
 OPERATIONS = 500
 """Operations allowed per weight tensor to make a model and run an image; most need 10, a MaxViT
 200."""
@@ -40,8 +45,9 @@ def check_options(options: Mapping[str, Any], placed: Iterable[Mapping[str, Any]
     if len(placed) > MOST_BLOCKS:
         raise ModelError(f"blocks: {len(placed)} of them: expected at most {MOST_BLOCKS}")
     for key, value in _iterate_numbers({"backbone_options": options, "blocks": placed}):
-        if abs(value) > LARGEST_OPTION:
-            raise ModelError(f"{key}: {value}: expected at most {LARGEST_OPTION}")
+        most = LARGEST_MULTIPLIER if key.endswith("multiplier") else LARGEST_OPTION
+        if not abs(value) <= most:  # nor NaN
+            raise ModelError(f"{key}: {value}: expected at most {most}")
 
 
 def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
@@ -55,12 +61,17 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
     """
     placed = [block.model_dump() for block in config.blocks]
     check_options(config.backbone_options, placed)
+    if len(state) > MOST_TENSORS:
+        raise ModelError(
+            f"{len(state):,} tensors of weights beside it; at most {MOST_TENSORS:,} are read"
+        )
     # Imported before, or the constants of a plugin would be made without numbers.
     if (name := config.backbone.split(".")[0]) in backbones.names():
         backbones.get(name)
     for block in config.blocks:
         blocks.get(block.name)
-    weighed = _Weighed(OPERATIONS * len(state) * (1 + len(placed)) + 5000)  # each sees an image
+    parts = 1 + len(placed)  # each sees an image
+    weighed = _Weighed(OPERATIONS * len(state) * parts + 5000, MORE * len(state) + 100)
     asked, held = 0, sum(tensor.numel() for tensor in state.values())
     # Any exception: of a plugin's too, which may need numbers.
     with torch.device("meta"), _Fused(), weighed, suppress(Exception):
@@ -72,7 +83,7 @@ def check_size(config: ImageConfig, state: Mapping[str, Tensor]) -> None:
             f"describes a model of {asked:,} numbers, and the weights beside it are {held:,}; copy "
             "both files again"
         )
-    if weighed.operations > weighed.most:
+    if weighed.operations > weighed.most or weighed.made > weighed.most_made:
         raise ModelError(
             f"describes a far deeper model than the {len(state)} tensors of weights beside it; "
             "copy both files again"
@@ -127,15 +138,17 @@ class _Fused(TorchFunctionMode):
 
 
 class _Weighed(TorchDispatchMode):
-    """Counts the operations inside, at most ``most``, and notes the largest result."""
+    """Counts the operations inside and the tensors that they make, and notes the largest result."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_made: int) -> None:
         super().__init__()
         self.most, self.operations, self.largest = most, 0, 0
+        self.most_made, self.made = most_made, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
-        if self.operations > self.most:
+        self.made += func is torch.ops.aten.empty.memory_format
+        if self.operations > self.most or self.made > self.most_made:
             raise _TooManyError
         result = func(*args, **(kwargs or {}))
         sizes = (t.numel() for t in tree_leaves(result) if isinstance(t, Tensor))
@@ -143,13 +156,13 @@ class _Weighed(TorchDispatchMode):
         return result
 
 
-def _iterate_numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """The whole numbers at any depth of nested options, each with its key."""
+def _iterate_numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers at any depth of nested options, each with its key."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from _iterate_numbers(each, f"{key}.{name}".strip("."))
     elif isinstance(value, (list, tuple)):
         for each in value:
             yield from _iterate_numbers(each, key)
-    elif isinstance(value, int):
+    elif isinstance(value, (int, float)):
         yield key, value

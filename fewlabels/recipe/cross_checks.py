@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewlabels.errors import ComponentError, first_few, shorten, suggest_nearest
-from fewlabels.files import find_path, looked_for
+from fewlabels.files import NO_FILE, find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
 from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
@@ -56,10 +56,15 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
-    """Record the files that the recipe names but that do not exist."""
+    """Record the files that the recipe names but that do not exist, or are none."""
     weights = _get_section(data, "model").get("weights")
-    if isinstance(weights, str) and find_path(weights) is None:
-        check.add_mistake(("model", "weights"), f"no such file; looked for {looked_for(weights)}")
+    if not isinstance(weights, str):
+        return
+    file, path = find_path(weights), ("model", "weights")
+    if file is None:
+        check.add_mistake(path, f"no such file; looked for {looked_for(weights)}")
+    elif not file.is_file():
+        check.add_mistake(path, f"{shorten(str(file))}: {NO_FILE}")
 
 
 def _check_split(check: Mistakes, data: dict[str, Any]) -> None:

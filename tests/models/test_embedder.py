@@ -368,6 +368,11 @@ def edit(saved, **changes):
             {"backbone": "resnet18", "backbone_options": {"layers": [16_384] * 4}},
             "describes a far deeper model than the 20 tensors of weights beside it",
         ),
+        ({"backbone_options": {"width": 1e9}}, "width: 1000000000.0: expected at most 16384"),
+        (
+            {"backbone": "mobilenetv3_large_100", "backbone_options": {"depth_multiplier": 2e4}},
+            "depth_multiplier: 20000.0: expected at most 100",
+        ),
         (
             {"image_size": 2000, "blocks": [{**SAN, "predictor": "attention"}]},
             "asks for [0-9,]+ numbers in one tensor to see an image of 2000 pixels",
@@ -394,6 +399,32 @@ def test_a_model_for_large_images_is_not_too_large(name, size, options):
     with torch.device("meta"):
         state = make_backbone(name, image_size=size, options=options).state_dict()
     check_size(config, state)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layers": [1, 1]}, "cannot see images of 32 pixels: AttributeError: "),
+        ({"block": "x"}, "cannot be made: AttributeError: "),
+        ({"output_stride": 3}, "cannot be made: AssertionError: "),
+    ],
+)
+def test_options_that_a_backbone_cannot_have_are_a_sentence(options, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        Embedder("test_resnet", image_size=32, backbone_options=options)
+    blocks = [{"name": "cbam", "after": "layer1"}]
+    with pytest.raises(ModelError, match=sentence):
+        Embedder("test_resnet", image_size=32, backbone_options=options, blocks=blocks)
+
+
+def test_a_backbone_that_divides_by_an_option_of_zero_is_a_sentence():
+    with pytest.raises(ModelError, match="cannot be made: ZeroDivisionError: "):
+        Embedder("test_vit", image_size=32, backbone_options={"patch_size": 0})
+
+
+def test_an_interpolation_is_refused_before_there_is_an_image():
+    with pytest.raises(ModelError, match="interpolation 'x': expected one of nearest, bilinear"):
+        small(interpolation="x")
 
 
 def test_an_image_that_would_fill_the_memory_is_a_sentence():

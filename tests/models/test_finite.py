@@ -90,6 +90,16 @@ def test_such_a_model_is_neither_saved_nor_loaded(place, tmp_path, kind):
     assert not (tmp_path / "new").exists()
 
 
+def test_infinite_statistics_of_which_all_features_are_zero_are_refused(tmp_path):
+    model = Embedder("test_resnet", embedding_size=4, image_size=32)
+    model.save_pretrained(tmp_path)
+    weights = read_tensors(tmp_path / "model.safetensors")
+    weights["backbone.conv1.1.running_var"].fill_(torch.inf)
+    write_tensors(tmp_path / "model.safetensors", weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"not finite \(backbone.conv1.1.running_var\)"):
+        load_model(tmp_path)
+
+
 def make_overflowing(kind, **more):
     """A model with finite weights that are too large for what it computes."""
     model = kind("convnet3", **more, **SMALL).eval()

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import time
 
 import pytest
 import torch
@@ -124,6 +125,22 @@ def test_a_model_of_many_classes_is_none_of_these(tmp_path):
     classes = [f"{number:05} {'x' * 100}" for number in range(22_000)]
     Classifier("convnet3", classes=classes, **SMALL).save_pretrained(tmp_path)
     assert len(Classifier.from_pretrained(tmp_path).classes) == 22_000
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [(1_000, "a far deeper model than the 1000 tensors"), (6_000, "at most 5,000 are read")],
+)
+def test_many_tiny_tensors_do_not_allow_for_a_model_of_many_layers(saved, tensors, sentence):
+    """They took minutes."""
+    more = {"layers": [16_384, 1, 1, 1], "base_width": 1, "channels": [1, 1, 1, 1]}
+    edit(saved, backbone="resnet26", backbone_options=more)
+    tiny = {f"{i}": torch.zeros(8, dtype=torch.uint8) for i in range(tensors)}
+    save_file(tiny, saved / "model.safetensors")
+    begin = time.process_time()
+    with pytest.raises(ModelError, match=sentence):
+        Embedder.from_pretrained(saved)
+    assert time.process_time() - begin < 5
 
 
 def test_a_header_of_names_alone_is_refused_before_they_are_made(saved):

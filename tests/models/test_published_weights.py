@@ -1,5 +1,8 @@
 """Weights as self-supervised tools publish them fill a backbone, or it is said why not."""
 
+import random
+from contextlib import suppress
+
 import pytest
 import timm
 import torch
@@ -92,6 +95,16 @@ def test_a_model_of_ours_gives_its_backbone(tmp_path):
         assert all(torch.equal(v, expected[k]) for k, v in again.backbone.state_dict().items())
 
 
+def hold_itself(name):
+    content = {}
+    content[name] = content
+    return content
+
+
+def change_all(state, change):
+    return {name: change(v) if v.is_floating_point() else v for name, v in state.items()}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -109,12 +122,40 @@ def test_a_model_of_ours_gives_its_backbone(tmp_path):
         (lambda s: {"a": {"b": s}}, "expected a state dict"),
         (lambda s: {}, "expected a state dict"),
         (lambda s: [1, 2], "not a file of plain tensors"),
+        (lambda s: hold_itself("teacher"), "expected a state dict"),
+        (lambda s: {"teacher": {5: torch.zeros(1)}}, "expected a state dict"),
+        (lambda s: {b"a": torch.zeros(1)}, "not a file of plain tensors"),
+        (lambda s: torch.nn.Linear(1, 1), "); copy it again, or save its state_dict alone"),
+        (lambda s: change_all(s, torch.Tensor.to_sparse), "torch.sparse_coo, cpu)"),
+        (lambda s: change_all(s, lambda v: v.to("meta")), "torch.strided, meta)"),
+        (lambda s: change_all(s, lambda v: v * 1j), "without plain real numbers"),
+        (lambda s: change_all(s, lambda v: v / 0), "not finite (conv1.0.weight and"),
+        (lambda s: {**s, "conv1.1.running_var": torch.full((16,), torch.inf)}, "running_var)"),
     ],
 )
 def test_a_file_that_does_not_hold_it_is_a_sentence(change, sentence, state, tmp_path):
     with pytest.raises(ModelError) as caught:
         load(change(state), tmp_path)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_a_sentence_wherever_the_damage_is(zipped, state, tmp_path):
+    file, model = tmp_path / "w.pth", timm.create_model("test_resnet", num_classes=0)
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    whole, draws = file.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(draws.randrange(1, 6)):
+            damaged[draws.randrange(3000)] = draws.randrange(256)
+        file.write_bytes(damaged)
+        with suppress(ModelError):
+            load_weights(model, str(file))
+
+
+def test_what_is_no_file_is_not_called_missing(tmp_path):
+    with pytest.raises(ModelError, match="a folder, a pipe or a device; name a file"):
+        load_weights(timm.create_model("test_resnet"), str(tmp_path))
 
 
 def test_position_embeddings_of_another_image_size_are_resampled_as_timm_does(tmp_path):
