@@ -93,11 +93,7 @@ class ImageModel(nn.Module):
             raise ModelError(f"mean {mean}, std {std}: expected three numbers each, for R, G and B")
         given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
         known = resolve_model_data_config(self.backbone, args=given)
-        if known["interpolation"] not in folders.INTERPOLATIONS:
-            raise ModelError(
-                f"interpolation {known['interpolation']!r}: expected one of "
-                f"{', '.join(folders.INTERPOLATIONS)}"
-            )
+        folders.check_interpolation(known["interpolation"])
         self.image_size: int = image_size or known["input_size"][-1]
         self.blocks = [dict(block) for block in blocks]
         for block in self.blocks:

@@ -23,7 +23,6 @@ LARGEST_CONFIG = 4_000_000
 MOST_MISTAKES = 10
 """Told of one config.json, which may have a million."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 Three = tuple[float, float, float]
 ThreePositive = tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)], Annotated[float, Gt(0)]]
 
@@ -94,6 +93,17 @@ class ClassifierConfig(ImageConfig):
 Config = TypeVar("Config", bound=ImageConfig)
 AnyConfig = TypeVar("AnyConfig", bound=SavedConfig)
 T = TypeVar("T")
+
+
+def check_interpolation(name: str) -> None:
+    """Refuse an interpolation that no config can hold.
+
+    Raises:
+        ModelError: it is unknown.
+    """
+    known = get_args(Interpolation)
+    if name not in known:
+        raise ModelError(f"interpolation {name!r}: expected one of {', '.join(known)}")
 
 
 def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -182,8 +183,11 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
     known = [*terms, *(name for name in names if isinstance(name, str))]
     for name in _get_section(data, "weights"):
         if name not in known:
-            check.add_mistake(
-                ("weights", name),
-                f"no loss of this recipe is called so{suggest_nearest(name, known)} "
-                f"(all: {shorten(', '.join(known))})",
-            )
+            check.add_mistake(("weights", name), partial(_describe_unknown_term, name, known))
+
+
+def _describe_unknown_term(name: str, known: list[str]) -> str:
+    return (
+        f"no loss of this recipe is called so{suggest_nearest(name, known)} "
+        f"(all: {shorten(', '.join(known))})"
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -43,13 +45,23 @@ class Mistakes:
         self.schemas: dict[
             KeyPath, tuple[str, Schema]
         ] = {}  # of each component: "loss margin", its schema
+        self.models: dict[tuple[str, str], type[BaseModel]] = {}  # by registry and name
         self.found: dict[KeyPath, str] = {}
         self.single = {slot for slot in LISTS if isinstance(data.get(slot), (dict, str))}
 
-    def add_mistake(self, path: KeyPath, sentence: str) -> None:
-        """Record a mistake; of several at one key path only the first is kept."""
+    def add_mistake(self, path: KeyPath, sentence: str | Callable[[], str]) -> None:
+        """Record a mistake; of several at one key path only the first is kept.
+
+        Args:
+            sentence: or what makes it, which is asked for no more than will be told.
+        """
         if len(path) > 1 and path[0] in self.single:
             path = (path[0], *path[2:])
+        if len(self.found) >= MOST_TOLD:
+            self.found.setdefault(path, "")
+            return
+        if callable(sentence):
+            sentence = sentence()
         where = next(
             (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
             self.file,
@@ -96,8 +108,12 @@ class Mistakes:
             self.add_mistake((*path, key), str(error))
             return None
         self.schemas[path] = (f"{REGISTRIES[plural].kind} {name}", schema)
-        model = build_options_model(schema, base)
-        return create_model("Component", __base__=model, **{key: (Literal[name], ...)})  # type: ignore[call-overload]
+        if (plural, name) not in self.models:
+            model = build_options_model(schema, base)
+            self.models[plural, name] = create_model(  # type: ignore[call-overload]
+                "Component", __base__=model, **{key: (Literal[name], ...)}
+            )
+        return self.models[plural, name]
 
     def check_options(self, path: KeyPath, plural: str, name: str, given: dict[str, Any]) -> None:
         """Check a component's options given in a mapping of their own, and record mistakes."""
@@ -118,15 +134,17 @@ class Mistakes:
         for item in error.errors():
             item["loc"] = (*under, *item["loc"])
             by_path.setdefault(self._strip_union_tags(item), []).append(item)
-        for path, items in by_path.items():
-            if any(other[: len(path)] == path != other for other in by_path):
-                continue  # that what stands inside is wrong says it of the whole
+        above = {path[:n] for path in by_path for n in range(len(path))}
+
+        def describe(path: KeyPath, items: list[Any]) -> str:
             if items[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
                 around = follow_references(schema, find_schema(schema, path[len(under) : -1]))
-                sentence = self._describe_unknown_key(path, around)
-            else:
-                sentence = _describe_mismatch(items, find_schema(schema, path[len(under) :]))
-            self.add_mistake(path, sentence)
+                return self._describe_unknown_key(path, around)
+            return _describe_mismatch(items, find_schema(schema, path[len(under) :]))
+
+        for path, items in by_path.items():
+            if path not in above:  # that what stands inside is wrong says it of the whole
+                self.add_mistake(path, partial(describe, path, items))
 
     def _strip_union_tags(self, item: Any) -> KeyPath:
         """The key path of an error, without the tags that pydantic adds for members of a union."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fewlabels.errors import RecipeError, shorten
 from fewlabels.recipe.component_schema import Schema
-from fewlabels.recipe.messages import Mistakes, find_schema
+from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes, find_schema
 from fewlabels.recipe.yaml_file import (
     DEEPEST,
     NAMING,
@@ -18,6 +18,7 @@ from fewlabels.recipe.yaml_file import (
 )
 
 COMMAND_LINE = "command line"
+ONLY_FILES = "only a file can extend another"
 _TYPES: dict[str, tuple[type, ...]] = {
     "array": (list,),
     "boolean": (bool,),
@@ -62,9 +63,12 @@ def apply_overrides(data: dict[str, Any], origins: Origins, assignments: list[st
             shown = shorten(repr(assignment))
             mistakes.append(f"{COMMAND_LINE}: {shown}: expected key=value, as in rounds.rounds=3")
             continue
+        if parts[0] == "extends":
+            mistakes.append(f"{COMMAND_LINE}: extends: {ONLY_FILES}; write it into a file")
+            continue
         override = _parse_value(text)
         try:
-            path = _set_value(data, parts, override.value)
+            path = _set_value(data, _open_slot(data, parts), override.value)
         except (KeyError, IndexError, TypeError):
             place = f"{COMMAND_LINE}: {shorten(key)}"
             mistakes.append(f"{place}: there is no such place to set in this recipe")
@@ -122,6 +126,29 @@ def _parse_value(text: str) -> Override:
     return Override(value, None if null or quoted else text)
 
 
+def _open_slot(data: dict[str, Any], parts: list[str]) -> list[str]:
+    """Write a slot's components as mappings, and as a list where a number asks for it.
+
+    Returns:
+        The parts, without the number where the slot has one component and no list.
+    """
+    slot, *rest = parts
+    if slot not in SLOTS or not rest:
+        return parts
+    value = data.get(slot)
+    if isinstance(value, str):
+        value = {"name": value}
+    elif isinstance(value, list):
+        value = [{"name": each} if isinstance(each, str) else each for each in value]
+    if slot in LISTS and re.fullmatch("[0-9]+", rest[0]):
+        if value is None:
+            value = []
+        elif isinstance(value, dict) and rest.pop(0) != "0":
+            raise IndexError(parts[1])
+    data[slot] = value
+    return [slot, *rest]
+
+
 def _set_value(data: Any, parts: list[str], value: Any) -> KeyPath:
     """The path at which the value now stands: in a list a part is a number."""
     path: KeyPath = ()
@@ -134,6 +161,8 @@ def _set_value(data: Any, parts: list[str], value: Any) -> KeyPath:
             break
         if isinstance(data, dict) and data.get(key) is None:
             data[key] = {}
+        elif isinstance(data, list) and key == len(data):
+            data.append({})
         data = data[key]
     if isinstance(data, list) and key == len(data):
         data.append(value)

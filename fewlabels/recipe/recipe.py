@@ -20,7 +20,7 @@ from fewlabels.errors import RecipeError, shorten
 from fewlabels.recipe import yaml_file
 from fewlabels.recipe.cross_checks import check_across, check_files
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
-from fewlabels.recipe.overrides import Overrides, apply_overrides, take_texts
+from fewlabels.recipe.overrides import ONLY_FILES, Overrides, apply_overrides, take_texts
 from fewlabels.recipe.sections import (
     Data,
     Evaluation,
@@ -32,9 +32,9 @@ from fewlabels.recipe.sections import (
     Train,
 )
 from fewlabels.recipe.unfit_values import find_unfit_values
-from fewlabels.recipe.yaml_file import Origins
+from fewlabels.recipe.yaml_file import Origins, show_value
 from fewlabels.registry import REGISTRIES, Registry
-from fewlabels.registry.user_code import import_modules, list_not_imported
+from fewlabels.registry.user_code import import_modules, is_module_name, list_not_imported
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,17 @@ class Recipe:
         return found
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML."""
-        return yaml_file.dump_yaml(self.resolved)
+        """The resolved recipe as YAML.
+
+        Raises:
+            RecipeError: it is longer than what is read again.
+        """
+        text = yaml_file.dump_yaml(self.resolved)
+        size, most = len(text.encode()), yaml_file.MOST_BYTES
+        if size > most:
+            said = f"{size:,} bytes with its defaults; at most {most:,} are read; shorten it"
+            raise RecipeError([f"recipe: {said}"])
+        return text
 
 
 def load_recipe(
@@ -118,9 +127,10 @@ def load_recipe(
     """
     path = Path(path)
     data, origins = yaml_file.read_recipe_file(path)
-    import_modules(imports, path.parent)
-    given = apply_overrides(data, origins, list(overrides))
-    data["name"] = data.get("name") or re.sub(r"[^\w.-]+", "-", path.stem)[:100]
+    import_modules(_make_list(imports), path.parent)
+    given = apply_overrides(data, origins, _make_list(overrides))
+    stem = re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".")[:100]
+    data["name"] = data.get("name") or stem or "recipe"
     return _check_recipe(data, origins, given, str(path), imports, ended)
 
 
@@ -137,17 +147,24 @@ def recipe_from(
         RecipeError: as there; also if a value is not plain data, or ``extends`` is given.
     """
     origins = Origins()
+    if not isinstance(data, dict):
+        raise RecipeError([f"recipe: expected a mapping of keys, got {type(data).__name__}"])
     _refuse_unfit(Mistakes({}, origins, "recipe"), data)
     try:
         data = json.loads(json.dumps(data, default=_convert_path))
     except TypeError as error:
         raise RecipeError([f"recipe: {error}"]) from error
     if "extends" in data:
-        raise RecipeError(["recipe: extends: only a file can extend another; use load_recipe"])
-    import_modules(imports)
-    given = apply_overrides(data, origins, list(overrides))
+        raise RecipeError([f"recipe: extends: {ONLY_FILES}; use load_recipe"])
+    import_modules(_make_list(imports))
+    given = apply_overrides(data, origins, _make_list(overrides))
     data["name"] = data.get("name") or "recipe"
     return _check_recipe(data, origins, given, "recipe", imports, ended)
+
+
+def _make_list(words: str | Iterable[str]) -> list[str]:
+    """The words; a text alone is one, and not its letters."""
+    return [words] if isinstance(words, str) else list(words)
 
 
 def _convert_path(value: Any) -> str:
@@ -170,15 +187,9 @@ def _check_recipe(
     data = {key: value for key, value in data.items() if value is not None}  # null: the default
     noted = data.get("imports", [])
     if isinstance(noted, list):
-        data["imports"] = [*noted, *(name for name in imports if name not in noted)]
+        data["imports"] = [*noted, *(name for name in _make_list(imports) if name not in noted)]
     check = Mistakes(data, origins, file)
-    if isinstance(noted, list) and (asked := list_not_imported(map(str, noted))):
-        check.add_mistake(
-            ("imports",),
-            f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
-            f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
-        )
-        check.raise_if_any()  # what the code registers is not known yet
+    _check_imports(check, noted)
     for slot in LISTS:
         value = data.get(slot)
         data[slot] = [] if value is None else value if isinstance(value, list) else [value]
@@ -215,7 +226,27 @@ def _check_recipe(
     if not ended:
         check_files(check, data)
     check.raise_if_any()
-    return _build_recipe(checked)
+    recipe = _build_recipe(checked)
+    _refuse_unfit(check, recipe.resolved)  # with its defaults, as it is read again
+    return recipe
+
+
+def _check_imports(check: Mistakes, noted: Any) -> None:
+    """Refuse names that would make a command of another meaning, and code not yet imported."""
+    if not isinstance(noted, list):
+        return
+    for i, name in enumerate(noted):
+        if not is_module_name(name):
+            said = f"expected a module's name, as in my_module, got {show_value(name)}"
+            check.add_mistake(("imports", i), said)
+    check.raise_if_any()
+    if asked := list_not_imported(noted):
+        check.add_mistake(
+            ("imports",),
+            f"needs the code in {' and '.join(asked)}, and a recipe never runs code by itself; "
+            f"look at it, then add {' '.join(f'--import {name}' for name in asked)}",
+        )
+        check.raise_if_any()  # what the code registers is not known yet
 
 
 def _refuse_unfit(check: Mistakes, data: dict[str, Any]) -> None:

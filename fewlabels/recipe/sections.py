@@ -12,7 +12,9 @@ from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.recipe.component_schema import Section
 
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0)]
+LARGEST_RATE = 1e30
+"""Far above any use; torch's float32 ends at 3e38."""
+Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
 
 
 class Subset(Section):
@@ -105,7 +107,7 @@ class Optimizer(Section):
     """One of timm's optimisers."""
 
     name: str = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-4
+    lr: Annotated[float, Field(gt=0, le=LARGEST_RATE)] = 1e-4
     weight_decay: Rate = 0.0
     decay: Literal["all", "kernels"] = Field("kernels", description="kernels: not biases and norms")
     factors: dict[str, Rate] = Field(
@@ -204,8 +206,8 @@ class Fixed(Section):
 
     name: str = Field(
         "",
-        pattern=r"^[\w.-]{0,100}$",
-        description="letters, digits, dots, dashes and underscores alone, at most 100",
+        pattern=r"^([\w-][\w.-]{0,99})?$",
+        description="letters, digits, dots, dashes and underscores, no dot first, at most 100",
     )
     seed: Annotated[int, Field(ge=0)] = 0
     imports: list[str] = Field(

@@ -9,7 +9,10 @@ from typing import Any
 from fewlabels.recipe.yaml_file import (
     DEEPEST,
     LARGEST_NUMBER,
+    MERGE,
+    MOST_BYTES,
     MOST_VALUES,
+    NO_MERGE,
     TOO_LARGE,
     KeyPath,
     show_value,
@@ -19,16 +22,22 @@ from fewlabels.recipe.yaml_file import (
 def find_unfit_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
     """Where plain data hold what a recipe cannot, and a sentence for each.
 
-    That is too many values, lists or mappings nested too deeply or in themselves, keys that cannot
-    be printed, text that is no Unicode, and numbers that are none or that no computer counts to.
+    That is too many values or letters, lists or mappings nested too deeply or in themselves, keys
+    that cannot be printed or read again, text that is no Unicode, and numbers that are none or that
+    no computer counts to.
     """
     waiting: list[tuple[KeyPath, Any]] = [((), data)]
-    seen = 0
+    seen = letters = 0
     while waiting:
         path, value = waiting.pop()
         seen += 1
         if seen + len(waiting) > MOST_VALUES:
             yield (), f"more than {MOST_VALUES:,} values; a recipe needs fewer"
+            return
+        texts = [text for text in (value, *path[-1:]) if isinstance(text, str)]
+        letters += sum(map(len, texts))
+        if letters > MOST_BYTES:
+            yield (), f"more than {MOST_BYTES:,} letters; a recipe needs fewer"
             return
         if isinstance(value, (dict, list, tuple)):
             if len(path) >= DEEPEST and value:
@@ -44,3 +53,5 @@ def find_unfit_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
             yield path, f"{show_value(value)} is no Unicode text; write it otherwise"
         if path and isinstance(path[-1], str) and not path[-1].isprintable():
             yield path, "this key cannot be printed; rename it"
+        if path and path[-1] == MERGE:
+            yield path, NO_MERGE

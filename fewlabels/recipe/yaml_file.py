@@ -19,10 +19,23 @@ NAMING = ("name", "source", "backbone")
 """Keys that name a component; its options are in the same mapping."""
 
 MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 32
-"""Of one file; what a person writes has a hundredth of the values."""
+"""Of one file; what a person writes has a hundredth of the values. Text counts at each alias."""
+MERGE, NO_MERGE = "<<", "merge keys are not read; use extends"
 
 LARGEST_NUMBER = 2**63 - 1
 TOO_LARGE = f"expected a number of at most {LARGEST_NUMBER:,}"
+
+KEPT = (
+    "labels",
+    "share",
+    "split_seed",
+    "validation",
+    "max_bad",
+    "drop_duplicates",
+    "memory",
+    "workers",
+)
+"""What is said of any data, and holds for another source too; parts of a split do not."""
 
 KeyPath = tuple[str | int, ...]
 Origins = dict[KeyPath, str]  # key path -> "file:line" or "command line"
@@ -41,7 +54,7 @@ class _Loader(yaml.SafeLoader):
         self.name = source  # of the marks
         self.mistakes: list[str] = []
         self.origins: Origins = {}
-        self.composed = self.built = self.depth = 0
+        self.composed = self.built = self.letters = self.depth = 0
         self.outer: list[yaml.Node] = []  # those in which the present one stands
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -58,7 +71,8 @@ class _Loader(yaml.SafeLoader):
         line = _format_mark(node.start_mark)
         self.origins.setdefault(path, line)
         self.built += 1
-        _refuse_excess(len(self.outer) + 1, self.built, node.start_mark)
+        self.letters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        _refuse_excess(len(self.outer) + 1, self.built, node.start_mark, self.letters)
         if not re.fullmatch(rf"tag:yaml\.org,2002:({_TAGS[type(node)]})", node.tag):
             return self._refuse_value(node, path, f"YAML tags such as {node.tag} are not read")
         if isinstance(node, yaml.ScalarNode):
@@ -87,9 +101,9 @@ class _Loader(yaml.SafeLoader):
                 self._refuse_value(key_node, path, "a key is text, and no list or mapping")
                 continue
             key = str(key_node.value)
-            if key == "<<":
-                why = "merge keys are not read; use extends"
-                self._refuse_value(key_node, (*path, key), why)
+            self.letters += len(key)
+            if key == MERGE:
+                self._refuse_value(key_node, (*path, key), NO_MERGE)
             elif key in result:
                 first = self.origins[(*path, key)].rpartition(":")[2]
                 why = f"duplicate key, first on line {first}; keep one"
@@ -116,7 +130,7 @@ def _format_mark(mark: yaml.Mark) -> str:
     return f"{mark.name}:{mark.line + 1}"
 
 
-def _refuse_excess(depth: int, values: int, mark: yaml.Mark) -> None:
+def _refuse_excess(depth: int, values: int, mark: yaml.Mark, letters: int = 0) -> None:
     """Stop before what a recipe does not need takes all time or memory."""
     if depth > DEEPEST:
         raise RecipeError(
@@ -125,6 +139,10 @@ def _refuse_excess(depth: int, values: int, mark: yaml.Mark) -> None:
     if values > MOST_VALUES:
         raise RecipeError(
             [f"{_format_mark(mark)}: more than {MOST_VALUES:,} values; a recipe needs fewer"]
+        )
+    if letters > MOST_BYTES:
+        raise RecipeError(
+            [f"{_format_mark(mark)}: more than {MOST_BYTES:,} letters; a recipe needs fewer"]
         )
 
 
@@ -157,6 +175,15 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Text, in double quotes where it has letters that PyYAML reads as ends of a line."""
+        style = '"' if _LINE_ENDS & set(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_LINE_ENDS = {"\r", "\x85", "\u2028", "\u2029"}
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def dump_yaml(data: Any) -> str:
@@ -260,5 +287,4 @@ def drop_component_keys(mapping: dict[str, Any], naming: str) -> dict[str, Any]:
     """What still has a meaning once a mapping names another component."""
     if naming == "backbone":
         return {k: v for k, v in mapping.items() if k not in ("backbone_options", "weights")}
-    kept = ("labels", "memory", "workers") if naming == "source" else ()
-    return {key: mapping[key] for key in kept if key in mapping}
+    return {key: mapping[key] for key in KEPT if key in mapping} if naming == "source" else {}

@@ -38,7 +38,7 @@ def import_modules(names: Sequence[str], beside: Path | None = None) -> None:
     """
     for name in names:
         said = f"--import {name}"
-        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        if name.endswith(".py") or not is_module_name(name):
             hint = f"; write --import {Path(name).stem}" if Path(name).stem.isidentifier() else ""
             raise RecipeError([f"{said}: expected a module's name, as in my_module{hint}"])
         top = name.partition(".")[0]
@@ -60,6 +60,11 @@ def import_modules(names: Sequence[str], beside: Path | None = None) -> None:
             if isinstance(error, ModuleNotFoundError) and _find_files(str(error.name), beside):
                 sentence += f"; name it too, first: --import {error.name} {said}"
             raise RecipeError([sentence + _locate_error(error, files)]) from error
+
+
+def is_module_name(name: object) -> bool:
+    """Whether a name is one of a module, as in ``package.my_module``."""
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
 def list_not_imported(names: Iterable[str]) -> list[str]:

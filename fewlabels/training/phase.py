@@ -181,7 +181,7 @@ class PhaseTrainer:
             if self.accelerator.sync_gradients and self.schedule.clip is not None:
                 parameters = [p for module in trained for p in module.parameters()]
                 self.accelerator.clip_grad_norm_(parameters, self.schedule.clip)
-            optimizer.step()
+            _move_weights(optimizer, at.step)
             optimizer.zero_grad()
         return losses, total
 
@@ -269,3 +269,15 @@ def _check_losses(losses: Any) -> dict[str, Tensor]:
     ):
         return dict(losses)
     raise ComponentError("strategy: losses() gave no mapping from names to tensors of one number")
+
+
+def _move_weights(optimizer: Any, step: int) -> None:
+    try:
+        optimizer.step()
+    except (RuntimeError, OverflowError) as error:
+        if "overflow" not in str(error):
+            raise
+        raise FewLabelsError(
+            f"the optimiser's numbers are too large for float32 at step {step}; lower "
+            "optimizer.lr, its weight_decay, factors or options, or schedule.decay_rate"
+        ) from error

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -134,6 +135,27 @@ TEXTS = {
         "1: data.source: no source is called 'ddd",
     ),
     "a long key": (GOOD + f"? {'k' * 20_000}\n: 1\n", "6: kkk"),
+    "aliases of a long text": (
+        f"x: [&a {'x' * 100_000}" + ", *a" * 3000 + "]\n",
+        "1: more than 1,000,000 letters",
+    ),
+    "a rate beyond float32": (
+        GOOD + "optimizer: {lr: 1.0e300}\n",
+        "6: optimizer.lr: expected less than or equal to 1000000000000000000000000000000, got 1e+300",
+    ),
+    "a batch of more images than there are": (
+        GOOD.replace("batch: 60", "batch: 9223372036854775800"),
+        "3: strategy.batch: expected less than or equal to 10000000",
+    ),
+    "a command": (
+        GOOD + 'imports: ["x; rm -rf ~"]\n',
+        "6: imports[0]: expected a module's name, as in my_module, got 'x; rm -rf ~'",
+    ),
+    "a name that is another folder": (GOOD + "name: ..\n", "6: name: expected letters, digits"),
+    "a folder of weights": (
+        GOOD.replace("convnet3", "convnet3, weights: ."),
+        "2: model.weights: ",
+    ),
     "a long list": (
         GOOD.replace("batch: 60", f"batch: [{'1, ' * 5000}]"),
         "3: strategy.batch: expected a whole number, got [1, 1, ",
@@ -171,7 +193,51 @@ def test_500_unknown_components_are_told_without_a_wait(tmp_path):
     assert mistakes[50] == "x.yaml: and 450 more mistakes"
 
 
+MANY = {f"k{i}": "x" for i in range(9_000)}
+WHOLE = {"data": {"source": "digits"}, "losses": "multi_similarity"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": MANY},
+        {"weights": MANY},
+        {"weights": dict.fromkeys(MANY, 1.0)},
+        {"optimizer": {"factors": MANY}},
+        MANY,
+        {"views": ["flip"] * 4_000},
+        {"discovery": ["kmeans"] * 4_000},
+        {"losses": [{"name": f"nope{i}"} for i in range(4_000)]},
+        {"pretrain": {"name": "rotation", **MANY}},
+    ],
+)
+def test_thousands_of_mistakes_take_no_more_than_two_seconds(changes):
+    begin = time.process_time()
+    with suppress(RecipeError):
+        recipe_from({**WHOLE, **changes})
+    assert time.process_time() - begin < 2
+
+
+def test_a_recipe_that_could_not_be_read_again_with_its_defaults_is_refused():
+    where = {f"k{i}": 1 for i in range(9_960)}
+    with pytest.raises(RecipeError, match=r"^recipe: more than 10,000 values; a recipe needs"):
+        recipe_from({**WHOLE, "data": {"source": "digits", "test": {"where": where}}})
+    escaped = {"a": "\x01" * 300_000}
+    recipe = recipe_from({**WHOLE, "data": {"source": "digits", "test": {"where": escaped}}})
+    with pytest.raises(RecipeError, match=r"recipe: [0-9,]+ bytes with its defaults; at most"):
+        recipe.to_yaml()
+
+
+@pytest.mark.parametrize("data", [5, None, [1]])
+def test_what_is_no_mapping_is_a_sentence(data):
+    with pytest.raises(RecipeError, match="recipe: expected a mapping of keys, got "):
+        recipe_from(data)
+
+
 OVERRIDES = {
+    "data.test.where.<<=3": "data.test.where.<<: merge keys are not read; use extends",
+    "extends=x.yaml": "extends: only a file can extend another; write it into a file",
+    "views.1.name=flip": "views.1.name: there is no such place",
     "losses.²=1": "losses.²: there is no such place",
     "losses.99999999999999999999=1": "losses.99999999999999999999: there is no such place",
     f"{'a.' * 5000}b=1": "a.a.a.a.",
@@ -180,7 +246,7 @@ OVERRIDES = {
     f"seed={'9' * 5000}": "seed: expected a number of at most 9,223,372,036,854,775,807",
     f"x={'[' * 3000}": "x: nested deeper than 32 levels",
     "optimizer.lr=.nan": "optimizer.lr: expected a number, got nan",
-    "name=\x1b[31m": "name: expected letters, digits, dots, dashes and underscores alone, at most 100, got '\\x1b",
+    "name=\x1b[31m": "name: expected letters, digits, dots, dashes and underscores, no dot first, at most 100, got '\\x1b",
     "data.0=1": "data.0: unknown key",
     "seed=[1": "seed: not readable as YAML",
 }

@@ -65,6 +65,31 @@ def test_where_no_text_is_wanted_a_value_is_yaml(override, read):
     assert read(recipe_from(PARQUET, [override]))
 
 
+ONE = "multi_similarity"
+
+
+@pytest.mark.parametrize("losses", [ONE, {"name": ONE}, [ONE], [{"name": ONE}]])
+@pytest.mark.parametrize("key", ["losses.0", "losses[0]"])
+def test_a_component_is_numbered_however_the_recipe_writes_it(losses, key):
+    data = {**FOLDER, "losses": losses}
+    assert recipe_from(data, [f"{key}.beta=3"]).losses[0].options["beta"] == 3
+    other = "contrastive_clustering"
+    for word in (f"{key}={other}", f"{key}.name={other}"):
+        checked = recipe_from({**data, "discovery": "kmeans", "strategy": "tac_ccl"}, [word])
+        assert checked.losses[0].name == other
+
+
+def test_what_is_set_in_text_or_in_nothing_is_set_in_a_component():
+    given = ["strategy.batch=20", "views.0.name=flip"]
+    recipe = recipe_from({**FOLDER, "strategy": "metric"}, given)
+    assert recipe.strategy.options["batch"] == 20
+    assert [view.name for view in recipe.views] == ["flip"]
+
+
+def test_one_text_is_one_override():
+    assert recipe_from(FOLDER, "seed=3").seed == 3
+
+
 def test_what_is_no_yaml_is_told_where_no_text_is_wanted():
     for override, sentence in [
         ("seed=a={", "command line: seed: expected a whole number, got 'a={'"),

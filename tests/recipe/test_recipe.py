@@ -160,7 +160,7 @@ WRONG = {
     ),
     "text that does not fit": (
         GOOD + "name: my run\n",
-        "wrong.yaml:6: name: expected letters, digits, dots, dashes and underscores alone, at most 100, got 'my run'",
+        "wrong.yaml:6: name: expected letters, digits, dots, dashes and underscores, no dot first, at most 100, got 'my run'",
     ),
     "an empty list": (
         GOOD + "evaluation: {ks: []}\n",

@@ -2,7 +2,7 @@ import pytest
 
 from fewlabels.errors import RecipeError
 from fewlabels.recipe.overrides import apply_overrides
-from fewlabels.recipe.yaml_file import dump_yaml, merge_values, parse_yaml, read_recipe_file
+from fewlabels.recipe.yaml_file import KEPT, dump_yaml, merge_values, parse_yaml, read_recipe_file
 
 
 def test_numbers_and_words_read_as_people_mean_them():
@@ -70,6 +70,22 @@ def test_what_is_dumped_reads_back_the_same():
     texts = ["08", "1e3", "1_000", "on", "2020-01-01", "true", "null", "~", ".5", "a: b", "", "é"]
     data = {"texts": texts, "numbers": [8, 1e3, 1e-12, 0.5, True, None], "again": texts}
     assert parse_yaml(dump_yaml(data), "test")[0] == data
+
+
+def test_any_letter_is_dumped_so_that_it_reads_back_the_same():
+    letters = [chr(i) for i in range(0x3000) if not 0xD800 <= i < 0xE000] + ["\ufeff", "\U0001f600"]
+    texts = [text for a in letters for text in (a, f"a{a}b", f" {a}\n{a} ", f"{a}: #")]
+    assert parse_yaml(dump_yaml(texts[:9_000]), "test")[0] == texts[:9_000]
+    ends = ["\r", "\x85", "\u2028", "\u2029", "\ufeff", "\U0001f600", "\ue000", "\uffff"]
+    texts = [text for a in ends for text in (a, f"a{a}b", f" {a}\n{a} ", f"{a}: #")]
+    assert parse_yaml(dump_yaml(texts), "test")[0] == texts
+
+
+def test_what_says_nothing_of_the_source_are_all_keys_but_the_split():
+    from fewlabels.recipe.sections import Data
+
+    of_the_source = {"split", "train", "test", "query", "gallery"}
+    assert set(KEPT) == set(Data.model_fields) - of_the_source
 
 
 def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):

@@ -303,6 +303,13 @@ def test_weights_that_went_to_infinity_between_two_logged_losses_are_not_kept(be
     assert place.name == "step-000001"
 
 
+def test_rates_that_multiply_beyond_float32_are_a_sentence(began, tmp_path):
+    recipe = {**RECIPE, "data": {**RECIPE["data"], "path": str(began / "photos")}}
+    wild = ["optimizer.lr=1e30", "optimizer.factors={student: 1e30}", "name=wild"]
+    with pytest.raises(FewLabelsError, match="too large for float32 at step 0; lower optimizer.lr"):
+        fewlabels.train(recipe, wild, out=tmp_path)
+
+
 def test_a_run_stopped_in_pretraining_is_compared_too(began, tmp_path, monkeypatch):
     shutil.copytree(began / "photos", tmp_path / "photos")
     recipe = {**RECIPE, "data": {**RECIPE["data"], "path": str(tmp_path / "photos")}}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, Le
 from torch import Tensor, nn
 
 from fewlabels.contracts import (
@@ -27,12 +27,13 @@ from fewlabels.contracts import (
     Stream,
     recentre_loss,
 )
+from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.models.memory import CrossBatchMemory
 from fewlabels.registry import strategies
 
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 
 
 @strategies.register("metric")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -21,10 +21,11 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
+from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 
 
 @strategies.register("rotation")
