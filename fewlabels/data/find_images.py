@@ -51,9 +51,9 @@ def image_files(folder: Path) -> list[Path]:
 def find_images(folder: Path) -> FoundImages:
     """The images below a folder; hidden files and folders, macOS's ``._*`` too, are none.
 
-    Links are followed, but each folder is read once, where it lies rather than by a link. What looks
-    like an image and is passed over is counted by its reason; hidden files and other documents are
-    not.
+    Links are followed, but each folder is read once, and by a link only where it lies elsewhere.
+    What looks like an image and is passed over is counted by its reason; hidden files and other
+    documents are not.
     """
     readable, files = list_suffixes(), []
     passed_over: dict[str, list[Path]] = defaultdict(list)
