@@ -20,8 +20,9 @@ SUFFIXES = {
 """Of images that Pillow reads: some of them where it was built so, or has a plugin for them."""
 
 UNREAD = {
-    ".arw", ".cr2", ".cr3", ".dng", ".eps", ".jxl", ".nef", ".orf", ".psd", ".raf",
-    ".raw", ".rw2", ".svg",
+    ".arw", ".cr2", ".cr3", ".dds", ".dng", ".eps", ".fits", ".icns", ".ico", ".jpg2", ".jps",
+    ".jxl", ".nef", ".orf", ".pcx", ".pfm", ".psd", ".raf", ".raw", ".rw2", ".sgi", ".svg",
+    ".xbm",
 }  # fmt: skip
 """Of images that are not read here."""
 
@@ -51,9 +52,9 @@ def image_files(folder: Path) -> list[Path]:
 def find_images(folder: Path) -> FoundImages:
     """The images below a folder; hidden files and folders, macOS's ``._*`` too, are none.
 
-    Links are followed, but each folder is read once, where it lies rather than by a link. What looks
-    like an image and is passed over is counted by its reason; hidden files and other documents are
-    not.
+    Links are followed, but each folder is read once, and by a link only where it lies elsewhere.
+    What looks like an image and is passed over is counted by its reason; hidden files and other
+    documents are not.
     """
     readable, files = list_suffixes(), []
     passed_over: dict[str, list[Path]] = defaultdict(list)

@@ -25,7 +25,8 @@ class Folder:
     if there is no ``test``. Images in a folder ``unlabeled``, and those of a flat folder without
     labels.csv, have no labels. A folder that holds all others is looked into.
 
-    Links are followed, but each folder is read once. What looks like an image and is not read is counted, and told.
+    Links are followed, but each folder is read once. What looks like an image and is not read is
+    counted, and told.
 
     Args:
         path: the folder.
