@@ -33,6 +33,8 @@ def refuse_unwritable(out: str | Path) -> None:
     Raises:
         FewLabelsError: it cannot be written.
     """
+    if "\0" in str(out):
+        raise FewLabelsError(f"{shorten(str(out))!r}: holds a NUL, which no name has")
     place = Path(out).absolute()
     try:
         above = next((folder for folder in place.parents if folder.exists()), place)

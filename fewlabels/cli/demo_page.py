@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -140,4 +141,7 @@ def serve_page(model: str, index: str, images: str | None, port: int | None) -> 
             said = f"--port {port} is" if port else "the ports from 7860 on are"
             raise FewLabelsError(f"{said} taken, or not yours; give another with --port") from error
         print(f"{address}  (Ctrl+C ends it)", flush=True)
-        page.block_thread()
+        try:
+            threading.Event().wait()  # page.block_thread() would end as if nothing had stopped it
+        finally:
+            page.close(verbose=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,34 +64,38 @@ def embed_folder(
     folder, process = Path(folder), join_processes()
     plan: list[Any] = [None]
     embedder = load_embedder(model) if process.is_main_process else None
-    if embedder:
-        plan = [_plan_parts(embedder, folder, Path(out), shard, skip_unreadable)]
-    if process.num_processes > 1:
-        broadcast_object_list(plan)
-    parts, todo = plan[0]
-    # After the main process: what is wrong with the model is said once.
-    embedder = (embedder or load_embedder(model)).to(process.device)
-    for number in todo[process.process_index :: process.num_processes]:
-        names = parts.names_of(number)
-        parts.write_part(
-            number, *_encode_readable(embedder, folder, names, batch_size, skip_unreadable)
-        )
-        among = f" (process {process.process_index})" if process.num_processes > 1 else ""
-        say(f"shard {number + 1} of {len(parts)}{among}")
-    process.wait_for_everyone()
-    if process.is_main_process:
-        if parts.read_joined_stamp() is None:
-            parts.join_parts()
-        parts.remove_parts()
-    process.wait_for_everyone()
+    with ExitStack() as held:
+        if embedder:
+            plan = [_plan_parts(embedder, folder, Path(out), shard, skip_unreadable, held)]
+        if process.num_processes > 1:
+            broadcast_object_list(plan)
+        parts, todo = plan[0]
+        # After the main process: what is wrong with the model is said once.
+        embedder = (embedder or load_embedder(model)).to(process.device)
+        for number in todo[process.process_index :: process.num_processes]:
+            names = parts.names_of(number)
+            made = _encode_readable(embedder, folder, names, batch_size, skip_unreadable)
+            parts.write_part(number, *made)
+            among = f" (process {process.process_index})" if process.num_processes > 1 else ""
+            say(f"shard {number + 1} of {len(parts)}{among}")
+        process.wait_for_everyone()
+        if process.is_main_process:
+            if parts.read_joined_stamp() is None:
+                parts.join_parts()
+            parts.remove_parts()
+        process.wait_for_everyone()
     whole = parts.read_joined_stamp()
     return whole.unreadable if whole else []
 
 
 def _plan_parts(
-    embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool
+    embedder: Embedder, folder: Path, out: Path, shard: int, skip: bool, held: ExitStack
 ) -> tuple[Parts, list[int]]:
-    """The parts of a file of embeddings, and the numbers of those not written yet."""
+    """The parts of a file of embeddings, and the numbers of those not written yet.
+
+    Args:
+        held: keeps other commands from writing the same file, until it is left.
+    """
     from fewlabels.data.readable import SKIP, describe_unreadable
     from fewlabels.models.fingerprint import fingerprint_model
     from fewlabels.search.embeddings_file import Stamp, list_images
@@ -99,9 +104,11 @@ def _plan_parts(
     names, files = list_images(folder, print_remark)
     stamp = Stamp(model=fingerprint_model(embedder), files=files, shard=shard)
     parts = Parts(out, names, stamp)
-    joined, found = parts.read_joined_stamp(), parts.read_finished_stamps()
+    joined = parts.read_joined_stamp()
     if not joined:
         refuse_unwritable(out)
+        held.enter_context(parts.hold())
+    found = parts.read_finished_stamps()
     for done in [joined] if joined else found.values():
         if done.unreadable and not skip:
             before = [(folder / name, "it was left out before") for name in done.unreadable]

@@ -201,17 +201,21 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
 
 def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:
     """Write a picture of SAN's assembly weights at the positions ``at``, each "ROW,COLUMN"."""
+    from PIL import Image
+
     from fewlabels.components.blocks.san_picture import draw_assembly
     from fewlabels.models.load import load_model
 
     refuse_existing(out)
+    if Image.registered_extensions().get(Path(out).suffix.lower()) not in Image.SAVE:
+        raise FewLabelsError(f"{out}: no picture is called so; give it the ending .png")
+    if not Path(image).is_file():
+        raise DataError(f"{image}: no such file; name one picture")
     for place in at or []:
-        if not re.fullmatch(r"\d+,\d+", place):
+        if not re.fullmatch(r"\d{1,6},\d{1,6}", place, re.ASCII):
             raise FewLabelsError(f"--at {place}: expected a row and a column, as in 0,3")
     places = [(int(r), int(c)) for r, c in (place.split(",") for place in at)] if at else None
     picture = draw_assembly(load_model(model), image, places)
-    try:
-        picture.save(out)
-    except (OSError, ValueError) as error:
-        raise FewLabelsError(f"{out} cannot be written: {error}") from error
+    with new_file(out) as draft:
+        picture.save(draft)
     print(out)

@@ -20,8 +20,9 @@ SUFFIXES = {
 """Of images that Pillow reads: some of them where it was built so, or has a plugin for them."""
 
 UNREAD = {
-    ".arw", ".cr2", ".cr3", ".dng", ".eps", ".jxl", ".nef", ".orf", ".psd", ".raf",
-    ".raw", ".rw2", ".svg",
+    ".arw", ".cr2", ".cr3", ".dds", ".dng", ".eps", ".fits", ".icns", ".ico", ".jpg2", ".jps",
+    ".jxl", ".nef", ".orf", ".pcx", ".pfm", ".psd", ".raf", ".raw", ".rw2", ".sgi", ".svg",
+    ".xbm",
 }  # fmt: skip
 """Of images that are not read here."""
 

@@ -20,7 +20,7 @@ class Readable:
 
     Args:
         prepare: what a model makes of an image before it sees it.
-        skip: leave out images that cannot be read; else all of them are named in the end.
+        skip: leave out images that cannot be read; else the first ten are named in the end.
     """
 
     def __init__(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fewlabels.errors import DataError
-from fewlabels.files import replace_when_whole
+from fewlabels.files import hold_file, replace_when_whole
 from fewlabels.search.embeddings_file import (
     Stamp,
     add_stamp,
@@ -53,6 +54,26 @@ class Parts:
     def names_of(self, number: int) -> list[str]:
         """The names of a part's images."""
         return self.names[number * self.stamp.shard : (number + 1) * self.stamp.shard]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other commands from writing the same file.
+
+        Raises:
+            FewLabelsError: one writes it, or it cannot be written.
+        """
+        lock = self.folder / "lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be written: {error}") from error
+        with hold_file(lock, str(self.out)):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in it
+                    self.folder.rmdir()
 
     def read_joined_stamp(self) -> Stamp | None:
         """The stamp of ``out`` if that has the embeddings of this model and these files, else None.
@@ -128,7 +149,7 @@ class Parts:
                 file.unlink(missing_ok=True)
                 file.with_suffix(".part").unlink(missing_ok=True)
             self.draft.unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
+            with suppress(OSError):
                 self.folder.rmdir()
 
     def _check_stamp(self, stamp: Stamp) -> None:

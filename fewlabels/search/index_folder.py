@@ -115,7 +115,7 @@ def read_index(folder: Path) -> Contents:
     Raises:
         ModelError: there is no index, its format is newer, or a file is damaged.
     """
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):  # also of a name that no file can have
         raise ModelError(f"{folder}: no index here; give a folder that Index.save wrote")
     config = read_config(folder / CONFIG, IndexConfig)
     vectors_file, ids_file, ivf_pq_file = _name_files(folder, config.save)

@@ -102,6 +102,8 @@ def normalize_embeddings(embeddings: Any, width: int | None) -> np.ndarray:
     vectors = np.empty(rows.shape, np.float32)
     for start in range(0, len(rows), 65_536):  # float64 for lengths beyond float32's, a part a time
         part = rows[start : start + 65_536].astype(np.float64)
+        # By a power of two, which changes no bit but of numbers whose squares are no float64.
+        part = np.ldexp(part, -np.frexp(np.abs(part).max(1, keepdims=True))[1])
         length = np.linalg.norm(part, axis=1, keepdims=True)
         vectors[start : start + 65_536] = part / np.where(length > 0, length, 1)
     return vectors

@@ -226,6 +226,31 @@ def test_a_run_stopped_before_its_parts_are_removed_removes_them_later(place, tm
     assert os.listdir(own.parent) == ["mine.parquet"]
 
 
+HOLD = """
+import sys
+from fewlabels.files import hold_file
+from pathlib import Path
+with hold_file(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_commands_do_not_write_one_file(place, tmp_path, capsys):
+    out, folder = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    folder.mkdir()
+    hold = [sys.executable, "-c", HOLD, str(folder / "lock")]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert embed(place, out) == 2
+        said = f"{out} is being written by process {other.pid}; wait for its end, or stop it"
+        assert said in capsys.readouterr().err
+        assert os.listdir(folder) == ["lock"]
+        other.communicate()
+    assert embed(place, out) == 0
+    assert os.listdir(tmp_path) == ["out.parquet"]
+
+
 def test_an_index_of_embeddings_finds_what_one_of_the_folder_finds(place, tmp_path, capsys):
     model, photos = str(place / "model"), str(place / "photos")
     saved = ["--from", str(place / "whole.parquet")]

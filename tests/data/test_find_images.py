@@ -59,7 +59,7 @@ def test_a_picture_is_found_under_each_suffix_that_its_format_has(kind, tmp_path
 
 def test_what_is_not_read_is_counted_by_its_kind(tmp_path):
     write(tmp_path / "cat" / "1.png")
-    for name in ("2.HEIC", "3.heic", "4.NEF", "notes.txt", "labels.csv", "Thumbs.db"):
+    for name in ("2.HEIC", "3.heic", "4.NEF", "5.ico", "notes.txt", "labels.csv", "Thumbs.db"):
         (tmp_path / "cat" / name).write_bytes(b"x")
     (tmp_path / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "cat" / "pipe.png")
@@ -68,6 +68,7 @@ def test_what_is_not_read_is_counted_by_its_kind(tmp_path):
     assert sorted(remarks) == [
         "2 files are passed over, as cat/2.HEIC: .heic is not read here; convert such files to JPEG",
         "cat/4.NEF is passed over: .nef is not read here; convert such files to JPEG",
+        "cat/5.ico is passed over: .ico is not read here; convert such files to JPEG",
         "cat/gone.jpg is passed over: the link leads nowhere",
         "cat/pipe.png is passed over: it is no regular file",
     ]

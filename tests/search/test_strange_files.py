@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fewlabels import Index
-from fewlabels.errors import DataError, ModelError
+from fewlabels.errors import DataError, FewLabelsError, ModelError
 from fewlabels.search.embeddings_file import Stamp, add_stamp, read_embeddings, write_embeddings
 
 
@@ -154,6 +154,20 @@ def test_saving_into_a_strangers_folder_writes_through_no_link(saved, tmp_path):
     index.save(saved)
     assert mine.read_text() == "mine"
     assert len(Index.load(saved)) == 1104
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000])
+def test_a_name_that_no_folder_can_have_is_told(name):
+    with pytest.raises(FewLabelsError, match="holds a NUL|cannot be written: File name too long"):
+        Index.from_embeddings(np.eye(2), ["a", "b"]).save(name)
+    with pytest.raises(ModelError, match="no index here"):
+        Index.load(name)
+
+
+def test_embeddings_of_any_size_keep_their_directions():
+    rows = np.array([[3e200, 4e200], [3e-200, 4e-200], [5e-324, 0], [0, 0], [3, 4]])
+    found = Index.from_embeddings(rows).vectors
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.6, 0.8], [1, 0], [0, 0], [0.6, 0.8]], 1e-6)
 
 
 # ------------------------------------------------------------------------ embeddings

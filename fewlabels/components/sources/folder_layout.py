@@ -89,7 +89,14 @@ def read_classes(root: Path, layout: Layout) -> tuple[list[str | None], list[str
     root, places = root.joinpath(*layout.lone), layout.places
     if layout.split is None:
         labels = _name_classes(root, places)
-        return labels, _check_class_folders(root, {label for label in labels if label is not None})
+        told = _check_class_folders(root, {label for label in labels if label is not None})
+        inner = {place[1] if len(place) > 2 else "" for place in places}
+        if all(map(_name_part, inner)):
+            told.append(
+                f"{root}: {first_few(sorted(inner), 3)} lie within the classes, where they are no "
+                "split; put the classes into them to have one"
+            )
+        return labels, told
     labels = []
     for top, group in groupby(places, key=lambda place: place[0]):
         own = [place[1:] for place in group]

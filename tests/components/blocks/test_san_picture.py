@@ -93,8 +93,15 @@ def test_the_command_reads_embedders_and_classifiers(tmp_path, capsys):
     command[-1] = str(tmp_path / "other.png")
     assert main([*command, "--at", "0;0"]) == 2
     assert "--at 0;0: expected a row and a column, as in 0,3" in capsys.readouterr().err
-    assert main(["assembly", str(tmp_path / "gone"), "x.png"]) == 2
+    assert main([*command, "--at", f"{'9' * 5000},1"]) == 2
+    assert "expected a row and a column, as in 0,3" in capsys.readouterr().err
+    assert main(["assembly", str(tmp_path / "gone"), *command[2:]]) == 2
     assert "no such folder" in capsys.readouterr().err
-    command[-1] = str(tmp_path / "no" / "where.png")
+    assert main([*command[:2], str(tmp_path), *command[3:]]) == 2
+    assert "no such file; name one picture" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "other.foo")
     assert main(command) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "no picture is called so; give it the ending .png" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "new" / "folder.png")  # is made, as by other commands
+    assert main(command) == 0
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["folder.png"]

@@ -104,6 +104,13 @@ def test_a_class_that_is_called_as_a_part_is_one_among_others_and_told(load):
     assert "the folder train is taken for a class, not for a split" in records.remarks[0]
 
 
+def test_a_split_within_each_class_is_none_and_told(load):
+    records = load("cat/train/1.png", "cat/test/1.png", "dog/train/1.png")
+    assert records.classes == ("cat", "dog")
+    assert "test, train lie within the classes, where they are no split" in records.remarks[0]
+    assert not load("owl/1.png").remarks
+
+
 def test_loose_images_in_a_part_are_named_with_their_folder(load):
     with pytest.raises(DataError, match=r"train: 1 images lie outside .* \(as 2\.png\)"):
         load("train/cat/1.png", "train/2.png", "test/cat/1.png")
