@@ -36,3 +36,9 @@ def measure_distances(
         for column, centre in enumerate(centres):
             result[begin : begin + rows, column] = np.linalg.norm(block - centre, axis=1)
     return result
+
+
+def divide_by_second(distances: np.ndarray) -> np.ndarray:
+    """The smallest of each row (N, C) divided by the second smallest: 0 is sure, 1 a tie (N,)."""
+    first, second = np.partition(distances, 1, axis=1)[:, :2].T
+    return np.divide(first, second, out=np.ones(len(first)), where=second > 0)

@@ -141,7 +141,12 @@ def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
             ("schedule", "decay_epochs"),
             f"multistep takes the list of epochs, got {show_value(decay)}",
         )
-    elif kind == "step" and isinstance(decay, list):
+    if schedule.get("final_epochs") and kind not in (None, "constant"):
+        check.add_mistake(
+            ("schedule", "final_epochs"),
+            f"{show_value(kind)} falls by itself; only a constant rate has final_epochs",
+        )
+    if kind == "step" and isinstance(decay, list):
         check.add_mistake(
             ("schedule", "decay_epochs"),
             f"step takes one number, got {show_value(decay)}; or use multistep",

@@ -5,6 +5,7 @@ Imports no torch. Code that runs a recipe passes on plain typed values, not conf
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -19,6 +20,7 @@ from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import RecipeError, shorten
 from fewlabels.recipe import yaml_file
 from fewlabels.recipe.cross_checks import check_across, check_files
+from fewlabels.recipe.later_options import drop_earlier_values, fill_earlier_values
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
 from fewlabels.recipe.overrides import ONLY_FILES, Overrides, apply_overrides, take_texts
 from fewlabels.recipe.sections import (
@@ -35,6 +37,9 @@ from fewlabels.recipe.unfit_values import find_unfit_values
 from fewlabels.recipe.yaml_file import Origins, show_value
 from fewlabels.registry import REGISTRIES, Registry
 from fewlabels.registry.user_code import import_modules, is_module_name, list_not_imported
+
+UNHASHED = ("name", "imports")
+"""Keys of which a recipe's hash does not depend."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,10 @@ class Recipe:
     def hash(self) -> str:
         """Twelve hex digits of the resolved recipe without its name, and where code came from.
 
-        It is that of before where keys that came later have their defaults.
+        It is that of before where options that came later mean what was before.
         """
-        plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
-        later = {k: Data.model_fields[k].default for k in ("max_bad", "drop_duplicates")}
-        plain["data"] = {k: v for k, v in plain["data"].items() if k not in later or v != later[k]}
+        plain = {k: v for k, v in copy.deepcopy(self.resolved).items() if k not in UNHASHED}
+        drop_earlier_values(plain)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -199,6 +203,7 @@ def _check_recipe(
             data[slot] = {"name": data[slot]}
     data.setdefault("strategy", {"name": "metric"})
     data.setdefault("data", {})
+    fill_earlier_values(data)
     _refuse_unfit(check, data)
 
     fields: dict[str, Any] = {}

@@ -15,6 +15,7 @@ Positive = Annotated[int, Field(ge=1)]
 LARGEST_RATE = 1e30
 """Far above any use; torch's float32 ends at 3e38."""
 Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
+Three = Field(min_length=3, max_length=3)
 
 
 class Subset(Section):
@@ -91,6 +92,12 @@ class Model(Section):
     image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE)] | None = None
     crop_pct: Annotated[float, Field(ge=SMALLEST_CROP, le=1)] | None = None
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
+    mean: Annotated[list[Rate], Three] | None = Field(
+        None, description="of images in [0, 1], which is taken away; null: as the backbone has it"
+    )
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Three] | None = Field(
+        None, description="by which images are divided then; null: as the backbone has it"
+    )
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",
         description="of batch norms, a block's too: running statistics, or weights and biases too",
@@ -119,7 +126,11 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """One of timm's learning-rate schedules, moved at every step."""
+    """One of timm's learning-rate schedules, moved at every step.
+
+    ``constant`` with ``final_epochs`` falls at the end alone, as Mean Teacher's does: while labels
+    arrive the rate is whole.
+    """
 
     name: Literal["constant", "cosine", "step", "multistep", "poly"] = "constant"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -128,6 +139,9 @@ class Schedule(Section):
         30, description="step: between two decays; multistep: the list of when"
     )
     decay_rate: Rate = 0.1
+    final_epochs: Rate = Field(
+        0, description="constant: epochs at the end in which the rate falls to min_lr"
+    )
 
 
 class Rounds(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -85,6 +86,27 @@ TICKS = 10_000
 depend on the number of steps in an epoch, which discoveries change."""
 
 
+class ConstantThenDown(Scheduler):
+    """A rate that rises linearly, stays, and falls at the end by Mean Teacher's exp(-12.5 t^2).
+
+    t goes from 0 to 1 in the last ``final`` of ``total`` ticks. The rate of each group falls to
+    ``lowest`` and, at t = 1, 4e-6 of what it was above that.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total: int, warmup: int, final: int, lowest: float
+    ) -> None:
+        super().__init__(optimizer, "lr", t_in_epochs=False)
+        self.total, self.warmup, self.final, self.lowest = total, warmup, final, lowest
+        self.step_update(0)
+
+    def _get_lr(self, t: int) -> list[float]:
+        """The rates at a tick."""
+        risen = min(1.0, t / self.warmup) if self.warmup else 1.0
+        fallen = math.exp(-12.5 * max(0.0, 1 - (self.total - t) / self.final) ** 2)
+        return [risen * (self.lowest + fallen * (base - self.lowest)) for base in self.base_values]
+
+
 def make_scheduler(
     optimizer: Optimizer,
     name: str,
@@ -93,13 +115,18 @@ def make_scheduler(
     min_lr: float = 0.0,
     decay_epochs: float | list[int] = 30,
     decay_rate: float = 0.1,
+    final_epochs: float = 0.0,
 ) -> Scheduler | None:
     """Make a schedule of timm that counts :data:`TICKS`; None if the rate is constant.
 
     Args:
         epochs: epochs between two restarts of the weights: without restarts, of the whole run.
         decay_epochs: epochs between decays of ``step``; for ``multistep`` a list of its decays.
+        final_epochs: epochs at the end in which a ``constant`` rate falls to ``min_lr``.
     """
+    if name == "constant" and final_epochs:
+        warmup, final = round(warmup_epochs * TICKS), round(final_epochs * TICKS)
+        return ConstantThenDown(optimizer, epochs * TICKS, warmup, final, min_lr)
     if name == "constant" and not warmup_epochs:
         return None
     milestones = decay_epochs if isinstance(decay_epochs, list) else []

@@ -30,6 +30,16 @@ def test_a_stronger_view_is_the_recipes_and_then_more():
     assert torch.equal(look([always]), images.flip(-1) / 255)
 
 
+def test_the_means_of_a_recipe_are_those_of_the_model_and_stay_with_it(tmp_path):
+    model = {**DIGITS["model"], "mean": [0.1, 0.2, 0.3], "std": [0.5, 1.0, 2.0]}
+    recipe = recipe_from({**DIGITS, "losses": "pml:contrastive_loss", "model": model})
+    made = Builder(recipe, TASKS["retrieval"], 4, 2, ("a", "b")).model
+    made.save_pretrained(tmp_path)
+    for each in (made, fewlabels.Embedder.from_pretrained(tmp_path)):
+        assert each.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+        assert each.std.flatten().tolist() == pytest.approx([0.5, 1.0, 2.0])
+
+
 def test_a_component_that_cannot_be_made_is_named_with_the_line(built_in, monkeypatch):
     monkeypatch.setattr(discovery, "_registered", {})
 

@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from timm import create_model
 
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
 from fewlabels.recipe.recipe import load_recipe
 from fewlabels.registry import backbones
+from fewlabels.training.optimizers import TICKS, make_scheduler
 from fewlabels.training.round_schedule import RoundSchedule
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -102,3 +104,58 @@ def test_full_scale_recipes_of_lmcs_are_the_texts(path):
     images = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}[recipe.source.name]
     counts = [int(n) for n in re.findall(r"\d+", text.split("data.labels=")[1].splitlines()[0])]
     assert max(counts) * rounds.limit < images  # some stay unlabelled
+
+
+def rates(recipe):
+    """The rate at the begin of each round, as a share of the largest of the run."""
+    first = recipe.rounds.discover_every if recipe.discovery else 0
+    plan = RoundSchedule(**recipe.rounds.model_dump(), first=first)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    found = []
+    for index in range(plan.total):
+        before, whole = plan.epochs_between_restarts(index)
+        scheduler = make_scheduler(optimizer, **recipe.schedule.model_dump(), epochs=whole)
+        if scheduler is not None:
+            scheduler.step_update(round(before * TICKS))
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+CHAPTER_2 = [
+    *RECIPES.glob("snowball_*.yaml"),
+    *RECIPES.glob("studies/*snowball.yaml"),
+    *RECIPES.glob("studies/table_2.*/*.yaml"),
+    *RECIPES.glob("studies/figure_2.*/*.yaml"),
+    *RECIPES.glob("few_labels*.yaml"),
+]
+
+
+@pytest.mark.parametrize("path", sorted(CHAPTER_2), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_the_rate_is_whole_while_labels_arrive(path):
+    """A label that comes when the rate is nearly 0 teaches nothing, nor can one be unlearnt."""
+    recipe = load_recipe(path, ["model.weights=null"])
+    if recipe.discovery:
+        assert min(rates(recipe)[1:]) > 0.99
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("snowball_*.yaml")), ids=lambda p: p.stem)
+def test_full_scale_snowball_follows_its_sources(path):
+    recipe = load_recipe(path)
+    options, images = recipe.model.backbone_options, {"cifar10": 50_000, "cifar100": 50_000}
+    if "mixmatch" in path.stem:  # MixMatch's code: norms span as many steps as the average
+        norms = create_model(recipe.model.backbone, **options).modules()
+        momenta = {m.momentum for m in norms if isinstance(m, torch.nn.BatchNorm2d)}
+        assert momenta == {0.001}
+        assert (recipe.model.mean, recipe.model.std) == ([0.5] * 3, [0.5] * 3)  # pixels in [-1, 1]
+        return
+    batch = recipe.strategy.options["batch"]
+    steps = images.get(recipe.source.name, 73_257) // batch
+    if recipe.model.backbone == "convnet13":
+        assert recipe.schedule.warmup_epochs * steps == pytest.approx(40_000, abs=steps)
+        assert "supervised" not in recipe.weights  # Adam, and 100 to 1
+    else:  # cross-entropy is summed over 31 labelled images and divided by all 128
+        assert recipe.weights["supervised"] == 31 / 128
+        assert recipe.strategy.options["labelled"] + batch == 128
+    if recipe.source.name == "svhn":  # the text: zero mean and unit variance
+        assert recipe.model.mean[0] < 0.45 < recipe.model.mean[2]
+        assert max(recipe.model.std) < 0.21

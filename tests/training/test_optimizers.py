@@ -68,6 +68,20 @@ def test_schedules_move_at_every_step_from_the_first():
     assert several.tolist() == [1.0] * 10 + [0.5] * 20 + [0.25] * 10
 
 
+def test_a_constant_rate_falls_at_the_end_alone():
+    """As Mean Teacher's: exp(-12.5 t^2), t from 0 to 1 over the last stretch."""
+    rates_seen = trace("constant", final_epochs=1, warmup_epochs=1, min_lr=0.1)
+    rise, whole, fall = rates_seen[:10], rates_seen[10:31], rates_seen[30:]
+    torch.testing.assert_close(rise, torch.arange(10) / 10)
+    assert (whole == 1).all()
+    torch.testing.assert_close(fall, 0.1 + 0.9 * torch.exp(-12.5 * (torch.arange(10) / 10) ** 2))
+    optimizer = make_optimizer(named(), "sgd", 1.0, factors={"student.0": 0.5})
+    make_scheduler(optimizer, "constant", epochs=4, final_epochs=2).step_update(3 * TICKS)
+    left = torch.exp(torch.tensor(-12.5 / 4)).item()
+    found = sorted(group["lr"] for group in optimizer.param_groups)
+    assert found == pytest.approx([0.5 * left, left])
+
+
 def test_factor_0_freezes_even_in_the_warm_up():
     parameters = named()
     optimizer = make_optimizer(parameters, "adam", 0.1, factors={"student.0": 0})

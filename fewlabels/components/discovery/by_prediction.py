@@ -17,7 +17,9 @@ from fewlabels.registry import discovery
 class ByPrediction:
     """Labels samples by the classifier's largest probability (baseline of Snowball, Fig. 2.7).
 
-    A sample gets its most likely class; its score is that probability.
+    A sample gets its most likely class; its score is that probability. In ``single`` precision,
+    in which classifiers usually give it, all probabilities within 3e-8 of 1 are 1: a network that
+    was trained for long has no order among its surest samples, and random ones of them are taken.
 
     Args:
         select: which samples of the confident pool: the most certain (``min``, as of a distance),
@@ -25,6 +27,7 @@ class ByPrediction:
         pool_factor: size of the confident pool, in budgets; null: every unlabelled sample.
         balance: take the same number from each class, not the best of all classes together.
         by: the model whose probabilities are used.
+        precision: of the probabilities that are compared; ``single`` shows what rounding costs.
 
     Source: Li (2021), chapter 2, Fig. 2.7.
     Recipe: `discovery: {name: by_prediction, by: student}`
@@ -39,9 +42,10 @@ class ByPrediction:
         pool_factor: Annotated[float, Ge(1)] | None = None,
         balance: bool = False,
         by: Literal["student", "teacher", "master"] = "master",
+        precision: Literal["double", "single"] = "double",
     ) -> None:
         self.select, self.pool_factor = select, pool_factor
-        self.balance, self.by = balance, by
+        self.balance, self.by, self.precision = balance, by, precision
 
     def needs(self) -> Needs:
         """The probabilities (N, C) of the model ``by``."""
@@ -60,7 +64,8 @@ class ByPrediction:
         # Many probabilities can be exactly 1. The order is random, so that such ties do not favour
         # the class that comes first in the data.
         free = rng.permutation(np.flatnonzero(pool.labels < 0))
-        certain = pool.probabilities[free]
+        kind = np.float32 if self.precision == "single" else np.float64
+        certain = pool.probabilities[free].astype(kind)
         labels, score = certain.argmax(1), certain.max(1)
         chosen = select_samples(
             score, labels, budget, self.select, self.pool_factor, self.balance, rng

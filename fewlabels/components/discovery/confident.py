@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,7 +10,12 @@ from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import class_centres, l2_normalize, measure_distances
+from fewlabels.ops.centres import (
+    class_centres,
+    divide_by_second,
+    l2_normalize,
+    measure_distances,
+)
 from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
 
@@ -21,6 +27,9 @@ class Confident:
     A class centre is the mean feature of the labelled samples of a class. A sample gets the class
     of its nearest centre; its score is minus the distance. A class without labelled samples has no
     centre, so no sample gets that label.
+
+    ``score: ratio`` divides the distance by that to the second nearest centre, which is not in the
+    dissertation: a sample that is far from every centre, but from the others much more, is sure.
 
     Features (N, D) are scaled to length 1 first, unlike in the dissertation: the features of the
     most certain samples tend to be the longest, far from every mean. On CIFAR-10 with 4,000 labels
@@ -38,6 +47,8 @@ class Confident:
             ``distance``, by concatenated features (``cascade``), or by a sample's mean ``rank`` in
             the three orders, with the labels of the newest model.
         normalise: scale features to length 1; false as in the dissertation.
+        score: what is small for a sure sample: its ``distance``, or the ``ratio`` of its distances
+            to the nearest and the second nearest centre.
 
     Source: Li (2021), chapter 2, Eq. 2.8.
     Recipe: `discovery: {name: confident, by: master, select: max, pool_factor: 10}`
@@ -54,9 +65,10 @@ class Confident:
         by: Literal["student", "teacher", "master"] = "master",
         fusion: Literal["none", "distance", "cascade", "rank"] = "none",
         normalise: bool = True,
+        score: Literal["distance", "ratio"] = "distance",
     ) -> None:
         self.select, self.pool_factor, self.balance = select, pool_factor, balance
-        self.by, self.fusion, self.normalise = by, fusion, normalise
+        self.by, self.fusion, self.normalise, self.score = by, fusion, normalise, score
 
     def needs(self) -> Needs:
         """The features of the model ``by``; with ``fusion`` also those of the two rounds before."""
@@ -66,7 +78,8 @@ class Confident:
         """At most ``budget`` samples with their labels.
 
         Raises:
-            DataError: no sample is labelled, or features that are not finite.
+            DataError: no sample is labelled, or of one class alone where a ratio is asked for; or
+                features that are not finite.
         """
         if not (pool.labels >= 0).any():
             raise DataError(
@@ -87,9 +100,15 @@ class Confident:
         ]
         mean = np.mean(all_distances, axis=0)  # (F, C)
         nearest = all_distances[0] if self.fusion == "rank" else mean
-        labels, score = known[nearest.argmin(1)], -nearest.min(1)
+        if self.score == "ratio" and len(known) < 2:
+            raise DataError(
+                "discovery 'confident' needs labelled samples of two classes for a ratio of "
+                "distances; set score: distance"
+            )
+        measure = divide_by_second if self.score == "ratio" else partial(np.min, axis=1)
+        labels, score = known[nearest.argmin(1)], -measure(nearest)
         if self.fusion == "rank":
-            orders = [d.min(1).argsort(kind="stable").argsort() for d in all_distances]
+            orders = [measure(d).argsort(kind="stable").argsort() for d in all_distances]
             score = -np.mean(orders, axis=0)
         chosen = select_samples(
             score, labels, budget, self.select, self.pool_factor, self.balance, rng

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from fewlabels.components.strategies.semi_supervised import (
@@ -21,7 +20,7 @@ from fewlabels.components.strategies.semi_supervised import (
     predict_logits,
     require_output,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
@@ -74,13 +73,6 @@ class MeanTeacher(SemiSupervised):
     def average(of: str, decay: Ramp, mode: Literal["train", "eval"], **more: Any) -> Average:
         """Declare a moving average, with running statistics as ``teacher_mode`` says."""
         return Average(of, decay, buffers="own" if mode == "train" else "copy", **more)
-
-    def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student and its averages, which begin as copies of it."""
-        modules = super().modules(build)
-        for name in self.averages:
-            modules[name] = copy.deepcopy(modules["student"]).requires_grad_(False)
-        return modules
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Cross-entropy, consistency with the teacher and, with two heads, their distance."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fewlabels.components.strategies.semi_supervised import (
@@ -20,7 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     sample_beta,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Clock, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.registry import strategies
@@ -78,12 +77,6 @@ class MixMatch(SemiSupervised):
         super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
         self.temperature, self.alpha = temperature, alpha
         self.averages = {"teacher": Average("student", ema)}
-
-    def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student and its average."""
-        modules = super().modules(build)
-        modules["teacher"] = copy.deepcopy(modules["student"]).requires_grad_(False)
-        return modules
 
     def guess(self, models: Models, *images: Tensor) -> Tensor:
         """The mean prediction (B, C) of several views, by the student itself in train mode.

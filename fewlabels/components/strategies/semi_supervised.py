@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,9 @@ from fewlabels.errors import DataError
 CONSISTENCY = Ramp(end=100.0, steps=40_000, shape="sigmoid")
 """Mean Teacher's weight of the consistency term and its ramp; shorten the ramp in short runs."""
 
+AVERAGE = Ramp(end=0.999)
+"""Decay of the average that MixMatch's code scores, for every method of its tables."""
+
 Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 Unlabelled = Literal["all", "rest"]
 
@@ -43,6 +47,8 @@ class SemiSupervised:
         batch: images of the unlabelled stream in a step; an epoch is one pass over this stream.
         unlabelled: the unlabelled stream: ``all`` images with labels hidden, or the ``rest`` that
             has no label.
+        average: decay of a moving average of the student, the ``teacher``, which is evaluated and
+            saved in its place; its running statistics are copied. None: there is none.
     """
 
     task: Literal["classification"] = "classification"
@@ -53,13 +59,20 @@ class SemiSupervised:
     views = (1, 1)  # number of views of a labelled and of an unlabelled image
 
     def __init__(
-        self, *, labelled: Count = 50, batch: Count = 50, unlabelled: Unlabelled = "all"
+        self,
+        *,
+        labelled: Count = 50,
+        batch: Count = 50,
+        unlabelled: Unlabelled = "all",
+        average: Ramp | None = None,
     ) -> None:
         self.labelled, self.batch, self.unlabelled = labelled, batch, unlabelled
         self.averages: dict[str, Average] = {}
+        if average is not None:
+            self.averages, self.deploys = {"teacher": Average("student", average)}, "teacher"
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student.
+        """The student and its averages, which begin as copies of it.
 
         Raises:
             DataError: a backbone with two heads, which this strategy would not train.
@@ -71,7 +84,10 @@ class SemiSupervised:
                 "model.backbone_options: a second head learns with mean_teacher alone, and with "
                 "snowball upon it; set heads: 1"
             )
-        return {"student": student}
+        modules: dict[str, nn.Module] = {"student": student}
+        for name in self.averages:
+            modules[name] = copy.deepcopy(student).requires_grad_(False)
+        return modules
 
     def seen_through(self, model: str, discoveries: int) -> str:
         """The name of the model through which a discovery sees images: here the same."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fewlabels.components.strategies.semi_supervised import Count, SemiSupervised, Unlabelled
 from fewlabels.contracts import Phase, Round
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
 
@@ -20,15 +21,22 @@ class Supervised(SemiSupervised):
         labelled: labelled images in a step, over all processes.
         batch, unlabelled: size and content of the unlabelled stream, which is only used to count
             the steps of an epoch.
+        average: decay of a moving average of the student, which is evaluated and saved in its
+            place; null: the student is.
 
     Source: common practice; with a discovery: Li (2021), chapter 2, Fig. 2.6.
     Recipe: `strategy: {name: supervised, labelled: 50}`
     """
 
     def __init__(
-        self, *, labelled: Count = 50, batch: Count = 50, unlabelled: Unlabelled = "all"
+        self,
+        *,
+        labelled: Count = 50,
+        batch: Count = 50,
+        unlabelled: Unlabelled = "all",
+        average: Ramp | None = None,
     ) -> None:
-        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
+        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled, average=average)
 
     def phases(self, round: Round) -> list[Phase]:
         """One phase over the labelled stream, as long as one pass over the unlabelled stream."""

@@ -19,6 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     require_output,
 )
 from fewlabels.contracts import Batch, Build, Clock, Models, Phase
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 
 
@@ -64,7 +65,9 @@ class TemporalEnsembling(SemiSupervised):
         batch: images of the unlabelled stream in a step.
         unlabelled: the unlabelled stream: ``all`` images with labels hidden, as in the paper, or
             the ``rest``.
-        alpha: decay of the average.
+        alpha: decay of the average of an image's predictions.
+        average: decay of a moving average of the student, which is evaluated and saved in its
+            place; null: the student is.
 
     Source: Laine and Aila, "Temporal ensembling for semi-supervised learning", ICLR 2017, arXiv
     1610.02242.
@@ -81,12 +84,13 @@ class TemporalEnsembling(SemiSupervised):
         batch: Count = 50,
         unlabelled: Unlabelled = "all",
         alpha: Annotated[float, Interval(ge=0, lt=1)] = 0.6,
+        average: Ramp | None = None,
     ) -> None:
-        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled)
+        super().__init__(labelled=labelled, batch=batch, unlabelled=unlabelled, average=average)
         self.alpha = alpha
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student, and the averaged predictions of all images."""
+        """The student, its average if any, and the averaged predictions of all images."""
         modules = super().modules(build)
         return {**modules, "ensemble": Ensemble(build.size, len(modules["student"].classes))}  # type: ignore[arg-type]
 

@@ -156,3 +156,59 @@ def test_equal_probabilities_do_not_all_go_to_the_class_that_comes_first():
     assert len(set(found.labels.tolist())) > 1
     assert found.indices.tolist() == sorted(found.indices)
     assert found.labels.tolist() == sure[found.indices].argmax(1).tolist()
+
+
+def test_a_ratio_finds_who_is_near_one_centre_alone_where_distance_finds_who_is_near_two():
+    features = np.array([[0, 0], [2, 0], [10, 10], [0.9, 0], [10, 13]], np.float32)
+    labels = np.array([0, 1, 2, -1, -1])  # the fourth lies between two centres, the last by one
+    given = Pool(np.arange(5), features, labels, labels >= 0)
+    near = ask(Confident(normalise=False), given, 1)
+    sure = ask(Confident(normalise=False, score="ratio"), given, 1)
+    assert (near.indices.tolist(), near.labels.tolist()) == ([3], [0])
+    assert (sure.indices.tolist(), sure.labels.tolist()) == ([4], [2])
+    assert sure.scores[0] == pytest.approx(-3 / np.hypot(8, 13))
+
+
+@pytest.mark.parametrize("fusion", ["none", "distance", "cascade", "rank"])
+def test_a_ratio_of_distances_in_every_fusion(fusion):
+    given = pool(history=2)
+    sets = [given.features, *given.history]
+    if fusion in ("none", "cascade"):
+        sets = sets[:1] if fusion == "none" else [np.concatenate(sets, 1)]
+    each = [plainly(features, given.labels) for features in sets]
+    free = sorted(each[0])
+
+    def ratio(far):
+        first, second = sorted(far.values())[:2]
+        return first / second
+
+    if fusion == "rank":
+        places = [sorted(free, key=lambda i, e=e: ratio(e[i][1])) for e in each]
+        cost = {i: np.mean([order.index(i) for order in places]) for i in free}
+    else:
+        mean = {i: {n: np.mean([e[i][1][n] for e in each]) for n in each[0][i][1]} for i in free}
+        cost = {i: ratio(mean[i]) for i in free}
+    found = ask(Confident(normalise=False, fusion=fusion, score="ratio"), given)
+    np.testing.assert_allclose(found.scores, [-cost[i] for i in found.indices], rtol=1e-5)
+    assert sorted(-found.scores) == pytest.approx(sorted(cost.values())[:8], rel=1e-5)
+
+
+def test_a_ratio_is_1_where_centres_coincide_and_needs_two_of_them():
+    features = np.ones((4, 2), np.float32)
+    given = Pool(np.arange(4), features, np.array([0, 1, -1, -1]), np.arange(4) < 2)
+    assert ask(Confident(score="ratio"), given, 1).scores.tolist() == [-1]
+    alone = replace(given, labels=np.array([0, 0, -1, -1]))
+    assert len(ask(Confident(), alone, 1).indices) == 1
+    with pytest.raises(DataError, match="two classes for a ratio"):
+        ask(Confident(score="ratio"), alone, 1)
+
+
+def test_in_single_precision_the_surest_of_a_saturated_network_are_random_ones():
+    """Half are wrong, and less sure by 1e-9: in double precision they come last."""
+    given = pool(count=200, given=1)
+    rest = np.where(np.arange(200) % 2, 1e-9, 1e-12)  # odd ones are the wrong ones
+    certain = np.stack([1 - rest, rest, 0 * rest, 0 * rest], 1)
+    given = replace(given, probabilities=certain)
+    assert not (ask(ByPrediction(), given, 40).indices % 2).any()
+    wrong = (ask(ByPrediction(precision="single"), given, 40).indices % 2).mean()
+    assert 0.25 < wrong < 0.75

@@ -11,6 +11,7 @@ from torch import nn
 
 from fewlabels.components.strategies.mixmatch import interleave_batches, mix_pairs, sharpen
 from fewlabels.contracts import Clock, Output, Part, Round, View
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError, FewLabelsError
 from fewlabels.registry import strategies
 from fewlabels.training.modules import TrainingModules
@@ -132,6 +133,24 @@ def test_pi_model():
     assert float(found["consistency"]) == pytest.approx(
         squared(softmax(one), softmax(two)), rel=1e-4
     )
+
+
+def test_only_one_view_of_the_pi_model_gets_a_gradient_if_so_asked():
+    grads = {}
+    for gradient in ("both", "one"):
+        strategy, models, batch = setting("pi_model", gradient=gradient)
+        losses(strategy, models, batch)["consistency"].backward()
+        grads[gradient] = models.plain("student").head.weight.grad
+    strategy, models, batch = setting("pi_model")
+    whole = models.plain("student")(
+        torch.cat(
+            [view(batch, "labelled"), view(batch, "unlabelled"), view(batch, "unlabelled", 1)]
+        )
+    )
+    one, two = whole.logits[4:10].softmax(1), whole.logits[10:].softmax(1)
+    (one.detach() - two).square().mean().backward()
+    torch.testing.assert_close(grads["one"], models.plain("student").head.weight.grad)
+    assert not torch.allclose(grads["one"], grads["both"], rtol=0.1)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
@@ -279,19 +298,42 @@ def test_temporal_ensembling():
     assert models.plain("ensemble").counts[:5].tolist() == [1, 1, 1, 1, 1]
 
 
-def test_ict():
+def test_ict_as_its_authors_have_it_draws_one_share_a_batch_and_mixes_labelled_images_too():
     strategy, models, batch = setting("ict", alpha=0.7)
+    torch.manual_seed(5)
+    mixed, weights = [], []
+    for images in (view(batch, "unlabelled"), view(batch, "labelled")):
+        share = float(torch.distributions.Beta(0.7, 0.7).sample((1, 1, 1, 1)))
+        partner = torch.randperm(len(images))
+        mixed.append(share * images + (1 - share) * images[partner])
+        weights.append((share, partner.numpy()))
+    (known, answer), _ = together(models.plain("student"), mixed[1], mixed[0])
+    (teacher,), _ = together(models.plain("teacher"), view(batch, "unlabelled"))
+    (share, partner), (own, other) = weights
+    target = share * softmax(teacher) + (1 - share) * softmax(teacher)[partner]
+    labels = batch["labelled"].labels.numpy()
+    expected = own * entropy_under(known, labels) + (1 - own) * entropy_under(known, labels[other])
+    found = losses(strategy, models, batch)
+    assert float(found["consistency"]) == pytest.approx(squared(softmax(answer), target), rel=1e-4)
+    assert float(found["supervised"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ict_as_in_the_code_of_mixmatch():
+    strategy, models, batch = setting("ict", alpha=0.7, mix_labelled=False, share="image")
     images = view(batch, "unlabelled")
     torch.manual_seed(5)
     share = torch.distributions.Beta(0.7, 0.7).sample((6, 1, 1, 1))
     partner = torch.randperm(6)
     mixed = share * images + (1 - share) * images[partner]
-    (_, answer), _ = together(models.plain("student"), view(batch, "labelled"), mixed)
+    (known, answer), _ = together(models.plain("student"), view(batch, "labelled"), mixed)
     (teacher,), _ = together(models.plain("teacher"), images)
     target, lam = softmax(teacher), numbers(share[:, 0, 0])
     target = lam * target + (1 - lam) * target[partner.numpy()]
     found = losses(strategy, models, batch)
     assert float(found["consistency"]) == pytest.approx(squared(softmax(answer), target), rel=1e-4)
+    assert float(found["supervised"]) == pytest.approx(
+        entropy_under(known, batch["labelled"].labels), rel=1e-4
+    )
 
 
 def test_mixmatch():
@@ -405,7 +447,8 @@ def test_vat():
     attack = strategy.find_perturbation(net, images, net(images).logits.detach())
     lengths = attack.flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((6,), 0.8))
-    (attacked, clean), _ = together(net, images + attack, images)
+    # Each has statistics of its own: what is attacked does not move the answer to what is not.
+    ((attacked,), _), ((clean,), _) = together(net, images + attack), together(net, images)
     p, q = softmax(numbers(net(images).logits)), softmax(attacked)
     expected = np.mean([(a * np.log(a / b)).sum() for a, b in zip(p, q, strict=True)])
     assert float(found["adversarial"]) == pytest.approx(expected, rel=1e-3)
@@ -417,8 +460,34 @@ def test_vat():
     ]
     others = []
     for random in moved:
-        (far, _), _ = together(net, images + random, images)
+        (far,), _ = together(net, images + random)
         others.append(
             np.mean([(a * np.log(a / b)).sum() for a, b in zip(p, softmax(far), strict=True)])
         )
     assert expected > np.mean(others)
+    assert {name: ramp(0) for name, ramp in strategy.weights.items()} == {
+        "adversarial": 0.3, "entropy": 0.06,
+    }  # fmt: skip
+    assert strategies.get("vat")().epsilon == 6 / 2  # 6 where pixels are in [-1, 1]
+
+
+AVERAGED = ("mixup", "pi_model", "pseudo_label", "vat")  # as MixMatch's code scores them
+
+
+@pytest.mark.parametrize("name", [*AVERAGED, "supervised", "temporal_ensembling"])
+def test_baselines_deploy_the_average_that_their_source_scored(name):
+    default = 0.999 if name in AVERAGED else None
+    for options, decay in [
+        ({}, default),
+        ({"average": Ramp(end=0.9)}, 0.9),
+        ({"average": None}, None),
+    ]:
+        strategy, models, batch = setting(name, **options)
+        (phase,) = strategy.phases(Round(0, 0, 1, 0))
+        averages = {n: (a.of, a.decay(5000), a.buffers) for n, a in phase.averages.items()}
+        assert averages == ({} if decay is None else {"teacher": ("student", decay, "copy")})
+        assert strategy.deploys == ("student" if decay is None else "teacher")
+        assert ("teacher" in models.modules) == (decay is not None)
+        if decay is not None:
+            sum(losses(strategy, models, batch).values()).backward()
+            assert all(p.grad is None for p in models.plain("teacher").parameters())

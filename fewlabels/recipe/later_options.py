@@ -1,0 +1,74 @@
+"""Options that came after the first release, and the values that recipes of before stand for.
+
+A run folder holds its recipe with every option of its day, so one that is missing there is younger
+than the run: it gets the value by which the run goes on as it began. What a person writes holds few
+options, and gets the defaults of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fewlabels.recipe.sections import Fixed
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "data": {"max_bad": 0.01, "drop_duplicates": False},
+    "model": {"mean": None, "std": None},
+    "schedule": {"final_epochs": 0},
+}
+COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("strategy", "ict"): {"mix_labelled": False, "share": "image"},
+    ("strategy", "mixup"): {"average": None},
+    ("strategy", "pi_model"): {"average": None, "gradient": "both"},
+    ("strategy", "pseudo_label"): {"average": None},
+    ("strategy", "supervised"): {"average": None},
+    ("strategy", "temporal_ensembling"): {"average": None},
+    ("strategy", "vat"): {"average": None},
+    ("discovery", "by_prediction"): {"precision": "double"},
+    ("discovery", "confident"): {"score": "distance"},
+}
+WEIGHTS: dict[str, dict[str, Any]] = {"vat": {"adversarial": 1.0, "entropy": 1.0}}
+"""Weights of loss terms that a strategy had, where it has others now."""
+
+
+def fill_earlier_values(data: dict[str, Any]) -> None:
+    """Set, in the recipe of an older run, what it does not have; others are left alone.
+
+    Args:
+        data: of a recipe, not yet checked, with lists of components; changed in place.
+    """
+    if not Fixed.model_fields.keys() <= data.keys():
+        return  # written by a person
+    strategy = data.get("strategy")
+    if isinstance(strategy, dict) and "average" not in strategy:
+        weights = WEIGHTS.get(str(strategy.get("name")), {})
+        if isinstance(data.setdefault("weights", {}), dict):
+            data["weights"] = {**weights, **data["weights"]}
+    for mapping, later in _find_later(data):
+        for key, value in later.items():
+            mapping.setdefault(key, value)
+
+
+def drop_earlier_values(resolved: dict[str, Any]) -> None:
+    """Take away what has an earlier value, so that a recipe's hash is that of before.
+
+    Args:
+        resolved: a whole recipe; changed in place.
+    """
+    for mapping, later in _find_later(resolved):
+        for key, value in later.items():
+            if key in mapping and mapping[key] == value:
+                del mapping[key]
+
+
+def _find_later(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The mappings of a recipe that have later options, and these with their earlier values."""
+    for name, later in SECTIONS.items():
+        if isinstance(data.get(name), dict):
+            yield data[name], later
+    for slot in ("strategy", "discovery"):
+        value = data.get(slot)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict) and (slot, each.get("name")) in COMPONENTS:
+                yield each, COMPONENTS[slot, each["name"]]
