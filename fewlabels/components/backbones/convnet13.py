@@ -28,6 +28,7 @@ class ConvNet13(Heads):
         width: factor of the channels.
         heads: 1 or 2 linear heads.
         noise: standard deviation of the noise that is added to normalised images in training.
+        norm_momentum: share of a batch in the running statistics.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ConvNet13(Heads):
         width: float = 1.0,
         heads: int = 1,
         noise: float = 0.15,
+        norm_momentum: float = 0.1,
     ) -> None:
         a, b, c, d = (max(1, round(width * n)) for n in (128, 256, 512, 128))
         super().__init__(d, heads, weight_norm)
@@ -61,6 +63,7 @@ class ConvNet13(Heads):
         )
         self.between = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(drop_rate))
         self.feature_info = describe_stages({"block1": (a, 1), "block2": (b, 2), "block3": (d, 4)})
+        self.set_norm_momentum(norm_momentum)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -113,6 +116,7 @@ def convnet13(
     heads: Literal[1, 2] = 1,
     noise: Annotated[float, Ge(0)] = 0.15,
     drop_rate: Annotated[float, Interval(ge=0, lt=1)] = 0.5,
+    norm_momentum: Annotated[float, Interval(gt=0, le=1)] = 0.1,
 ) -> ConvNet13:
     """ConvNet-13, the network of Mean Teacher's and Snowball's tables; 3.13 million weights.
 
@@ -123,6 +127,7 @@ def convnet13(
         heads: linear heads. With 2, Mean Teacher compares the second one with the teacher.
         noise: standard deviation of the noise that is added to normalised images in training.
         drop_rate: dropout between the blocks.
+        norm_momentum: share of a batch in the running statistics; MixMatch's code has 0.001.
 
     Source: Tarvainen and Valpola, "Mean teachers are better role models", NIPS 2017, arXiv
     1703.01780; layers as in the PyTorch code of Dual Student (Ke et al., ICCV 2019).

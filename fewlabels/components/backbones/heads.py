@@ -63,6 +63,12 @@ class Heads(nn.Module):
         self.num_features = self.head_hidden_size = features
         self.heads, self.wrap, self.drop_rate = heads, wrap, drop_rate
 
+    def set_norm_momentum(self, momentum: float) -> None:
+        """Let batch norms move their running statistics by ``momentum`` of the way at each batch."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+
     def get_classifier(self) -> nn.Module:
         """The first head."""
         return self.fc

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -116,6 +116,7 @@ class ShakeShake26(Heads):
         *,
         width: float = 1.0,
         heads: int = 1,
+        norm_momentum: float = 0.1,
     ) -> None:
         channels = [max(2, 2 * round(width * n / 2)) for n in (96, 192, 384)]
         super().__init__(channels[-1], heads)
@@ -129,6 +130,7 @@ class ShakeShake26(Heads):
         self.feature_info = describe_stages(
             {f"blocks.{4 * i + 3}": (channels[i], 2**i) for i in range(3)}
         )
+        self.set_norm_momentum(norm_momentum)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -168,6 +170,7 @@ def shakeshake26_2x96d(
     *,
     width: Annotated[float, Gt(0)] = 1.0,
     heads: Literal[1, 2] = 1,
+    norm_momentum: Annotated[float, Interval(gt=0, le=1)] = 0.1,
 ) -> ShakeShake26:
     """Shake-Shake ResNet-26 with two branches of 96 channels; 26.2 million weights.
 
@@ -176,6 +179,7 @@ def shakeshake26_2x96d(
     Args:
         width: factor of the channels.
         heads: linear heads. With 2, Mean Teacher compares the second one with the teacher.
+        norm_momentum: share of a batch in the running statistics; MixMatch's code has 0.001.
 
     Source: Gastaldi, "Shake-Shake regularization", 2017, arXiv 1705.07485; layers as in Mean
     Teacher's PyTorch code.
