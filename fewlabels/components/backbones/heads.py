@@ -64,7 +64,7 @@ class Heads(nn.Module):
         self.heads, self.wrap, self.drop_rate = heads, wrap, drop_rate
 
     def set_norm_momentum(self, momentum: float) -> None:
-        """Let batch norms move their running statistics by ``momentum`` of the way at each batch."""
+        """Let batch norms move their running statistics by ``momentum`` of the way a batch."""
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = momentum

@@ -328,23 +328,21 @@ def test_each_composition_begins_with_a_new_optimiser_and_clock_and_the_schedule
         tmp_path, "train.checkpoint_every=1", "train.keep_checkpoints=999", "schedule.name=cosine",
         "rounds.rounds=3", "rounds.steps_per_epoch=2", "strategy.composition_ema=0.999",
     )  # fmt: skip
-    counts, states = [], {}
-    for place in sorted((folder / "checkpoints").iterdir()):
-        saved = torch.load(place / "optimizers.pt", weights_only=True)
-        states[int(place.name[5:])] = saved
-        if "composition" in saved and saved["composition"]["state"]:
-            moments = saved["composition"]["state"].values()
-            counts.append({int(moment["step"]) for moment in moments})
-    assert counts[:2] == [{1}, {2}]
-    assert [states[i]["composition"]["state"][0]["step"] for i in (4, 8, 12)] == [2, 2, 2]
-    assert [states[i]["composition"]["state"][0]["step"] for i in (3, 7, 11)] == [1, 1, 1]
-    assert [states[i]["train"]["state"][0]["step"] for i in (2, 6, 10)] == [2, 4, 6]
+    places = {int(place.name[5:]): place for place in (folder / "checkpoints").iterdir()}
+
+    def steps_of(phase, at):
+        state = torch.load(places[at] / "optimizers.pt", weights_only=True)[phase]["state"]
+        (count,) = {int(moments["step"]) for moments in state.values()}
+        return count
+
+    assert [steps_of("composition", at) for at in (3, 4, 7, 8, 11, 12)] == [1, 2] * 3
+    assert [steps_of("train", at) for at in (2, 6, 10)] == [2, 4, 6]
     rates = [r["lr"] for r in rows(folder, "train") if r["phase"] == "composition"]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < rates[0] / 2
     # The average of the decision network forgets its start in each of them.
     for step in (3, 7, 11):
-        tensors = load_file(folder / "checkpoints" / f"step-{step:08d}" / "modules.safetensors")
+        tensors = load_file(places[step] / "modules.safetensors")
         decision = {k: v for k, v in tensors.items() if k.startswith("master/decision.backbone.fc")}
         assert decision
         for key, value in decision.items():
