@@ -61,9 +61,14 @@ class LMCS(MixMatch):
 
     The master's loss is J_C (``consistency``, Eq. 3.5) + eta J_D (``discrimination``, Eq. 3.6) +
     cross-entropy on Omega_G (``master_supervised``), through which the discovered labels reach it.
-    Eq. 3.7 does not have the last term; give it weight 0 for the dissertation's loss. The centres
-    in J_D are k-means centres of the master's features, as many as classes, computed at each
-    composition from the class centres on Omega_G.
+    Eq. 3.7 does not have the last term; give it weight 0 for the dissertation's loss. J_C is a mean
+    of squares over samples and classes, some thousandths, so its weight is 75, as MixMatch's; the
+    other two have .1. The centres in J_D are k-means centres of the master's features, as many as
+    classes, computed at each composition from the class centres on Omega_G.
+
+    Each composition begins with a new optimiser, since the weights that it moves are new. Before
+    clustering and in J_C, networks are normalised by unmixed images, as the master is when it
+    learns, and not by the student's running statistics, which are of mixed ones.
 
     Args:
         labelled, batch, unlabelled, temperature, alpha, ema: as for ``mixmatch``; the master's
@@ -84,7 +89,12 @@ class LMCS(MixMatch):
     """
 
     terms = (*MixMatch.terms, "master_supervised", "consistency", "discrimination")
-    weights = {**MixMatch.weights, "discrimination": Ramp(end=0.1)}
+    weights = {
+        **MixMatch.weights,
+        "consistency": Ramp(end=75.0),  # as MixMatch's own mean of squares
+        "discrimination": Ramp(end=0.1),
+        "master_supervised": Ramp(end=0.1),
+    }
 
     def __init__(
         self,
