@@ -86,6 +86,10 @@ def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
                 from fewlabels.runs.build import check_blocks
 
                 check_blocks(recipe)
+            if "layer" in recipe.strategy.options:  # it cuts the network: whether it can
+                from fewlabels.runs.build import check_modules
+
+                check_modules(recipe)
         except RecipeError as error:
             mistakes += error.mistakes
         except FewLabelsError as error:

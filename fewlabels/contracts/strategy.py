@@ -65,7 +65,8 @@ class Phase:
     """One stretch of training: ``epochs`` or ``steps``.
 
     An epoch is one pass over ``epoch_of``, which need not be among ``streams``; None means the
-    first of ``streams``.
+    first of ``streams``. One that ``renews`` has its weights set anew by ``begin`` each time, so
+    its optimiser and its clock begin anew too.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Phase:
     epochs: int | None = None
     steps: int | None = None
     epoch_of: Stream | None = None
+    renews: bool = False
 
 
 @dataclass(frozen=True)

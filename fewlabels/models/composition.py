@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,11 @@ from torch.nn.functional import conv2d, linear
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.contracts import Output
-from fewlabels.errors import ModelError, first_few, suggest_nearest
 from fewlabels.models.classifier import Classifier
-from fewlabels.models.modes import evaluating, keeping_modes
+from fewlabels.models.cut import find_layer, freeze_before, is_affine_after, map_at, replace_output
+from fewlabels.models.modes import batch_norms, evaluating
+
+LOG = logging.getLogger(__name__)
 
 
 class Composition(nn.Module):
@@ -34,8 +36,10 @@ class Composition(nn.Module):
 
     Args:
         model: the student; it is copied, and shares no tensor with this module.
-        layer: the composition layer, a path of a module in the backbone; None: the last stage
-            before global pooling, according to the backbone's ``feature_info``.
+        layer: the composition layer: a path of a module in the backbone, or the number of a stage,
+            -2 for the last but one before global pooling, so that a whole stage follows; None: -1.
+            Where all that follows is an affine map, such as pooling and a linear layer, a warning
+            says so, for the converters are then no more than one linear layer on pooled features.
         clusters: number of clusters of J_D; their centres are a buffer of this module.
 
     Raises:
@@ -46,27 +50,33 @@ class Composition(nn.Module):
     composed: Tensor
     centres: Tensor
 
-    def __init__(self, model: Classifier, layer: str | None = None, clusters: int = 2) -> None:
+    def __init__(self, model: Classifier, layer: str | int | None = -2, clusters: int = 2) -> None:
         super().__init__()
-        self.layer = last_stage(model.backbone) if layer is None else layer
-        known = [name for name, _ in model.backbone.named_modules() if name]
-        if self.layer not in known:
-            raise ModelError(
-                f"composition layer: backbone {model.name!r} has no module {self.layer!r}"
-                f"{suggest_nearest(self.layer, known)}  (all: {first_few(known, 12)})"
-            )
+        self.layer = find_layer(model, layer)
         # Its layers before the cut are those of the average: the third extractor.
         self.decision = copy.deepcopy(model)
         with evaluating(self.decision):
-            channels = self._freeze_before_the_cut()
+            like = freeze_before(self.decision, self.layer)
+            self.affine = is_affine_after(self.decision, self.layer, like)
+        if self.affine:
+            LOG.warning(
+                "composition layer %r of backbone %r is followed by an affine map alone, so the "
+                "master is a linear layer on the students' pooled features; set strategy.layer to "
+                "an earlier stage, as -2",
+                self.layer,
+                model.name,
+            )
         self.average, self.current, self.previous = (
             copy.deepcopy(model).requires_grad_(False).eval() for _ in range(3)
         )
         for norm in self._batch_norms(self):
             norm.momentum = None  # the mean of all batches since the last reset
-        self.converters = nn.ModuleList(Converter(*channels, 1 / 3) for _ in range(3))
+        last = like.ndim == 3 or getattr(model.backbone, "output_fmt", "NCHW") == "NHWC"
+        axis = like.ndim - 1 if last else 1
+        self.converters = nn.ModuleList(Converter(like.shape[axis], axis, 1 / 3) for _ in range(3))
         self.register_buffer("composed", torch.tensor(False))
         self.register_buffer("centres", torch.zeros(clusters, model.feature_size))
+        self._estimating, self._seen = False, 0
 
     @torch.no_grad()
     def begin_composition(self, student: nn.Module, average: nn.Module) -> None:
@@ -79,10 +89,43 @@ class Composition(nn.Module):
         self.average.load_state_dict(average.state_dict())
         for converter in self.converters:
             converter.reset_to_identity()  # type: ignore[operator]
+        self._forget_statistics()
+        self.composed.fill_(True)
+
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether batch norms of the decision network normalise by the batch at present."""
+        return any(norm.training for norm in self._batch_norms(self.decision))
+
+    @contextmanager
+    def estimating_statistics(self) -> Iterator[None]:
+        """Context manager: passes in evaluation mode within it take the running statistics anew.
+
+        They are means over the images, in all three extractors and the decision network. For use
+        after :meth:`begin_composition`. Where batch norms are frozen, nothing changes.
+        """
+        self._estimating, self._seen = self.takes_statistics, 0
+        try:
+            yield
+        finally:
+            if self._estimating:
+                self.decision.load_state_dict(self.average.state_dict())
+            self._estimating = False
+            for norm in self._batch_norms(self):
+                norm.momentum = None
+            self._forget_statistics()
+
+    def _weigh_batch(self, count: int) -> None:
+        """Let a batch of ``count`` images move the running statistics by its share of all."""
+        self._seen += count
+        for network in (self.average, self.current, self.previous):
+            for norm in self._batch_norms(network):
+                norm.momentum, norm.training = count / self._seen, count > 1
+
+    def _forget_statistics(self) -> None:
         for norm in self._batch_norms(self):
             if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.zero_()  # the next batch replaces what was copied
-        self.composed.fill_(True)
+                norm.num_batches_tracked.zero_()  # the next batch replaces what is there
 
     def train(self, mode: bool = True) -> Composition:
         """Set the mode; of the frozen students only batch norms enter train mode."""
@@ -96,10 +139,12 @@ class Composition(nn.Module):
 
     @staticmethod
     def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
-        return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+        return [norm for norm in batch_norms(module) if isinstance(norm, _BatchNorm)]
 
     def forward(self, images: Tensor) -> Output:
         """Features (B, F) and logits (B, C) of images (B, 3, H, W), floats in [0, 1]."""
+        if self._estimating:
+            self._weigh_batch(len(images))
         with torch.no_grad():
             maps = [map_at(model, self.layer, images) for model in (self.current, self.previous)]
 
@@ -111,44 +156,6 @@ class Composition(nn.Module):
         with replace_output(network, self.layer, fuse):
             output: Output = network(images)
         return output
-
-    def _freeze_before_the_cut(self) -> tuple[int, int]:
-        """Freeze the parameters before the cut; give the feature map's channels and their axis."""
-        network, layer = self.decision, self.layer
-        rng = torch.Generator().manual_seed(0)
-        one, two = torch.rand(2, 1, 3, network.image_size, network.image_size, generator=rng)
-        with torch.no_grad():
-            found = map_at(network, layer, one)
-        if not isinstance(found, Tensor) or found.ndim not in (3, 4):
-            raise ModelError(
-                f"composition layer {layer!r} gives no feature map (B, C, H, W), (B, H, W, C) or "
-                "(B, N, C); choose a stage or a block"
-            )
-        leaf, calls = found.clone().requires_grad_(), 0
-
-        def put(own: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return leaf.clone()  # what follows may change it in place
-
-        logits = []
-        try:
-            with replace_output(network, layer, put):
-                logits = [network(images).logits for images in (one, two)]
-        except (RuntimeError, ValueError):
-            pass  # the map does not fit where it passes the layer again
-        if calls != 2 or not logits or not torch.equal(*logits):
-            raise ModelError(
-                f"composition layer {layer!r} does not cut backbone {network.name!r} in two: "
-                "the map passes it more than once, or goes around it; choose a stage or a block"
-            )
-        learning = [p for p in network.parameters() if p.requires_grad]
-        slopes = torch.autograd.grad(logits[0].sum(), learning, allow_unused=True)
-        for parameter, slope in zip(learning, slopes, strict=True):
-            parameter.requires_grad_(slope is not None)
-        last = found.ndim == 3 or getattr(network.backbone, "output_fmt", "NCHW") == "NHWC"
-        axis = found.ndim - 1 if last else 1
-        return found.shape[axis], axis
 
 
 class Converter(nn.Module):
@@ -178,65 +185,3 @@ class Converter(nn.Module):
         if self.first:
             return conv2d(maps, self.weight[:, :, None, None], self.bias)
         return linear(maps, self.weight, self.bias)
-
-
-def last_stage(backbone: nn.Module) -> str:
-    """The path of the last stage before global pooling.
-
-    Raises:
-        ModelError: a backbone that does not say what its stages are.
-    """
-    info: Any = getattr(backbone, "feature_info", None)
-    stages = [stage["module"] for stage in getattr(info, "info", info) or () if stage.get("module")]
-    if not stages:
-        raise ModelError(
-            "composition layer: this backbone does not say what its stages are; name one of its "
-            f"modules (it has {first_few([n for n, _ in backbone.named_children()], 12)})"
-        )
-    return str(stages[-1])
-
-
-class _ReachedError(Exception):
-    """Raised once the wanted layer has run, to skip the layers after it."""
-
-
-def map_at(model: Classifier, layer: str, images: Tensor) -> Any:
-    """The output of a layer of the backbone; the layers after it are not run."""
-    found: list[Any] = []
-
-    def stop(own: Any) -> None:
-        found.append(own)
-        raise _ReachedError
-
-    try:
-        with replace_output(model, layer, stop):
-            model(images)
-    except _ReachedError:
-        pass
-    if not found:
-        raise ModelError(
-            f"composition layer {layer!r} is not run by backbone {model.name!r}; choose another"
-        )
-    return found[0]
-
-
-@contextmanager
-def replace_output(model: Classifier, layer: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Context manager: within it, ``make(output)`` replaces the layer's output.
-
-    Until the layer has run, all modules but batch norms are in evaluation mode, also in a model in
-    train mode.
-    """
-    with keeping_modes(model) as restore_modes:
-
-        def answer(module: nn.Module, inputs: Any, output: Any) -> Any:
-            restore_modes()
-            return make(output)
-
-        handle = model.backbone.get_submodule(layer).register_forward_hook(answer)
-        for each in model.modules():
-            each.training = each.training and isinstance(each, _BatchNorm)
-        try:
-            yield
-        finally:
-            handle.remove()

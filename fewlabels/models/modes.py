@@ -58,3 +58,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with keeping_modes(model):
         model.eval()
         yield
+
+
+@contextmanager
+def normalising_by_batch(model: nn.Module) -> Iterator[None]:
+    """Context manager: within it, batch norms alone are in train mode, all else is evaluated.
+
+    Running statistics move too, unless the caller holds them.
+    """
+    with evaluating(model):
+        for norm in batch_norms(model):
+            norm.train()
+        yield

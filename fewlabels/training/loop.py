@@ -167,9 +167,8 @@ class Loop:
 
     def _train_phase(self, phase: Phase) -> None:
         """Train one phase to its end, with the evaluations and checkpoints that are due in it."""
-        resumed = self.progress.epoch or self.progress.batch
-        self.trainer.prepare_phase(phase)
-        self.trainer.begin_averages(phase)
+        resumed = bool(self.progress.epoch or self.progress.batch)
+        self.trainer.begin_phase(phase, resumed)
         self.modules.average_buffers()  # so that all processes begin with the same
         self.strategy.begin(phase, self.modules, self.state.label_state, self._extract_field)
         if resumed and self.begun_from:  # begin() has set what no module holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,7 @@ class PhaseTrainer:
         """Drop optimisers and schedules; the next phase makes new ones."""
         self.optimizers: dict[str, Any] = {}
         self.schedulers: dict[str, Any] = {}
+        self.unused: dict[str, Any] = {}  # what an optimiser is before its first step
         self.saved: dict[str, Any] = {}  # of phases that have not come up again since a checkpoint
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,6 +111,7 @@ class PhaseTrainer:
         epochs = self.schedule.epochs_between_restarts(self.progress.round)[1]
         self.schedulers[phase.name] = self.objective.make_scheduler(optimizer, epochs=epochs)
         self.optimizers[phase.name] = self.accelerator.prepare_optimizer(optimizer)
+        self.unused[phase.name] = copy.deepcopy(optimizer.state_dict())
         if phase.name in self.saved:
             try:
                 self.optimizers[phase.name].load_state_dict(self.saved.pop(phase.name))
@@ -117,6 +120,27 @@ class PhaseTrainer:
                     f"the checkpoint's optimiser does not fit phase {phase.name!r} ({error}); "
                     "resume with the run folder's own recipe.yaml"
                 ) from error
+
+    def begin_phase(self, phase: Phase, resumed: bool) -> None:
+        """Make a phase ready for its first step, before the strategy's ``begin``.
+
+        Args:
+            resumed: the phase goes on from a checkpoint within it.
+        """
+        self.prepare_phase(phase)
+        self.begin_averages(phase)
+        self._set_training(phase)
+        if phase.renews and not resumed:
+            self._renew(phase.name)
+
+    def _renew(self, name: str) -> None:
+        """Begin with a phase's optimiser and clock anew; its rate stays where the schedule is."""
+        optimizer, at = self.optimizers[name], self.progress
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(self.unused[name])
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        at.restarted[name] = at.steps.get(name, 0)
 
     def named_parameters(self, phase: Phase) -> list[tuple[str, nn.Parameter]]:
         """The parameters that a phase trains, by their paths."""

@@ -8,7 +8,8 @@ from torch import nn
 
 from fewlabels.errors import ModelError
 from fewlabels.models.classifier import Classifier
-from fewlabels.models.composition import Composition, last_stage
+from fewlabels.models.composition import Composition
+from fewlabels.models.cut import list_stages
 
 SMALL = {
     "convnet3": {"width": 0.25},
@@ -23,7 +24,7 @@ def classifier(name="convnet3", seed=0):
     return Classifier(name, classes=["a", "b", "c"], backbone_options=SMALL.get(name, {}))
 
 
-def composed(model, layer=None):
+def composed(model, layer=-2):
     master = Composition(model, layer)
     master.begin_composition(model, model)
     return master
@@ -33,6 +34,7 @@ def composed(model, layer=None):
     ("name", "layer", "expected"),
     [
         ("convnet3", None, "conv3"),
+        ("convnet3", -2, "conv2"),
         ("convnet13", None, "block3"),
         ("convnet13", "block2", "block2"),
         ("convnet13", "block1.4", "block1.4"),
@@ -180,7 +182,7 @@ def test_a_composition_begins_with_the_last_two_students():
     assert same(master.current, two)
     assert same(master.decision, average)
     assert same(master.average, average)
-    torch.testing.assert_close(master.converters[0].weight, torch.eye(32) / 3)
+    torch.testing.assert_close(master.converters[0].weight, torch.eye(16) / 3)
 
 
 def same(one, two):
@@ -214,4 +216,4 @@ def test_a_layer_that_cannot_be_the_composition_layer_is_a_sentence(name, layer,
 
 def test_a_backbone_that_does_not_say_its_stages_wants_a_name():
     with pytest.raises(ModelError, match="name one of its modules"):
-        last_stage(nn.Sequential(nn.Linear(1, 1)))
+        list_stages(nn.Sequential(nn.Linear(1, 1)))

@@ -92,8 +92,9 @@ def test_full_scale_recipes_of_lmcs_are_the_texts(path):
     wanted += (classes - 10) * (model.feature_size + (2 if name == "convnet13" else 1))
     assert sum(p.numel() for p in model.parameters()) == wanted
     layer = recipe.strategy.options["layer"]
-    assert layer is None
-    assert Composition(model).layer == {"wrn28_2": "stages.2", "convnet13": "block3"}[name]
+    master = Composition(model, layer)
+    assert master.layer == {"wrn28_2": "stages.1", "convnet13": "block2"}[name]
+    assert not master.affine
     assert f"{steps(recipe):,} steps" in text
     rounds = recipe.rounds
     assert rounds.epochs_per_round == 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -35,12 +35,16 @@ from fewlabels.contracts import (
 )
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.models.composition import Composition
+from fewlabels.models.modes import normalising_by_batch
 from fewlabels.ops.centres import class_centres
 from fewlabels.ops.kmeans import cluster_kmeans
 from fewlabels.registry import strategies
 
 ENOUGH = 256
 """Images for each cluster that k-means uses, as faiss advises; more would cost a lot of time."""
+MEASURED = 2048
+"""Images from which running statistics are taken before clustering."""
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @strategies.register("lmcs")
@@ -57,16 +61,23 @@ class LMCS(MixMatch):
 
     The master's loss is J_C (``consistency``, Eq. 3.5) + eta J_D (``discrimination``, Eq. 3.6) +
     cross-entropy on Omega_G (``master_supervised``), through which the discovered labels reach it.
-    Eq. 3.7 does not have the last term; give it weight 0 for the dissertation's loss. The centres
-    in J_D are k-means centres of the master's features, as many as classes, computed at each
-    composition from the class centres on Omega_G.
+    Eq. 3.7 does not have the last term; give it weight 0 for the dissertation's loss. J_C is a mean
+    of squares over samples and classes, some thousandths, so its weight is 75, as MixMatch's; the
+    other two have .1. The centres in J_D are k-means centres of the master's features, as many as
+    classes, computed at each composition from the class centres on Omega_G.
+
+    Each composition begins with a new optimiser, since the weights that it moves are new. Before
+    clustering and in J_C, networks are normalised by unmixed images, as the master is when it
+    learns, and not by the student's running statistics, which are of mixed ones.
 
     Args:
         labelled, batch, unlabelled, temperature, alpha, ema: as for ``mixmatch``; the master's
             batches have the same sizes.
         composition_epochs: epochs of a composition.
         composition_ema: decay of the moving average of the decision network.
-        layer: module after which the networks are cut; null: the last stage before pooling.
+        layer: where the networks are cut: after a module by name, or after a stage by number; -2 is
+            the last but one before pooling, so that the decision network is a whole stage. null is
+            -1: after many backbones' last stage follows an affine map alone, and a warning says so.
         guess_by: whose predictions MixMatch sharpens from the first composition on; ``both``: the
             mean of the student's and the master's.
         form: of J_D: ``printed`` is Eq. 3.6, which is smallest half way between two centres;
@@ -78,7 +89,12 @@ class LMCS(MixMatch):
     """
 
     terms = (*MixMatch.terms, "master_supervised", "consistency", "discrimination")
-    weights = {**MixMatch.weights, "discrimination": Ramp(end=0.1)}
+    weights = {
+        **MixMatch.weights,
+        "consistency": Ramp(end=75.0),  # as MixMatch's own mean of squares
+        "discrimination": Ramp(end=0.1),
+        "master_supervised": Ramp(end=0.1),
+    }
 
     def __init__(
         self,
@@ -91,7 +107,7 @@ class LMCS(MixMatch):
         ema: Ramp = Ramp(end=0.999),  # noqa: B008
         composition_epochs: Count = 1,
         composition_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99,
-        layer: str | None = None,
+        layer: str | int | None = -2,
         guess_by: Literal["both", "master", "ema", "student"] = "both",
         form: Literal["contrast", "printed"] = "contrast",
         look_ahead: bool = True,
@@ -127,7 +143,7 @@ class LMCS(MixMatch):
         epochs = self.composition_epochs
         return [
             replace(train, streams=late),
-            Phase("composition", ("master",), one, average, epochs=epochs),
+            Phase("composition", ("master",), one, average, epochs=epochs, renews=True),
         ]
 
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
@@ -135,24 +151,29 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.begin_composition(models.plain("student"), models.plain("teacher"))
-            centres = self._compute_cluster_centres(len(master.centres), found, extract)
+            centres = self._compute_cluster_centres(master, found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
     def _compute_cluster_centres(
-        self, count: int, found: LabelState, extract: Extract
+        self, master: Any, found: LabelState, extract: Extract
     ) -> np.ndarray:
-        """Compute k-means centres (count, F) of the master's features of unlabelled images.
+        """Compute k-means centres (K, F) of the master's features of unlabelled images.
 
+        The student's running statistics are of mixed images, so a first pass takes them anew.
         Where fewer images than centres are unlabelled, labelled ones are clustered with them.
         """
+        count = len(master.centres)
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         if len(free) < count:
             free = np.arange(len(found.labels))
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
+        free = free[places.astype(np.int64)]
         known = np.flatnonzero(found.labels >= 0)
-        rows = np.concatenate([known, free[places.astype(np.int64)]])
-        features = extract("master", "features", rows)
+        both = spread_evenly(np.resize(known, len(free)), free)  # equal shares, as in its batches
+        with master.estimating_statistics():
+            extract("master", "features", both[:MEASURED])
+        features = extract("master", "features", np.concatenate([known, free]))
         classes, start = class_centres(features[: len(known)], found.labels[known])
         return cluster_kmeans(
             features[len(known) :],
@@ -174,13 +195,35 @@ class LMCS(MixMatch):
             return super().losses(phase, models, batch, clock)
         part, rest = batch["labelled"], get_images(batch["unlabelled"])
         known, others = forward_batches(models["master"], get_images(part), rest)
-        (wanted,) = predict_logits(models.plain("teacher"), rest)
+        wanted = self._predict_average(models, get_images(part), rest)
         master: Any = models.plain("master")
         return {
             "master_supervised": cross_entropy(require_output(known.logits), part.labels),
             "consistency": consistency_loss(require_output(others.logits), wanted),
             "discrimination": discrimination_loss(others.features, master.centres, self.form),
         }
+
+    @torch.no_grad()
+    def _predict_average(self, models: Models, known: Tensor, others: Tensor) -> Tensor:
+        """Logits (B, C) of the student's average for ``others``: the target of J_C.
+
+        They are normalised as the master's are, by the batch of both, and not by the student's
+        running statistics, which are of mixed images.
+        """
+        teacher, master = models.plain("teacher"), models.plain("master")
+        if not cast(Composition, master).takes_statistics:
+            return predict_logits(teacher, others)[0]
+        with models.freeze_statistics("teacher"), normalising_by_batch(teacher):
+            return predict_logits(teacher, known, others)[1]
+
+
+def spread_evenly(*parts: np.ndarray) -> np.ndarray:
+    """Join positions (N,) of several parts so that any stretch holds its share of each.
+
+    It draws nothing: position i stands where the golden section's multiple i falls in [0, 1).
+    """
+    whole = np.concatenate(parts)
+    return whole[np.argsort(np.arange(len(whole)) * GOLDEN % 1, kind="stable")]
 
 
 def discrimination_loss(

@@ -13,11 +13,12 @@ from run_folders import newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
-from fewlabels.components.strategies.lmcs import LMCS, discrimination_loss
+from fewlabels.components.strategies.lmcs import LMCS, discrimination_loss, spread_evenly
 from fewlabels.components.strategies.mixmatch import sharpen
 from fewlabels.contracts import Clock, LabelState, Part, Round, View
 from fewlabels.errors import FewLabelsError
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.modes import evaluating, set_training
 from fewlabels.recipe.recipe import recipe_from
 from fewlabels.training.modules import TrainingModules
 
@@ -136,7 +137,8 @@ def test_the_losses_of_the_master(form):
     images = [batch[name].views[0].images for name in ("labelled", "unlabelled")]
     with torch.no_grad():
         whole = copy.deepcopy(master)(torch.cat(images))
-        wanted = teacher(images[1]).logits.softmax(1)
+        by_batch = copy.deepcopy(teacher).train()  # normalised as the master is; no dropout here
+        wanted = by_batch(torch.cat(images)).logits[4:].softmax(1)
     known, others = whole.logits.softmax(1).split(4)
     expected = {
         "master_supervised": -known[torch.arange(4), batch["labelled"].labels].log().mean(),
@@ -151,6 +153,69 @@ def test_the_losses_of_the_master(form):
     learning = [p for p in master.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in learning)
     assert all(p.grad is None for n in ("student", "teacher") for p in models.plain(n).parameters())
+
+
+def make_equal(models):
+    """Three equal extractors, whose running statistics are of other images than the batches."""
+    student, teacher = models.plain("student"), models.plain("teacher")
+    with torch.no_grad():
+        student.train()(3 * torch.rand(8, 3, 32, 32))
+    teacher.load_state_dict(student.state_dict())
+
+
+def test_the_consistency_of_three_equal_extractors_is_0_whatever_their_running_statistics():
+    strategy, models, _, compose, batch = setting()
+    make_equal(models)
+    begin(strategy, models, compose)
+    models.plain("master").train()
+    models.plain("teacher").eval()
+    before = copy.deepcopy(models.plain("teacher").state_dict())
+    found = strategy.losses(compose, models, batch, Clock(0, 0, 0))
+    assert found["consistency"] < 1e-9
+    after = models.plain("teacher").state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in after.items())
+    assert not models.plain("teacher").training
+
+
+def run_begin(strategy, models, compose, images):
+    """Begin a composition with outputs that the models really give for these images."""
+    labels = np.array([0, 1, 2, *[-1] * (len(images) - 3)])
+    found = LabelState(labels, labels, labels >= 0, None, None, changed=False)
+
+    def extract(model, what, rows):
+        with evaluating(models.plain(model)), torch.no_grad():
+            parts = [models.plain(model)(images[part]) for part in np.array_split(rows, 4)]
+        return torch.cat([getattr(part, what) for part in parts]).numpy()
+
+    strategy.begin(compose, models, found, extract)
+    return extract("master", "features", np.arange(len(images)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_clusters_are_of_features_with_the_statistics_of_unmixed_images(frozen):
+    strategy, models, _, compose, _ = setting()
+    make_equal(models)
+    master = models.plain("master")
+    set_training(master, frozen)
+    images = torch.rand(64, 3, 32, 32)
+    clustered = run_begin(strategy, models, compose, images)
+    set_training(master, frozen)
+    with torch.no_grad():
+        of_batch = master(images).features.numpy()
+    shift = np.linalg.norm(of_batch - clustered) / np.linalg.norm(of_batch)
+    assert shift < (1e-6 if frozen else 0.1)
+    kept = models.plain("student").state_dict()
+    same = [torch.equal(v, kept[k]) for k, v in master.current.state_dict().items() if "mean" in k]
+    assert all(same) == frozen
+
+
+def test_positions_are_spread_so_that_any_stretch_has_its_share_of_each_part():
+    spread = spread_evenly(np.arange(100), np.arange(100, 400))
+    assert sorted(spread) == list(range(400))
+    for begin in range(0, 400, 40):
+        part = spread[begin : begin + 40]
+        assert 8 <= (part < 100).sum() <= 12
+        assert np.diff(np.sort(part)).max() < 30
 
 
 def test_the_students_losses_are_those_of_mixmatch_on_the_masters_guesses():
@@ -258,6 +323,32 @@ def test_the_master_sees_what_is_discovered_one_generation_before_the_student(
         assert not fresh & set(seen["composition", 4, "unlabelled"])
 
 
+def test_each_composition_begins_with_a_new_optimiser_and_clock_and_the_schedules_rate(tmp_path):
+    folder = train(
+        tmp_path, "train.checkpoint_every=1", "train.keep_checkpoints=999", "schedule.name=cosine",
+        "rounds.rounds=3", "rounds.steps_per_epoch=2", "strategy.composition_ema=0.999",
+    )  # fmt: skip
+    places = {int(place.name[5:]): place for place in (folder / "checkpoints").iterdir()}
+
+    def steps_of(phase, at):
+        state = torch.load(places[at] / "optimizers.pt", weights_only=True)[phase]["state"]
+        (count,) = {int(moments["step"]) for moments in state.values()}
+        return count
+
+    assert [steps_of("composition", at) for at in (3, 4, 7, 8, 11, 12)] == [1, 2] * 3
+    assert [steps_of("train", at) for at in (2, 6, 10)] == [2, 4, 6]
+    rates = [r["lr"] for r in rows(folder, "train") if r["phase"] == "composition"]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0] / 2
+    # The average of the decision network forgets its start in each of them.
+    for step in (3, 7, 11):
+        tensors = load_file(places[step] / "modules.safetensors")
+        decision = {k: v for k, v in tensors.items() if k.startswith("master/decision.backbone.fc")}
+        assert decision
+        for key, value in decision.items():
+            np.testing.assert_array_equal(value, tensors[key.replace("decision", "average")])
+
+
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     whole = train(
@@ -292,7 +383,7 @@ def test_learning_rate_factors_may_name_the_master_or_the_student(tmp_path):
     run = train(tmp_path, "rounds.rounds=1", "rounds.steps_per_epoch=2",
                 "optimizer.factors={master.converters: 0, student.backbone.conv1: 0}")  # fmt: skip
     found = weights(run, "master/converters")
-    assert np.allclose(found["master/converters.0.weight"], np.eye(32) / 3)
+    assert np.allclose(found["master/converters.0.weight"], np.eye(16) / 3)
     with pytest.raises(FewLabelsError, match="no trained parameter's path starts with 'master.x'"):
         train(tmp_path, "optimizer.factors={master.x: 0.1}")
 
