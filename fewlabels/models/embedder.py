@@ -77,7 +77,7 @@ class Embedder(ImageModel):
             backbone_options=backbone_options,
             blocks=blocks,
         )
-        if "drop_rate" not in self.backbone_options and getattr(self.backbone, "drop_rate", 0):
+        if "drop_rate" not in self.backbone_options and hasattr(self.backbone, "drop_rate"):
             self.backbone.drop_rate = 0.0
         self.normalize = normalize
         self.embedding_size = embedding_size or self.feature_size

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError, Stopped
+from fewlabels.evaluation.bootstrap import read_class_scores
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
@@ -86,6 +87,9 @@ def run_study(
             row.other += end["other_steps"] / len(own)
             row.minutes += end["minutes"] / len(own)
             row.oracle = is_oracle(end)
+            place = RunFolder(_name_folder(recipe, Path(runs))).class_scores
+            if not validation and (by_class := read_class_scores(place)):
+                row.by_class[recipe.seed] = by_class
             _count_wrong(row, recipe.seed, lines)
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
@@ -103,7 +107,7 @@ def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> N
 
 def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, Any]]:
     """Run a recipe, unless its run has ended already; returns the rows of its metrics."""
-    folder = runs / f"{recipe.name}-seed-{recipe.seed}"
+    folder = _name_folder(recipe, runs)
     if RunFolder(folder).recipe.is_file():
         before = load_recipe(RunFolder(folder).recipe)
         if before.hash != recipe.hash:
@@ -132,6 +136,10 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[dict[str, 
         said = f"stopped in {recipe.name} seed {recipe.seed}; the same command goes on with it"
         raise Stopped(stopped.number, said if str(stopped) else "") from None
     return RunFolder(folder).read_metrics()
+
+
+def _name_folder(recipe: Recipe, runs: Path) -> Path:
+    return runs / f"{recipe.name}-seed-{recipe.seed}"
 
 
 def _say_nothing(text: str) -> None:
