@@ -166,9 +166,10 @@ def test_an_embedder_has_no_dropout_before_its_head_and_a_classifier_has():
 
     def spread(model):
         set_training(model, freeze_statistics=True)
-        return model(images).features.std(0).max().item()
+        features = model(images).features
+        return (features.std(0).max() / features.max()).item()  # random weights make them tiny
 
-    assert spread(Embedder("googlenet", image_size=64)) < 1e-6
+    assert spread(Embedder("googlenet", image_size=64)) < 1e-3
     told = Embedder("googlenet", image_size=64, backbone_options={"drop_rate": 0.2})
-    assert spread(told) > 0
-    assert spread(Classifier("googlenet", image_size=64, classes=("a", "b"))) > 0
+    assert spread(told) > 0.1
+    assert spread(Classifier("googlenet", image_size=64, classes=("a", "b"))) > 0.1

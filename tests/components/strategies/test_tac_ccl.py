@@ -154,11 +154,10 @@ def test_attention_that_follows_a_matched_object_costs_nothing_at_any_scale(scal
     strategy, models, *_ = setting()
     part, maps = matched_part(scale)
     sides = [part.views[0], part.partners.views[0]]
-    names = ("attention", "attention_pair", "matrix", "valid", "mask")
 
     def compare(one, two):
         given = strategy._compare_matched(models, part.partners, sides, one, two)
-        return AttentionConsistency()(**dict(zip(names, given, strict=True))).item()
+        return AttentionConsistency()(*given).item()
 
     assert compare(*maps) < 1e-4
     # The price is for disagreement, not for brightness: dimming both maps saves nothing.
