@@ -31,6 +31,23 @@ class ClassScores(NamedTuple):
         return float((self.queries * self.scores).sum() / self.queries.sum())
 
 
+class QueryScores(NamedTuple):
+    """The scores of each query that counts."""
+
+    scores: dict[str, np.ndarray]  # (Q,) by measure
+    labels: np.ndarray  # (Q,) the class of each
+    lone: int  # queries of known class that have nothing to find
+
+    def average(self) -> dict[str, float]:
+        """The mean of each measure, and the ends of its interval by class."""
+        means = {name: float(values.mean()) for name, values in self.scores.items()}
+        ends: dict[str, float] = {}
+        for name, values in self.scores.items():
+            low, high = find_interval(average_by_class(values, self.labels))
+            ends |= {f"low.{name}": low, f"high.{name}": high}
+        return {**means, **ends}
+
+
 def average_by_class(values: np.ndarray, labels: np.ndarray) -> ClassScores:
     """The mean by class of a score of queries (Q,), whose classes are ``labels`` (Q,)."""
     classes, place = np.unique(labels, return_inverse=True)

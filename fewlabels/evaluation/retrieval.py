@@ -12,25 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewlabels.errors import DataError
-from fewlabels.evaluation.bootstrap import average_by_class, find_interval
+from fewlabels.evaluation.bootstrap import QueryScores
 from fewlabels.ops.kmeans import cluster_kmeans
-
-
-class QueryScores(NamedTuple):
-    """The scores of each query that counts."""
-
-    scores: dict[str, np.ndarray]  # (Q,) by measure
-    labels: np.ndarray  # (Q,) the class of each
-    lone: int  # queries of known class that have nothing to find
-
-    def average(self) -> dict[str, float]:
-        """The mean of each measure, and the ends of its interval by class."""
-        means = {name: float(values.mean()) for name, values in self.scores.items()}
-        ends: dict[str, float] = {}
-        for name, values in self.scores.items():
-            low, high = find_interval(average_by_class(values, self.labels))
-            ends |= {f"low.{name}": low, f"high.{name}": high}
-        return {**means, **ends}
 
 
 def evaluate_retrieval(

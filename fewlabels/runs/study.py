@@ -55,18 +55,7 @@ def run_study(
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
         Stopped: a signal has ended it.
     """
-    loaded = [
-        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
-        for path in recipes
-    ]
-    names = [own[0].name for own in loaded]
-    for own in loaded:
-        if names.count(own[0].name) > 1:
-            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
-        if validation and not own[0].data.validation:
-            raise FewLabelsError(
-                f"{own[0].name}: no image is held out; set data.validation to a number"
-            )
+    loaded = _load_recipes(recipes, seeds, overrides, validation, imports)
     rows: list[StudyRow] = []
     for own in loaded:
         row = StudyRow(own[0].name, "")
@@ -94,6 +83,29 @@ def run_study(
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
     return rows
+
+
+def _load_recipes(
+    recipes: Sequence[str | Path],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    validation: bool,
+    imports: Sequence[str],
+) -> list[list[Recipe]]:
+    """Each recipe with each seed; refuses two of one name, and choices without held-out images."""
+    loaded = [
+        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
+        for path in recipes
+    ]
+    names = [own[0].name for own in loaded]
+    for own in loaded:
+        if names.count(own[0].name) > 1:
+            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
+        if validation and not own[0].data.validation:
+            raise FewLabelsError(
+                f"{own[0].name}: no image is held out; set data.validation to a number"
+            )
+    return loaded
 
 
 def _count_wrong(row: StudyRow, seed: int, lines: Sequence[dict[str, Any]]) -> None:

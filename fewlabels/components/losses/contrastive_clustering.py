@@ -25,7 +25,7 @@ class ContrastiveClustering(nn.Module):
             learning rate this happened within ten steps (docs/results/).
 
     Source: Li (2021), chapter 4, Eq. 4.3.
-    Recipe: `losses: [multi_similarity, contrastive_clustering]`
+    Recipe: `losses: [multi_similarity, {name: contrastive_clustering, centre: own}]`
     """
 
     def __init__(self, *, centre: Literal["nearest", "own"] = "own") -> None:
