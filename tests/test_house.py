@@ -104,7 +104,7 @@ def test_tensors_are_written_and_read_in_one_place_alone():
 
 
 NAMES = {"best", "checkpoints", "initial", "labelled.csv", "ledger", "metrics.jsonl", "pictures"}
-NAMES |= {"left_out.csv", "model", "pretrain", "recipe.yaml"}
+NAMES |= {"class_scores.csv", "left_out.csv", "model", "pretrain", "recipe.yaml"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())

@@ -41,6 +41,8 @@ LOSS_INPUTS = (
     "attention_pair",
     "matrix",
     "valid",
+    "mask",
+    "second_labels",
     "logits",
     "side",
 )

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fewlabels.data.pixels import Pixels, crop_centre
+from fewlabels.models.insert import without_blocks
 from fewlabels.models.modes import evaluating
+
+BACKBONE = "backbone"
+"""A field beside those of Output: the features that the backbone gives without the blocks in it."""
 
 
 @torch.no_grad()
@@ -25,7 +29,7 @@ def extract_fields(
     workers: int = 0,
     rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """The named fields of a model's Output for every image.
+    """The named fields of a model's Output for every image, or its :data:`BACKBONE`.
 
     Args:
         rows: positions (N,) of the images that are wanted; None is all.
@@ -46,9 +50,13 @@ def extract_fields(
         for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
             images = crop_centre(images, image_size).to(accelerator.device).float() / 255
             with accelerator.autocast():
-                output = model(images)
+                output = plain = model(images)
+                if BACKBONE in fields:
+                    with without_blocks(model) as has_blocks:
+                        plain = model(images) if has_blocks else output
             for name in fields:
-                found[name].append(getattr(output, name).float())
+                value = plain.features if name == BACKBONE else getattr(output, name)
+                found[name].append(value.float())
     gathered = [accelerator.gather(torch.cat(found[name])) for name in fields]
     return [value[: len(wanted)].cpu().numpy() for value in gathered]
 

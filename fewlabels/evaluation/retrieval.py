@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewlabels.errors import DataError
+from fewlabels.evaluation.bootstrap import QueryScores
 from fewlabels.ops.kmeans import cluster_kmeans
 
 
-@torch.no_grad()
 def evaluate_retrieval(
     queries: np.ndarray,
     query_labels: np.ndarray,
@@ -32,32 +32,73 @@ def evaluate_retrieval(
 ) -> dict[str, float]:
     """Recall@K, MAP@R, R-precision and NMI by cosine similarity.
 
-    Recall@K is the share of queries with an image of their class among their K nearest. A query
-    never retrieves itself, told by its row; a duplicate of its image may be retrieved. Equal
-    similarities count as their expectation over a random order, in closed form, so a constant
-    embedding scores chance. Queries with no other image of their class are left out of the means
-    and counted as ``lone``; queries of unknown class (label -1) are left out and not counted. MAP@R
-    and R-precision are those of Musgrave et al. (ECCV 2020).
-
     Args:
-        queries: (Q, D).
-        gallery: (G, D); None: the queries search one another.
-        query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
-            image. Without rows, a gallery shares no image with the queries.
-        block_bytes: working memory in bytes, beside the embeddings.
+        queries and all that are not below: as for :func:`score_queries`.
         nmi: also cluster the gallery into as many clusters as it has classes.
 
     Returns:
         ``recall@K`` for each K, ``map@r``, ``r_precision``, ``nmi``, ``queries`` (that count) and
-        ``lone``.
+        ``lone``; ``low.`` and ``high.`` before the first three are the ends of the interval that
+        :mod:`fewlabels.evaluation.bootstrap` finds by drawing classes anew.
+
+    Raises:
+        DataError: as :func:`score_queries`.
+    """
+    if gallery is None or gallery_labels is None:
+        gallery, gallery_labels = queries, query_labels
+        query_rows = gallery_rows = np.arange(len(queries))
+    found = score_queries(
+        queries,
+        query_labels,
+        gallery,
+        gallery_labels,
+        ks=ks,
+        query_rows=query_rows,
+        gallery_rows=gallery_rows,
+        block_bytes=block_bytes,
+        device=device,
+    )
+    scores = found.average()
+    if nmi:
+        scores["nmi"] = _measure_nmi(
+            _check_finite(gallery, device), np.asarray(gallery_labels), seed
+        )
+    return {**scores, "queries": float(len(found.labels)), "lone": float(found.lone)}
+
+
+@torch.no_grad()
+def score_queries(
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    *,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    query_rows: np.ndarray | None = None,
+    gallery_rows: np.ndarray | None = None,
+    block_bytes: int = 2**28,
+    device: str | torch.device = "cpu",
+) -> QueryScores:
+    """Recall@K, MAP@R and R-precision of each query by cosine similarity.
+
+    Recall@K is whether an image of a query's class is among its K nearest. A query never retrieves
+    itself, told by its row; a duplicate of its image may be retrieved. Equal similarities count as
+    their expectation over a random order, in closed form, so a constant embedding scores chance.
+    Queries with no other image of their class are left out and counted as ``lone``; queries of
+    unknown class (label -1) are left out and not counted. MAP@R and R-precision are those of
+    Musgrave et al. (ECCV 2020).
+
+    Args:
+        queries: (Q, D).
+        gallery: (G, D).
+        query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
+            image. Without rows, a gallery shares no image with the queries.
+        block_bytes: working memory in bytes, beside the embeddings.
 
     Raises:
         DataError: embeddings that are not finite, rows that name an image twice, or no query that
             could find anything.
     """
-    if gallery is None or gallery_labels is None:
-        gallery, gallery_labels = queries, query_labels
-        query_rows = gallery_rows = np.arange(len(queries))
     q, g = (_check_finite(vectors, device) for vectors in (queries, gallery))
     itself = torch.as_tensor(_same_rows(query_rows, gallery_rows, len(q)), device=device)
     own, classes = _group_by_class(query_labels, gallery_labels, device)
@@ -70,11 +111,11 @@ def evaluate_retrieval(
             f"none of {len(q)} query images ({lone} of known class) has another image of its class "
             "to find; test on classes of at least two images"
         )
+    # Queries with like R share a block, so that few positions are ranked in vain.
+    counted = counted[relevant[counted].argsort(stable=True)]
     search = _Search(q, g, itself, own, classes, relevant)
-    scores = search.average_scores(counted, ks, block_bytes)
-    if nmi:
-        scores["nmi"] = _measure_nmi(g, np.asarray(gallery_labels), seed)
-    return {**scores, "queries": float(len(counted)), "lone": float(lone)}
+    labels = np.asarray(query_labels)[counted.cpu().numpy()]
+    return QueryScores(search.score_all(counted, ks, block_bytes), labels, lone)
 
 
 class _Classes(NamedTuple):
@@ -104,18 +145,16 @@ class _Search(NamedTuple):
     classes: _Classes
     relevant: Tensor
 
-    def average_scores(
+    def score_all(
         self, counted: Tensor, ks: Sequence[int], block_bytes: int
-    ) -> dict[str, float]:
-        """Means over the counted queries, block by block."""
-        # Queries with like R share a block, so that few positions are ranked in vain.
-        counted = counted[self.relevant[counted].argsort(stable=True)]
+    ) -> dict[str, np.ndarray]:
+        """Each measure of the counted queries, block by block."""
         size, width = self.gallery.shape
         columns = min(size, 1 + block_bytes // (32 * width))
         lengths = _measure_lengths(self.gallery, columns)
         most = int(self.classes.sizes[self.own[counted]].max())
         row_bytes = 8 * (size + columns + 2 * width) + 128 * most
-        totals: dict[str, float] = {}
+        parts: dict[str, list[Tensor]] = {}
         for block in counted.split(1 + (block_bytes // 4 * 3) // row_bytes):
             distance = _measure_distances(
                 self.queries[block], self.gallery, lengths, columns
@@ -125,8 +164,8 @@ class _Search(NamedTuple):
             distance[there, itself[there]] = torch.inf
             found = self.classes.gather_positives(distance, self.own[block])
             for name, values in _score_queries(distance, found, self.relevant[block], ks):
-                totals[name] = totals.get(name, 0.0) + float(values.sum())
-        return {name: total / len(counted) for name, total in totals.items()}
+                parts.setdefault(name, []).append(values.double())
+        return {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
 
 
 def _group_by_class(

@@ -9,7 +9,8 @@ import numpy as np
 
 from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.data.splits import Split
-from fewlabels.evaluation.retrieval import evaluate_retrieval
+from fewlabels.evaluation.bootstrap import ClassScores, average_by_class
+from fewlabels.evaluation.retrieval import evaluate_retrieval, score_queries
 
 Score = dict[str, Any]
 EXAMPLES, NEAREST = 6, 7
@@ -92,6 +93,21 @@ class RetrievalTest:
             )
             result.append({"kind": "evaluation", "model": model, "search": name, **scores})
         return result
+
+    def score_classes(self, features: np.ndarray) -> ClassScores | None:
+        """Recall@1 by class in the first search, of features (N, D) of the images ``rows``."""
+        for query, gallery in self.searches.values():
+            found = score_queries(
+                features[query],
+                self.truth[query],
+                features[gallery],
+                self.truth[gallery],
+                ks=(1,),
+                query_rows=query,
+                gallery_rows=gallery,
+            )
+            return average_by_class(found.scores["recall@1"], found.labels)
+        return None
 
     def find_examples(self, features: np.ndarray) -> Examples:
         """The nearest images of one query of each of a few classes, in the first search.

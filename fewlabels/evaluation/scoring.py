@@ -9,7 +9,9 @@ import numpy as np
 
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Split
+from fewlabels.evaluation.bootstrap import ClassScores
 from fewlabels.evaluation.classification import Rule, error_rate, summarize_error
+from fewlabels.evaluation.extract import BACKBONE
 from fewlabels.evaluation.retrieval_protocol import Examples, RetrievalTest, raw_pixels
 
 Row = dict[str, Any]
@@ -30,7 +32,8 @@ class Scoring(Protocol):
     gave, and ``describe_row`` says one of them in words; ``format_table`` sums a run's rows up;
     ``make_final_row`` has its one number (``score``), what that measures, and the same on images
     held out (``validation``) if there are; ``find_examples`` gives what can be shown of the trained
-    model, if anything, and is called in every process. ``explain_unscored`` says before training
+    model, if anything, and is called in every process; after it ``score_classes`` gives the one
+    number by class, if the task has that. ``explain_unscored`` says before training
     why there will be no test score, and what to do about it; None where there will be one.
     """
 
@@ -51,6 +54,8 @@ class Scoring(Protocol):
     def make_final_row(self, rows: Sequence[Row]) -> Row: ...
 
     def find_examples(self, extract: Extract) -> Examples | None: ...
+
+    def score_classes(self) -> ClassScores | None: ...
 
 
 class Evaluator:
@@ -75,6 +80,8 @@ class Evaluator:
 
 class RetrievalScoring:
     """Retrieval scores of the frozen backbone, the untrained and the trained embedder.
+
+    The frozen backbone is without the blocks that a recipe puts into it.
 
     Args:
         before: whether to score the frozen backbone and the untrained embedder too.
@@ -114,7 +121,7 @@ class RetrievalScoring:
         names: tuple[str, ...] = ("trained",) if when == "trained" else ("frozen", "untrained")
         if not self.test.searches or (when == "before" and not self.before):
             return {}
-        fields = ("embedding",) if when == "trained" else ("features", "embedding")
+        fields = ("embedding",) if when == "trained" else (BACKBONE, "embedding")
         found = dict(zip(names, extract(self.deployed, fields), strict=True))
         if when == "trained":
             self.last = found[when]
@@ -140,11 +147,19 @@ class RetrievalScoring:
             self.run_models("trained", 0, extract)
         return None if self.last is None else self.test.find_examples(self.last)
 
+    def score_classes(self) -> ClassScores | None:
+        """Recall@1 by class of the trained embedder in the first search."""
+        return None if self.last is None else self.test.score_classes(self.last)
+
     def make_final_row(self, rows: Sequence[Row]) -> Row:
-        """Recall@1 of the trained embedder in the first search."""
+        """Recall@1 of the trained embedder in the first search, with its interval by class."""
         own = [row for row in rows if row["model"] == "trained"]
         last = [row for row in own if row["search"] == own[0]["search"]]
-        return {"measure": "recall@1", "score": last[-1]["recall@1"]} if last else dict(NOTHING)
+        if not last:
+            return dict(NOTHING)
+        keys = {end: f"{end}.recall@1" for end in ("low", "high")}
+        ends = {end: last[-1][key] for end, key in keys.items() if key in last[-1]}
+        return {"measure": "recall@1", "score": last[-1]["recall@1"], **ends}
 
     def format_table(self, rows: Sequence[Row]) -> str:
         """The last scores of each model, in percent."""
@@ -163,8 +178,17 @@ class RetrievalScoring:
             row = last[search, "trained"]
             lines.append(
                 f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find"
+                f"{describe_interval(row)}"
             )
         return "\n".join(lines)
+
+
+def describe_interval(row: Row) -> str:
+    """The interval of Recall@1 in percent, as words that end a line; empty where it has none."""
+    if "low.recall@1" not in row:  # written by a version before 0.2
+        return ""
+    low, high = (100 * row[f"{end}.recall@1"] for end in ("low", "high"))
+    return f"; with other classes recall@1 {low:.1f} to {high:.1f} (95 %)"
 
 
 class ClassificationScoring:
@@ -234,6 +258,9 @@ class ClassificationScoring:
 
     def find_examples(self, extract: Extract) -> None:
         """Always None: this task has no examples to show."""
+
+    def score_classes(self) -> None:
+        """Always None: errors are not bootstrapped by class."""
 
     def make_final_row(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""

@@ -21,6 +21,10 @@ from fewlabels.models.saved_folder import EmbedderConfig
 class Embedder(ImageModel):
     """A timm backbone and a linear head; embeddings are L2-normalised, compared by cosine.
 
+    Dropout before the head, as GoogLeNet has it for its classifier, is off unless
+    ``backbone_options`` sets ``drop_rate``: with .2 two embeddings of one image have a cosine of
+    about .8, and a memory keeps the noise.
+
     Args:
         backbone: a name of timm, or of a plugin.
         pretrained: download timm's weights.
@@ -73,6 +77,8 @@ class Embedder(ImageModel):
             backbone_options=backbone_options,
             blocks=blocks,
         )
+        if "drop_rate" not in self.backbone_options and hasattr(self.backbone, "drop_rate"):
+            self.backbone.drop_rate = 0.0
         self.normalize = normalize
         self.embedding_size = embedding_size or self.feature_size
         self.head: nn.Module = nn.Identity()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -33,10 +34,13 @@ class Followed(nn.Module):
     def __init__(self, module: nn.Module, block: nn.Module, layout: Layout) -> None:
         super().__init__()
         self.module, self.block, self.layout = module, block, layout
+        self.bypassed = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The module's output in its own layout; the block gets (B, C, H, W)."""
         output: Tensor = self.module(*args, **kwargs)
+        if self.bypassed:
+            return output
         kind, prefix = self.layout.kind, self.layout.prefix
         if kind == "BCHW":
             return self.block(output)
@@ -47,6 +51,22 @@ class Followed(nn.Module):
         height = round(math.sqrt(tokens.shape[1] * ratio))  # of an image of another size too
         maps = self.block(tokens.transpose(1, 2).unflatten(2, (height, -1)))
         return torch.cat([output[:, :prefix], maps.flatten(2).transpose(1, 2)], 1)
+
+
+@contextmanager
+def without_blocks(model: nn.Module) -> Iterator[bool]:
+    """Context manager: within it a model computes as if no block had been inserted.
+
+    Gives whether there is any block.
+    """
+    places = [module for module in model.modules() if isinstance(module, Followed)]
+    for place in places:
+        place.bypassed = True
+    try:
+        yield bool(places)
+    finally:
+        for place in places:
+            place.bypassed = False
 
 
 def insert_module(

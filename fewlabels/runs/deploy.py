@@ -8,6 +8,7 @@ from accelerate.utils import broadcast_object_list
 
 from fewlabels.data.pixels import crop_centre
 from fewlabels.evaluation import neighbours_picture
+from fewlabels.evaluation.bootstrap import write_class_scores
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
 from fewlabels.files import new_file
@@ -28,6 +29,8 @@ def deploy_models(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
         save_model(parts, loop)
         if examples is not None:
             save_picture(parts, examples)
+        if (by_class := parts.scoring.score_classes()) is not None:
+            write_class_scores(parts.folder.class_scores, by_class)
         parts.metrics.write_rows([make_end_row(parts, loop, scores[0])])
     if parts.accelerator.num_processes > 1:
         broadcast_object_list(scores)

@@ -19,6 +19,7 @@ from fewlabels.evaluation.scoring import (
     Evaluator,
     RetrievalScoring,
     Scoring,
+    describe_interval,
 )
 from fewlabels.files import find_path, looked_for
 from fewlabels.models.classifier import Classifier
@@ -200,6 +201,8 @@ def format_scores(found: dict[str, Any]) -> str:
     for row in rows:
         values = [f"  {100 * row[name]:{max(11, len(name))}.2f}" for name in measures]
         lines.append(f"{row['search']:24}" + "".join(values))
+        if told := describe_interval(row).removeprefix("; "):
+            lines.append(f"  {told}")
         if row.get("lone"):
             queries = "query has" if row["lone"] == 1 else "queries have"
             lines.append(f"  {row['lone']:.0f} {queries} nothing to find; left out")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError, Stopped
+from fewlabels.evaluation.bootstrap import read_class_scores
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
 from fewlabels.runs.provenance import refuse_other_plugins
@@ -53,18 +54,7 @@ def run_study(
         FewLabelsError: a mistake in a recipe, or a run folder that is of another recipe.
         Stopped: a signal has ended it.
     """
-    loaded = [
-        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
-        for path in recipes
-    ]
-    names = [own[0].name for own in loaded]
-    for own in loaded:
-        if names.count(own[0].name) > 1:
-            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
-        if validation and not own[0].data.validation:
-            raise FewLabelsError(
-                f"{own[0].name}: no image is held out; set data.validation to a number"
-            )
+    loaded = _load_recipes(recipes, seeds, overrides, validation, imports)
     rows: list[StudyRow] = []
     for own in loaded:
         row = StudyRow(own[0].name, "")
@@ -82,9 +72,35 @@ def run_study(
                     f"{row.name} seed {recipe.seed}: nothing was scored, so nothing can be "
                     f"compared; remove its folder in {runs}, and name test images (data.test)"
                 )
+            place = RunFolder(_name_folder(recipe, Path(runs))).class_scores
+            if not validation and (by_class := read_class_scores(place)):
+                row.by_class[recipe.seed] = by_class
             say(f"{row.name} seed {recipe.seed}: {row.measure} {row.scores[recipe.seed]:.2f}")
         rows.append(row)
     return rows
+
+
+def _load_recipes(
+    recipes: Sequence[str | Path],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    validation: bool,
+    imports: Sequence[str],
+) -> list[list[Recipe]]:
+    """Each recipe with each seed; refuses two of one name, and choices without held-out images."""
+    loaded = [
+        [load_recipe(path, [*overrides, f"seed={seed}"], imports) for seed in seeds]
+        for path in recipes
+    ]
+    names = [own[0].name for own in loaded]
+    for own in loaded:
+        if names.count(own[0].name) > 1:
+            raise FewLabelsError(f"two recipes are called {own[0].name!r}; give one another name")
+        if validation and not own[0].data.validation:
+            raise FewLabelsError(
+                f"{own[0].name}: no image is held out; set data.validation to a number"
+            )
+    return loaded
 
 
 def _take_result(
@@ -115,7 +131,7 @@ def _count_wrong(row: StudyRow, seed: int, lines: Sequence[Row]) -> None:
 
 def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[Row]:
     """Run a recipe, unless its run has ended already; returns the rows of its metrics."""
-    folder = runs / f"{recipe.name}-seed-{recipe.seed}"
+    folder = _name_folder(recipe, runs)
     if RunFolder(folder).recipe.is_file():
         before = load_recipe(RunFolder(folder).recipe)
         if before.hash != recipe.hash:
@@ -144,6 +160,10 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[Row]:
         said = f"stopped in {recipe.name} seed {recipe.seed}; the same command goes on with it"
         raise Stopped(stopped.number, said if str(stopped) else "") from None
     return RunFolder(folder).read_metrics()
+
+
+def _name_folder(recipe: Recipe, runs: Path) -> Path:
+    return runs / f"{recipe.name}-seed-{recipe.seed}"
 
 
 def _say_nothing(text: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from fewlabels.evaluation.bootstrap import ClassScores, find_interval_of_mean
 from fewlabels.files import new_file
 
 CERTAIN = 0.95
@@ -21,6 +22,7 @@ class StudyRow:
 
     ``wrong`` is the share of a run's discovered labels that are not the true class, where that is
     known. ``by_round`` has the same share for each round with a discovery, one number per seed.
+    ``by_class`` are an embedder's scores by test class, by seed.
     """
 
     name: str
@@ -28,6 +30,7 @@ class StudyRow:
     scores: dict[int, float] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
     by_round: dict[int, list[float]] = field(default_factory=dict)
+    by_class: dict[int, ClassScores] = field(default_factory=dict)
     steps: float = 0.0
     images: float = 0.0
     other: float = 0.0  # steps of phases that are not compared
@@ -70,6 +73,32 @@ def compare_with_first(values: Mapping[int, float], first: Mapping[int, float]) 
     return Comparison(*whole, mean, mean - reach, mean + reach)
 
 
+Interval = tuple[float, float] | None
+
+
+def find_class_intervals(row: StudyRow, first: StudyRow) -> tuple[Interval, Interval]:
+    """Intervals of a row's mean, and of its difference to the first row, if other classes were
+    tested (95 % by drawing classes anew); of the difference on the seeds that both have. None where
+    a score by class is missing."""
+    if set(row.by_class) != set(row.scores):
+        return None, None
+    own = find_interval_of_mean(list(row.by_class.values()))
+    shared = [seed for seed in row.by_class if seed in first.by_class]
+    if row is first or not shared:
+        return _in_percent(own), None
+    pair = [[each.by_class[seed] for seed in shared] for each in (row, first)]
+    return _in_percent(own), _in_percent(find_interval_of_mean(*pair))
+
+
+def _in_percent(interval: Interval) -> Interval:
+    return interval and (100 * interval[0], 100 * interval[1])
+
+
+def _format_interval(interval: Interval, sign: str) -> str:
+    """``[low, high]``; empty for None."""
+    return f"[{interval[0]:{sign}.2f}, {interval[1]:{sign}.2f}]" if interval else ""
+
+
 def _format_cells(found: Comparison) -> list[str]:
     """Two cells: mean and spread, and the difference."""
     difference = ""
@@ -88,10 +117,16 @@ def format_markdown(rows: Sequence[StudyRow]) -> str:
     """The table of scores and costs; with discoveries, a second table of wrong labels."""
     against = ["seeds", "mean +- sd", "to the first row [95 %]"]
     costs = ["student steps", "unlabelled images", "other steps", "minutes"]
-    head = [f"{rows[0].measure}, %", *against, *costs]
+    classes = ["with other classes [95 %]", "and to the first row"]
+    intervals = [find_class_intervals(row, rows[0]) for row in rows]
+    if not any(own for own, _ in intervals):
+        classes = []
+    head = [f"{rows[0].measure}, %", *against, *classes, *costs]
     lines = []
-    for row in rows:
+    for row, (own, difference) in zip(rows, intervals, strict=True):
         told = _format_cells(compare_with_first(row.scores, rows[0].scores))
+        if classes:
+            told += [_format_interval(own, ""), _format_interval(difference, "+")]
         cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
     tables = [_format_table(head, lines)]
@@ -116,7 +151,9 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     text = io.StringIO()
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "other steps", "minutes"]
-    head = ["row", "measure", "seeds", *Comparison._fields, *cost, *(f"seed {s}" for s in seeds)]
+    ends = ["class low", "class high", "difference class low", "difference class high"]
+    head = ["row", "measure", "seeds", *Comparison._fields, *ends, *cost]
+    head += [f"seed {seed}" for seed in seeds]
     writer = csv.DictWriter(text, head)
     writer.writeheader()
     found = [row for row in rows if row.wrong]
@@ -126,6 +163,9 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     ]:
         line = {"row": row.title, "measure": measure, "seeds": len(values)}
         line |= compare_with_first(values, first)._asdict()
+        if values is row.scores:
+            pairs = find_class_intervals(row, rows[0])
+            line |= dict(zip(ends, [*(pairs[0] or ("", "")), *(pairs[1] or ("", ""))], strict=True))
         values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
         line |= dict(zip(cost, values_of_cost, strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})

@@ -174,6 +174,8 @@ def _make_inputs(subject: Subject, seed: int = 0) -> dict[str, Any]:
         "attention_pair": torch.rand(12, 1, 6, 6, generator=rng).requires_grad_(),
         "matrix": torch.eye(3).expand(12, 3, 3),
         "valid": torch.ones(12, 6, 6).bool(),
+        "mask": torch.ones(12, 1, 6, 6),
+        "second_labels": torch.full((12,), -1),
     }
     own = _change_inputs(subject.inputs, lambda value: value.detach().clone())
     for value in _iterate_tensors(own.values()):

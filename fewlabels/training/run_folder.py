@@ -29,6 +29,7 @@ class RunFolder:
         best: those of the smallest validation error.
         labelled: which images a person is taken to have labelled, where a number was drawn.
         left_out: which images were left out, and why, where some were.
+        class_scores: an embedder's Recall@1 by class.
         pictures: of test queries and what they find.
         model: what the run deploys.
         lock: held by the process that writes here.
@@ -46,6 +47,7 @@ class RunFolder:
         self.best = self.path / "best"
         self.labelled = self.path / "labelled.csv"
         self.left_out = self.path / "left_out.csv"
+        self.class_scores = self.path / "class_scores.csv"
         self.pictures = self.path / "pictures"
         self.model = self.path / "model"
         self.lock = self.path / ".lock"

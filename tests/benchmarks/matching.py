@@ -17,8 +17,9 @@ import numpy as np
 from accelerate import Accelerator
 
 from fewlabels import Embedder
+from fewlabels.components.discovery.candidates import find_candidates
 from fewlabels.components.discovery.kmeans import KMeans
-from fewlabels.components.discovery.matching import Matching, find_candidates
+from fewlabels.components.discovery.matching import Matching
 from fewlabels.components.sources.parquet import Parquet
 from fewlabels.contracts import Pool
 from fewlabels.data.pixels import Pixels, Selected

@@ -11,7 +11,7 @@ from fewlabels.contracts import Output
 from fewlabels.data.lazy_images import from_files
 from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.errors import DataError
-from fewlabels.evaluation.extract import extract_fields
+from fewlabels.evaluation.extract import BACKBONE, extract_fields
 
 
 def to_tensor(image):
@@ -157,3 +157,21 @@ def test_extraction_keeps_order_mode_and_statistics(images, budget):
     assert embedding.shape == (5, 3)
     assert model.training
     assert (model.norm.running_mean == 0).all()
+
+
+def test_the_frozen_backbone_is_seen_without_the_block_that_a_recipe_puts_into_it(images):
+    pixels = Pixels(images, ROWS, to_tensor).decode_all(1e9, quiet=True)
+    options = {"image_size": 4, "embedding_size": 3, "backbone_options": {"width": 0.25}}
+    torch.manual_seed(0)
+    plain = Embedder("convnet3", **options)
+    torch.manual_seed(0)  # CBAM as its paper starts it halves features and more
+    block = {"name": "cbam", "after": "conv2", "start": "paper"}
+    model = Embedder("convnet3", **options, blocks=[block])
+
+    def look(model):
+        return extract_fields(Accelerator(cpu=True), model, pixels, 4, (BACKBONE, "features"))
+
+    backbone, features = look(model)
+    assert np.array_equal(backbone, look(plain)[1])
+    assert not np.allclose(backbone, features)
+    assert np.array_equal(look(model)[1], features)  # and the block is back

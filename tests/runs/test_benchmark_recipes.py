@@ -13,6 +13,7 @@ from run_folders import read_rows
 
 import fewlabels
 from fewlabels import Embedder
+from fewlabels.recipe.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = RECIPES / "tac_ccl_cub.yaml"
@@ -42,6 +43,22 @@ def cub(tmp_path):
     (root / "images.txt").write_text("\n".join(images))
     (root / "image_class_labels.txt").write_text("\n".join(labels))
     return tmp_path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("tac_ccl_*.yaml")), ids=lambda p: p.stem)
+def test_recipes_of_chapter_4_carry_over_what_was_learnt_on_groceries(path):
+    recipe = load_recipe(path, ["model.weights=null"])
+    sizes = {227: 256, 224: 256, 112: 128}
+    if recipe.model.crop_pct:
+        size = recipe.model.image_size
+        assert int(size / recipe.model.crop_pct) == sizes[size]
+    assert recipe.discovery[0].options["warm"] is False
+    losses = {loss.name: loss.options for loss in recipe.losses}
+    if path.stem != "tac_ccl_grocery":  # whose numbers are of before
+        assert losses["contrastive_clustering"]["centre"] == "own"
+        assert "best checkpoint on the test images" in path.read_text()
+    if "scratch" not in path.stem:
+        assert recipe.schedule.name == "cosine"
 
 
 @pytest.mark.slow

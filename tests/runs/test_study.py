@@ -9,8 +9,15 @@ from scipy import stats
 
 from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
+from fewlabels.evaluation.bootstrap import ClassScores
 from fewlabels.runs.study import run_study, seeds_of
-from fewlabels.runs.study_table import StudyRow, compare_with_first, format_markdown
+from fewlabels.runs.study_table import (
+    StudyRow,
+    compare_with_first,
+    find_class_intervals,
+    format_markdown,
+    write_tables,
+)
 
 RECIPE = {
     "data": {"source": "digits", "split": "official", "labels": 50},
@@ -96,6 +103,36 @@ def test_the_interval_is_students():
     assert alone.difference is None
     assert alone.sd == pytest.approx(np.std(list(first.scores.values()), ddof=1))
     assert f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]" in format_markdown([first, second])
+
+
+def test_the_table_of_embedders_says_how_far_other_classes_would_move_them(tmp_path):
+    rng = np.random.default_rng(0)
+    base, queries = rng.uniform(0.3, 0.9, 30), np.full(30, 12)
+    rows = []
+    for name, more in (("a", 0.0), ("b", 0.03)):
+        row = StudyRow(name, "recall@1")
+        for seed in range(3):
+            own = ClassScores(np.arange(30), queries, base + more + rng.normal(0, 0.005, 30))
+            row.by_class[seed], row.scores[seed] = own, 100 * own.mean
+        rows.append(row)
+    table = format_markdown(rows)
+    assert "with other classes [95 %]" in table
+    (low, high), none = find_class_intervals(rows[0], rows[0])
+    assert none is None
+    assert low < rows[0].by_class[0].mean * 100 < high
+    assert high - low > 5  # a seed moves the mean by a tenth of a point, other classes by five
+    _, (low, high) = find_class_intervals(rows[1], rows[0])
+    assert 2.5 < low < 3 < high < 3.5
+    write_tables(rows, tmp_path / "t")
+    with (tmp_path / "t.csv").open() as file:
+        _, second = csv.DictReader(file)
+    assert float(second["difference class low"]) == pytest.approx(low)
+    # Runs of before this was written have no scores by class.
+    del rows[1].by_class[2]
+    assert find_class_intervals(rows[1], rows[0]) == (None, None)
+    for row in rows:
+        row.by_class.clear()
+    assert "other classes" not in format_markdown(rows)
 
 
 def test_seeds():

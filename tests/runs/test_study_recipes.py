@@ -58,6 +58,29 @@ def test_rows_of_a_study_train_as_many_steps_on_as_many_images_and_share_all_els
         assert differ  # two rows that are the same would be compared in vain
 
 
+def test_each_row_of_table_4_4_adds_one_thing_to_the_row_before():
+    names = ("baseline", "ccl", "two_views", "cbam", "similarity", "tac", "cross_image")
+    folder = RECIPES / "studies/table_4.4"
+    rows = [load_recipe(folder / f"grocery_{n}.yaml", ["model.weights=null"]) for n in names]
+    losses = [[loss.name for loss in row.losses] for row in rows]
+    blocks = [[block.name for block in row.blocks] for row in rows]
+    seen = [
+        2 if r.strategy.options.get("metric_on") == "both" else r.strategy.options.get("views")
+        for r in rows
+    ]
+    assert losses[1] == [*losses[0], "contrastive_clustering"]
+    assert losses[1] == losses[2] == losses[3]
+    assert seen == [1, 1, 2, 2, 2, 2, 2]
+    assert blocks == [[], [], [], *[["cbam"]] * 4]
+    assert set(losses[4]) - set(losses[3]) == {"feature_similarity", "attention_consistency"}
+    free, tac, pairs = rows[4:]
+    assert free.weights["attention_consistency"] == 0  # its control, where attention is only logged
+    without = {k: v for k, v in free.resolved["weights"].items() if k != "attention_consistency"}
+    assert {**free.resolved, "weights": without, "name": ""} == {**tac.resolved, "name": ""}
+    assert pairs.strategy.options["pairs"] > 0
+    assert [d.name for d in pairs.discovery] == ["kmeans", "matching"]
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("snowball_*.yaml")), ids=lambda p: p.stem)
 def test_full_scale_recipes_name_networks_that_can_be_made(path):
     recipe = load_recipe(path)

@@ -146,7 +146,7 @@ def googlenet(
     torchvision's ImageNet weights.
 
     Args:
-        drop_rate: dropout of the pooled vector.
+        drop_rate: dropout of the pooled vector; in an embedder 0 unless it is set.
 
     Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, arXiv 1409.4842.
     Recipe: `model: {backbone: googlenet, pretrained: true, image_size: 227}`

@@ -73,6 +73,7 @@ class CBAM(nn.Module):
         channels = gain * (self.channel(mean) + self.channel(most)).sigmoid()
         seen = seen * channels
         mean, most = seen.mean(1, keepdim=True), seen.amax(1, keepdim=True)
-        gate = self.spatial(torch.cat([mean, most], 1)).sigmoid()
+        # In bfloat16 a map that begins near 1/2 would have a handful of values.
+        gate = self.spatial(torch.cat([mean, most], 1)).float().sigmoid()
         write_side("cbam.map", gate)
-        return maps * channels * (gain * gate)
+        return maps * channels * (gain * gate).to(maps)

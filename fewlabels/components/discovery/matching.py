@@ -12,6 +12,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 from PIL.Image import Image
 
+from fewlabels.components.discovery.candidates import find_candidates
 from fewlabels.components.discovery.keypoint_store import KeypointStore
 from fewlabels.components.discovery.keypoints import (
     Match,
@@ -22,7 +23,6 @@ from fewlabels.components.discovery.keypoints import (
 from fewlabels.components.discovery.worker_processes import map_in_processes
 from fewlabels.contracts import Discovered, Needs, Pairs, Pool
 from fewlabels.errors import DataError
-from fewlabels.ops.centres import l2_normalize
 from fewlabels.registry import discovery
 
 TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
@@ -30,12 +30,13 @@ TILTS = {"sift": (0,), "asift": (5,), "cascade": (0, 3, 5)}
 
 @discovery.register("matching")
 class Matching:
-    """Finds pairs of matched sub-images within clusters (TAC-CCL, Section 4.3.4); no labels.
+    """Finds pairs of matched sub-images (TAC-CCL, Section 4.3.4); no labels.
 
-    Candidates of an image are its nearest by embedding within its cluster, so a discovery that
-    labels samples comes before this one. The keypoints of two candidates are matched, and count as
-    common where one affine map explains them. Each image is paired with the candidates that it has
-    most keypoints in common with; of both images the sub-image around these keypoints is kept.
+    Candidates of an image are its nearest by embedding, within its cluster or, with ``across``,
+    among all images. A discovery that labels samples comes before this one. The keypoints of two
+    candidates are matched, and count as common where one affine map explains them. Each image is
+    paired with the candidates that it has most keypoints in common with; of both images the
+    sub-image around these keypoints is kept.
 
     The keypoints of an image are computed once and kept on disk by the image's content. A pair is
     matched once in a run.
@@ -47,6 +48,8 @@ class Matching:
         features: largest number of keypoints of an image; for affine-SIFT a fifth of it in each
             view.
         neighbours: number of candidates of an image; ``all``: its whole cluster.
+        across: candidates are the nearest whatever their cluster. Only such a pair can tell that
+            two clusters show one object.
         matches: largest number of partners of an image.
         min_inliers: smallest number of common keypoints; null: 12 for SIFT, 20 for affine-SIFT,
             whose many views agree by chance more often.
@@ -68,6 +71,7 @@ class Matching:
         size: Annotated[int, Ge(32)] = 256,
         features: Annotated[int, Ge(10)] = 500,
         neighbours: Annotated[int, Ge(1)] | Literal["all"] = 10,
+        across: bool = False,
         matches: Annotated[int, Ge(1)] = 2,
         min_inliers: Annotated[int, Ge(3)] | None = None,
         margin: Annotated[float, Ge(0)] = 0.1,
@@ -75,8 +79,13 @@ class Matching:
         workers: Annotated[int, Ge(0)] | None = None,
         cache: str | None = None,
     ) -> None:
+        if across and neighbours == "all":
+            raise DataError(
+                "discovery 'matching': all neighbours across clusters are all pairs of the images, "
+                "which takes weeks; set neighbours to a number"
+            )
         self.tilts, self.size = TILTS[detector], size
-        self.neighbours, self.matches = neighbours, matches
+        self.neighbours, self.across, self.matches = neighbours, across, matches
         self.features = {tilt: features // 5 if tilt else features for tilt in self.tilts}
         self.least = {tilt: min_inliers or (20 if tilt else 12) for tilt in self.tilts}
         self.margin, self.smallest = margin, smallest
@@ -93,7 +102,7 @@ class Matching:
         return Needs("student", images=True)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
-        """Pairs of images that have the same label.
+        """Pairs of images, of one label unless ``across``.
 
         Raises:
             ComponentError: OpenCV is not installed.
@@ -103,7 +112,7 @@ class Matching:
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'matching' got features that are not finite")
         assert pool.images is not None
-        wanted = find_candidates(pool.features, pool.labels, self.neighbours)
+        wanted = find_candidates(pool.features, pool.labels, self.neighbours, self.across)
         partners: dict[int, list[tuple[int, int]]] = {}
         for tilt in self.tilts:
             alone = np.array([i not in partners for i in range(len(pool.rows))])
@@ -210,23 +219,6 @@ class Matching:
             points = np.split(state[f"{tilt}.points"], counts.cumsum()[:-1]) if len(counts) else []
             for (i, j), own in zip(state[f"{tilt}.rows"].tolist(), points, strict=True):
                 known[i, j] = Match(next(affines), own) if len(own) else None
-
-
-def find_candidates(
-    features: np.ndarray, labels: np.ndarray, neighbours: int | Literal["all"]
-) -> np.ndarray:
-    """Pair each image with the nearest, by cosine, of its label: (P, 2) positions i < j."""
-    features = l2_normalize(features)
-    pairs = set()
-    for label in np.unique(labels[labels >= 0]):
-        own = np.flatnonzero(labels == label)
-        nearness = features[own] @ features[own].T
-        np.fill_diagonal(nearness, -np.inf)
-        count = len(own) - 1 if neighbours == "all" else min(neighbours, len(own) - 1)
-        nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :count]
-        for i, row in zip(own.tolist(), own[nearest].tolist(), strict=True):
-            pairs |= {(min(i, j), max(i, j)) for j in row}
-    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 def reverse_match(found: Match) -> Match:

@@ -20,15 +20,15 @@ class ContrastiveClustering(nn.Module):
     Gradient flows into the embeddings only.
 
     Args:
-        centre: what C+ is: the ``nearest`` centre, as printed, or the centre of the image's ``own``
-            cluster. As printed the loss is 0 if all embeddings are on one centre; at a high
+        centre: what C+ is: the centre of the image's ``own`` cluster, or the ``nearest`` centre, as
+            printed. As printed the loss is 0 if all embeddings are on one centre; at a high
             learning rate this happened within ten steps (docs/results/).
 
     Source: Li (2021), chapter 4, Eq. 4.3.
     Recipe: `losses: [multi_similarity, {name: contrastive_clustering, centre: own}]`
     """
 
-    def __init__(self, *, centre: Literal["nearest", "own"] = "nearest") -> None:
+    def __init__(self, *, centre: Literal["nearest", "own"] = "own") -> None:
         super().__init__()
         self.own = centre == "own"
 

@@ -48,26 +48,49 @@ class MultiSimilarity(nn.Module):
         self.alpha, self.beta, self.base, self.epsilon = alpha, beta, base, epsilon
         self.memory_weight = memory_weight
 
-    def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
-        """The loss () of L2-normalised embeddings (B, D) with labels (B,)."""
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        memory: Memory | None = None,
+        second_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss () of L2-normalised embeddings (B, D) with labels (B,).
+
+        Args:
+            second_labels: (B,) a further label of some images, -1 for none. Two images that share
+                either are positives.
+        """
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         rows = torch.arange(len(labels), device=labels.device)
+        more = torch.full_like(labels, -1) if second_labels is None else second_labels
+        same = _share_label(labels, more, labels) | (_share_label(labels, more, more) & (more >= 0))
         # exp(beta * similarity) needs float32.
         with torch.autocast(embeddings.device.type, enabled=False):
-            loss = self._compute_term(embeddings, labels, embeddings, labels, rows)
+            loss = self._compute_term(embeddings, embeddings, labels, labels, same, rows)
             if memory is not None and self.memory_weight:
                 past = memory.embeddings.to(embeddings.dtype)
-                term = self._compute_term(embeddings, labels, past, memory.labels, memory.writer)
+                same = _share_label(labels, more, memory.labels)
+                term = self._compute_term(
+                    embeddings, past, labels, memory.labels, same, memory.writer
+                )
                 loss = loss + self.memory_weight * term
         return loss
 
     def _compute_term(
-        self, anchors: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, writer: Tensor
+        self,
+        anchors: Tensor,
+        others: Tensor,
+        labels: Tensor,
+        other_labels: Tensor,
+        same: Tensor,
+        writer: Tensor,
     ) -> Tensor:
         """The loss of anchors (B, D) against others (M, D).
 
         Args:
+            same: (B, M) bool, whether two are of one label.
             writer: (M,) the position in the batch from which an entry comes, -1 for older ones.
         """
         similarity = anchors @ others.T  # (B, M)
@@ -76,7 +99,6 @@ class MultiSimilarity(nn.Module):
         rows = torch.arange(len(labels), device=labels.device)
         labelled = labels >= 0
         usable = labelled[:, None] & (other_labels >= 0)  # (B, M)
-        same = labels[:, None] == other_labels
         # An image's own embedding is excluded by position; by value, duplicates would be too.
         positive = usable & same & (writer != rows[:, None])
         negative = usable & ~same
@@ -90,6 +112,11 @@ class MultiSimilarity(nn.Module):
         pull = _log_one_plus_sum(-self.alpha * (similarity - self.base), positive) / self.alpha
         push = _log_one_plus_sum(self.beta * (similarity - self.base), negative) / self.beta
         return ((pull + push) * is_anchor).sum() / labelled.sum().clamp(min=1)
+
+
+def _share_label(labels: Tensor, second_labels: Tensor, others: Tensor) -> Tensor:
+    """(B, M) bool: whether either label of an image, (B,) each, is that of another, (M,)."""
+    return (labels[:, None] == others) | (second_labels[:, None] == others)
 
 
 def _log_one_plus_sum(exponents: Tensor, keep: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from fewlabels.contracts import (
     Extract,
     LabelState,
     Models,
+    Part,
     Partners,
     Phase,
     Round,
@@ -28,6 +29,7 @@ from fewlabels.contracts import (
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ComponentError
 from fewlabels.ops import geometry
+from fewlabels.ops.correlation import correlate_maps
 from fewlabels.ops.geometry import keypoint_mask
 from fewlabels.registry import strategies
 
@@ -36,8 +38,10 @@ FLAT = 0.01
 """Attention has collapsed if a typical map's standard deviation is below this share of its mean."""
 NEAR = 0.01
 """Positions where the mask is below this, three sigma from any keypoint, are not compared."""
-Compared = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Maps (B, 1, H, W) of both sides, the matrix (B, 3, 3) between them, valid positions (B, H, W)."""
+COMPARED = ("attention", "attention_pair", "matrix", "valid", "mask")
+Compared = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Maps (B, 1, H, W) of both sides, the matrix (B, 3, 3) between them, valid positions (B, H, W) of
+the second map, and the mask (B, 1, H, W) that weighs them."""
 
 
 @strategies.register("tac_ccl")
@@ -48,27 +52,32 @@ class TACCCL(Metric):
     T = M' M^-1 known exactly (Section 4.3.1), and T moves the attention map of x to where that of
     x' should be (Eq. 4.2).
 
-    Losses get both sides as ``attention``, ``attention_pair``, ``matrix`` (T) and ``valid`` (the
-    positions of x' that x shows). A loss that takes ``embeddings_pair`` gets the embeddings of x as
-    ``embeddings``.
+    Losses get both sides as ``attention``, ``attention_pair``, ``matrix`` (T), ``valid`` (the
+    positions of x' that x shows) and ``mask`` (1, or G' of matched images). A loss that takes
+    ``embeddings_pair`` gets the embeddings of x as ``embeddings``.
 
-    The term ``attention_spread`` is logged with weight 0: the median over images of the standard
-    deviation of the attention map divided by its mean. A constant map makes Eq. 4.2 zero and does
-    not change embeddings of length 1, so a value below 1 % is reported as collapsed attention.
+    Two terms are logged with weight 0. ``attention_spread`` is the median over images of the
+    standard deviation of the attention map divided by its mean: a constant map makes Eq. 4.2 zero
+    and does not change embeddings of length 1, so a value below 1 % is reported as collapsed
+    attention. ``attention_correlation`` is the mean correlation of T[M] and M' of x and x'.
 
     Args:
         batch, per_class, memory, one_slot_per_image, memory_start, head, average: as for
             ``metric``; ``batch`` counts images, each of which is seen twice.
         attention: name of the block's side output that is the attention map (B, 1, H, W).
         metric_on: whether the other losses see x only (``first``), or x and x' as two images of one
-            label (``both``).
-        pairs: pairs of matched sub-images in a step, if a discovery finds them (Section 4.3.4);
-            both images get the left one's label.
+            label (``both``). They see both images of a matched pair in any case.
+        pairs: pairs of matched sub-images in a step, if a discovery finds them (Section 4.3.4). The
+            two are positives of each other in the metric losses.
+        pair_labels: what else a matched pair is positive with: the ``left`` image's cluster, whose
+            label both get; or the ``union`` of both images' clusters, as ``labels`` and
+            ``second_labels`` (of the losses here, ``multi_similarity`` takes these). The two are
+            the same while partners come from one cluster.
         sigma: standard deviation of the Gaussians around common keypoints, as a share of half the
             image's side (Eq. 4.4).
-        form: of Eq. 4.6: ``aligned`` compares attention after the affine map of the pair;
-            ``printed`` at the same position, which penalises attention that moves with the object
-            and does not penalise attention that vanishes.
+        form: of Eq. 4.6: ``aligned`` compares T[M] with M', T being the affine map of the pair,
+            where the second mask G' is; ``printed`` compares M G with M' G' at the same position,
+            which penalises attention that moves with the object, not attention that vanishes.
 
     Source: Li (2021), chapter 4, Eq. 4.1 to 4.6.
     Recipe: `strategy: {name: tac_ccl, batch: 80, per_class: 5, pairs: 20}`
@@ -81,9 +90,14 @@ class TACCCL(Metric):
         "attention_pair",
         "matrix",
         "valid",
+        "mask",
+        "second_labels",
     )
-    terms: tuple[str, ...] = ("attention_spread",)
-    weights: Mapping[str, Ramp] = {"attention_spread": Ramp(end=0.0)}
+    terms: tuple[str, ...] = ("attention_spread", "attention_correlation")
+    weights: Mapping[str, Ramp] = {
+        "attention_spread": Ramp(end=0.0),
+        "attention_correlation": Ramp(end=0.0),
+    }
 
     def __init__(
         self,
@@ -98,6 +112,7 @@ class TACCCL(Metric):
         attention: str = "cbam.map",
         metric_on: Literal["first", "both"] = "first",
         pairs: Annotated[int, Ge(0)] = 0,
+        pair_labels: Literal["left", "union"] = "left",
         sigma: Annotated[float, Gt(0)] = 0.2,
         form: Literal["aligned", "printed"] = "aligned",
     ) -> None:
@@ -113,7 +128,9 @@ class TACCCL(Metric):
         )
         self.attention, self.both = attention, metric_on == "both"
         self.pairs, self.sigma, self.printed = pairs, sigma, form == "printed"
-        self.watched: Tensor | None = None  # attention maps of the last step
+        self.union = pair_labels == "union"
+        self.clusters: Tensor | None = None  # label of each training image
+        self.watched: Compared | None = None  # of x and x' in the last step
         self.spread: Tensor | None = None
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
@@ -151,6 +168,8 @@ class TACCCL(Metric):
     def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
         """Take over new clusters, and warn if attention has collapsed."""
         super().begin(phase, models, found, extract)
+        device = next(models.plain("student").parameters()).device
+        self.clusters = torch.from_numpy(found.labels).to(device)
         if self.spread is not None and self.spread < FLAT:
             LOG.warning(
                 "attention has collapsed: the standard deviation of a typical map is %.2g of its "
@@ -159,12 +178,15 @@ class TACCCL(Metric):
             )
 
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Every loss of the recipe on the batch of all processes, and the attention's spread."""
+        """Every loss of the recipe on the batch of all processes, and the terms that are logged."""
         losses = super().losses(phase, models, batch, clock)
         if self.watched is not None:
-            maps = self.watched.flatten(1)
+            one, two, matrix, valid, _ = (tensor.detach().float() for tensor in self.watched)
+            maps = torch.cat([one, two]).flatten(1)
             self.spread = (maps.std(1) / maps.mean(1)).median()
             losses["attention_spread"] = self.spread
+            moved = geometry.warp_images(one, matrix, padding="border")
+            losses["attention_correlation"] = correlate_maps(moved[:, 0], two[:, 0], valid).mean()
         return losses
 
     def given(self, models: Models, batch: Batch, clock: Clock) -> dict[str, Any]:
@@ -173,22 +195,15 @@ class TACCCL(Metric):
         Processes are gathered in the order of a single process.
         """
         part, matched = batch["images"], batch.get("pairs")
+        partners = None if matched is None else matched.partners
         sides = [*part.views]
-        if matched is not None and matched.partners is not None:
-            sides += [*matched.views, *matched.partners.views]
+        if matched is not None and partners is not None:
+            sides += [*matched.views, *partners.views]
         output = models["student"](torch.cat([view.images for view in sides]))
         counts = [len(view.images) for view in sides]
         rows = [models.gather(rows) for rows in output.embedding.split(counts)]
         first, second = torch.cat(rows[::2]), torch.cat(rows[1::2])
-        parts = [part] if matched is None else [part, matched]
-        labels = torch.cat([models.gather(p.labels) for p in parts])
-        indices = torch.cat([models.gather(p.indices) for p in parts])
-        embeddings = first
-        if self.both:
-            embeddings = torch.cat([first, second])
-            others = [p.indices if p.partners is None else p.partners.indices for p in parts]
-            indices = torch.cat([indices, *(models.gather(own) for own in others)])
-            labels = labels.repeat(2)
+        embeddings, labels, indices, second_labels = self._list_seen(models, part, matched, rows)
         given = {
             "embeddings": embeddings,
             "labels": labels,
@@ -197,23 +212,40 @@ class TACCCL(Metric):
             "centres": self.centres,
             "first": first,
             "embeddings_pair": second,
+            "second_labels": second_labels,
         }
         if self.attention in output.side:
             maps = [models.gather(rows) for rows in output.side[self.attention].split(counts)]
-            self.watched = torch.cat(maps).detach()
             compared = [
                 self._compare_transformed(*maps[:2], *self._gather_matrices(models, sides[:2]))
             ]
-            if matched is not None and matched.partners is not None:
-                compared.append(
-                    self._compare_matched(models, matched.partners, sides[2:], *maps[2:])
-                )
-            names = ("attention", "attention_pair", "matrix", "valid")
+            self.watched = compared[0]
+            if partners is not None:
+                compared.append(self._compare_matched(models, partners, sides[2:], *maps[2:]))
             given |= {
-                n: torch.cat(each)
-                for n, each in zip(names, zip(*compared, strict=True), strict=True)
+                name: torch.cat(each)
+                for name, each in zip(COMPARED, zip(*compared, strict=True), strict=True)
             }
         return given
+
+    def _list_seen(
+        self, models: Models, part: Part, matched: Part | None, rows: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """What metric losses see of x, x' and matched images, whose embeddings are ``rows``:
+        embeddings (B, D), labels, indices and second labels (B,)."""
+        labels, indices = models.gather(part.labels), models.gather(part.indices)
+        none = torch.full_like(labels, -1)
+        seen = [(own, labels, indices, none) for own in rows[: 2 if self.both else 1]]
+        if matched is not None and matched.partners is not None:
+            left, right = models.gather(matched.indices), models.gather(matched.partners.indices)
+            labels = others = models.gather(matched.labels)
+            seconds = (torch.full_like(labels, -1),) * 2
+            if self.union and self.clusters is not None:
+                others = self.clusters[right]
+                seconds = (others, labels)
+            seen.append((rows[2], labels, left, seconds[0]))
+            seen.append((rows[3], others, right, seconds[1]))
+        return tuple(torch.cat(each) for each in zip(*seen, strict=True))
 
     @staticmethod
     def _gather_matrices(models: Models, sides: list[View]) -> list[Tensor]:
@@ -224,7 +256,8 @@ class TACCCL(Metric):
     def _compare_transformed(one: Tensor, two: Tensor, to_one: Tensor, to_two: Tensor) -> Compared:
         """What Eq. 4.2 compares: the attention of x and of x' = T(x)."""
         matrix = geometry.compose_maps(geometry.invert_map(to_one), to_two)
-        return one, two, matrix, geometry.valid_mask(matrix, *two.shape[-2:])
+        valid = geometry.valid_mask(matrix, *two.shape[-2:])
+        return one, two, matrix, valid, torch.ones_like(two)
 
     def _compare_matched(
         self, models: Models, partners: Partners, sides: list[View], one: Tensor, two: Tensor
@@ -237,10 +270,11 @@ class TACCCL(Metric):
             keypoint_mask(geometry.map_points(to, at), there, (size[0], size[1]), self.sigma)
             for to, at in ((to_one, points[..., :2]), (to_two, points[..., 2:]))
         ]
-        one, two = one * masks[0], two * masks[1]
         if self.printed:
             everywhere = torch.ones_like(two[:, 0], dtype=torch.bool)
-            return one, two, geometry.identity_matrix(len(one)).to(to_one), everywhere
+            same_place = geometry.identity_matrix(len(one)).to(to_one)
+            return one * masks[0], two * masks[1], same_place, everywhere, torch.ones_like(two)
         affine = models.gather(partners.affine)
         matrix = geometry.compose_maps(geometry.invert_map(to_one), affine, to_two)
-        return one, two, matrix, geometry.valid_mask(matrix, *size) & (masks[1][:, 0] > NEAR)
+        near = geometry.valid_mask(matrix, *size) & (masks[1][:, 0] > NEAR)
+        return one, two, matrix, near, masks[1].to(two)

@@ -6,9 +6,11 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import googlenet as torchvisions
 
+from fewlabels import Classifier, Embedder
 from fewlabels.components.backbones import bninception, googlenet
 from fewlabels.errors import ModelError
 from fewlabels.models.backbone import load_weights, make_backbone
+from fewlabels.models.modes import set_training
 
 
 def unlike_the_first(state):
@@ -156,3 +158,18 @@ def test_timm_knows_where_their_weights_are_and_under_which_licence():
         assert cfg.url.startswith("http")
         assert cfg.license == "bsd-3-clause"
         assert len(cfg.mean) == len(cfg.std) == 3
+
+
+def test_an_embedder_has_no_dropout_before_its_head_and_a_classifier_has():
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, 64, 64).expand(4, 3, 64, 64)
+
+    def spread(model):
+        set_training(model, freeze_statistics=True)
+        features = model(images).features
+        return (features.std(0).max() / features.max()).item()  # random weights make them tiny
+
+    assert spread(Embedder("googlenet", image_size=64)) < 1e-3
+    told = Embedder("googlenet", image_size=64, backbone_options={"drop_rate": 0.2})
+    assert spread(told) > 0.1
+    assert spread(Classifier("googlenet", image_size=64, classes=("a", "b"))) > 0.1

@@ -87,3 +87,13 @@ def test_it_begins_as_nearly_nothing_and_every_parameter_learns(scale, norms):
     (out * torch.randn_like(out)).sum().backward()
     for name, parameter in block.named_parameters():
         assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_map_near_one_half_keeps_its_small_differences_in_bfloat16():
+    torch.manual_seed(0)
+    block, maps = CBAM(32).eval(), torch.randn(2, 32, 14, 14)
+    with torch.autocast("cpu", torch.bfloat16), collect_side() as side:
+        block(maps.bfloat16())
+    gate = side["cbam.map"]
+    assert gate.std() < 0.05
+    assert len(gate.unique()) > 100  # of 392; rounded to bfloat16 they have about 20

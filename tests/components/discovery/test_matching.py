@@ -7,7 +7,8 @@ import pytest
 from pictures import moved, texture
 from PIL import Image
 
-from fewlabels.components.discovery import keypoint_store, matching
+from fewlabels.components.discovery import candidates, keypoint_store, matching
+from fewlabels.components.discovery.candidates import find_candidates
 from fewlabels.components.discovery.keypoint_store import KeypointStore
 from fewlabels.components.discovery.keypoints import (
     Keypoints,
@@ -15,9 +16,9 @@ from fewlabels.components.discovery.keypoints import (
     describe_keypoints,
     match_keypoints,
 )
-from fewlabels.components.discovery.matching import Matching, find_candidates, reverse_match
+from fewlabels.components.discovery.matching import Matching, reverse_match
 from fewlabels.contracts import Pool
-from fewlabels.errors import ComponentError
+from fewlabels.errors import ComponentError, DataError
 
 SIZE = 128
 
@@ -146,6 +147,22 @@ def test_candidates_are_the_nearest_of_each_label():
     assert len(every) == sum(n * (n - 1) // 2 for n in counts)
 
 
+def test_candidates_across_clusters_are_the_nearest_of_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(30, 5)).astype(np.float32), rng.integers(0, 6, 30)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    expected = set()
+    for i in range(30):
+        for j in sorted(set(range(30)) - {i}, key=lambda j, i=i: -unit[i] @ unit[j])[:3]:
+            expected.add((min(i, j), max(i, j)))
+    monkeypatch.setattr(candidates, "BLOCK", 64)  # two rows at once
+    pairs = find_candidates(features, labels, 3, across=True)
+    assert {tuple(p) for p in pairs.tolist()} == expected
+    assert (labels[pairs[:, 0]] != labels[pairs[:, 1]]).any()
+    with pytest.raises(DataError, match="all pairs of the images"):
+        Matching(neighbours="all", across=True)
+
+
 @pytest.fixture(scope="module")
 def objects():
     """Five views of each of four objects, in two clusters of two objects each."""
@@ -200,6 +217,18 @@ def test_pairs_show_one_object(objects, tmp_path):
             inside = (side + 1) / 2
             assert (inside >= box[:2] - 1e-5).all()
             assert (inside <= box[2:] + 1e-5).all()
+
+
+def test_one_object_in_two_clusters_is_found_across_them(objects, tmp_path):
+    images, truth, features = objects
+    split = np.arange(20) % 2  # clusters that say nothing of objects
+    pool = Pool(np.arange(20), features, split, np.zeros(20, bool), images=images)
+    rng = np.random.default_rng(0)
+    for across in (False, True):
+        matching = Matching(**OPTIONS, neighbours=9, across=across, cache=str(tmp_path))
+        pairs = matching.discover(pool, 0, rng).pairs
+        assert (truth[pairs.left] == truth[pairs.right]).all()
+        assert (split[pairs.left] != split[pairs.right]).any() == across
 
 
 def test_affine_sift_has_a_threshold_and_a_number_of_keypoints_of_its_own(objects, tmp_path):

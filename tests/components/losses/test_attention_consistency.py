@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,9 +130,10 @@ def test_the_mask_is_equations_4_4_and_4_5():
                 assert mask[b, 0, i, j].item() == pytest.approx(min(1, sum(bells)), rel=1e-5)
 
 
-def pair_with_keypoints():
+def pair_with_keypoints(scale=1.0):
     """Attention and keypoints of a first image, and both as an affine map moves them."""
     matrix = geometry.compose_maps(
+        geometry.scaling_matrix(torch.tensor([scale])),
         geometry.rotation_matrix(torch.tensor([0.3])),
         geometry.shift_matrix(torch.tensor([0.25]), torch.tensor([-0.3])),
     )
@@ -140,24 +142,110 @@ def pair_with_keypoints():
     size = (28, 28)
     first, second = blob(geometry.identity_matrix(1), size), blob(matrix, size)
     masks = (
-        keypoint_mask(points, there, size, 0.3),
-        keypoint_mask(geometry.map_points(matrix, points), there, size, 0.3),
+        keypoint_mask(points, there, size, 0.2),
+        keypoint_mask(geometry.map_points(matrix, points), there, size, 0.2),
     )
-    return first * masks[0], second * masks[1], matrix, masks
+    near = geometry.valid_mask(matrix, *size) & (masks[1][:, 0] > 0.01)
+    return first, second, matrix, near, masks
 
 
-def test_equation_4_6_aligned_forgives_motion_and_printed_punishes_it():
-    first, second, matrix, masks = pair_with_keypoints()
-    near = geometry.valid_mask(matrix, 28, 28) & (masks[1][:, 0] > 0)
+@pytest.mark.parametrize("scale", [1.0, 1.3, 0.7])
+def test_equation_4_6_aligned_forgives_motion_at_any_scale_and_punishes_dimming(scale):
+    first, second, matrix, near, (_, mask) = pair_with_keypoints(scale)
     loss = AttentionConsistency()
-    aligned = loss(first, second, matrix, near)
-    everywhere = torch.ones(1, 28, 28, dtype=torch.bool)
-    printed = loss(first, second, geometry.identity_matrix(1), everywhere)
+    aligned = loss(first, second, matrix, near, mask)
     assert aligned < 1e-4
+    # Masking both maps and then moving one does not give that: the masks do not move alike.
+    masks = pair_with_keypoints(scale)[4]
+    if scale != 1:
+        assert loss(first * masks[0], second * masks[1], matrix, near) > 10 * aligned
+    assert loss(first, 0.5 * second, matrix, near, mask) > 100 * aligned
+    moved = geometry.warp_images(first, matrix, padding="border")
+    by_hand = ((mask * (moved - 0.5 * second))[0, 0][near[0]] ** 2).mean()
+    assert loss(first, 0.5 * second, matrix, near, mask).item() == pytest.approx(by_hand.item())
+
+
+def test_equation_4_6_printed_punishes_motion_and_not_attention_that_vanishes():
+    first, second, _, _, masks = pair_with_keypoints()
+    first, second = first * masks[0], second * masks[1]
+    loss, still = AttentionConsistency(), geometry.identity_matrix(1)
+    everywhere = torch.ones(1, 28, 28, dtype=torch.bool)
+    printed = loss(first, second, still, everywhere)
     assert printed > 1e-2
-    # As printed, attention that vanishes is the cheaper way out.
-    assert loss(0 * first, 0 * second, geometry.identity_matrix(1), everywhere) == 0
+    assert loss(0 * first, 0 * second, still, everywhere) == 0
     assert printed.item() == pytest.approx((first - second).square().mean().item(), rel=1e-5)
+
+
+# ---------------------------------------------------------------------------- correlation
+
+
+def test_the_correlation_is_numpys_over_valid_positions():
+    first, second = maps(3, 1, 5, 6, seed=1), maps(3, 1, 5, 6, seed=2)
+    still, valid = geometry.identity_matrix(3), maps(3, 5, 6, seed=3) > 0.4
+    loss = AttentionConsistency(form="correlation")(first, second, still, valid)
+    expected = [
+        1 - np.corrcoef(one[0][mask], two[0][mask])[0, 1]
+        for one, two, mask in zip(first.numpy(), second.numpy(), valid.numpy(), strict=True)
+    ]
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_the_correlation_weighs_positions_by_the_mask():
+    first, second = maps(1, 1, 4, 4, seed=1), maps(1, 1, 4, 4, seed=2)
+    still, valid = geometry.identity_matrix(1), torch.ones(1, 4, 4, dtype=torch.bool)
+    weight = torch.randint(1, 4, (1, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    loss = AttentionConsistency(form="correlation")(first, second, still, valid, weight / 3)
+    often = weight.flatten()  # a weight of 3 is a position that comes three times
+    one, two = (m.flatten().repeat_interleave(often).numpy() for m in (first, second))
+    assert loss.item() == pytest.approx(1 - np.corrcoef(one, two)[0, 1], rel=1e-5)
+
+
+def test_the_correlation_ignores_scale_and_offset_and_a_flat_map_is_no_minimum():
+    matrix, size = homographies(6, seed=5), (28, 28)
+    still, moved = blob(geometry.identity_matrix(6), size), blob(matrix, size)
+    valid = geometry.valid_mask(matrix, *size)
+    loss = AttentionConsistency(form="correlation")
+    assert loss(still, moved, matrix, valid) < 1e-2
+    torch.testing.assert_close(
+        loss(0.3 * still + 0.2, moved, matrix, valid), loss(still, moved, matrix, valid)
+    )
+    flat = torch.full_like(still, 0.5)
+    assert loss(flat, flat, matrix, valid).item() == pytest.approx(1, abs=1e-3)
+    assert AttentionConsistency()(flat, flat, matrix, valid) < 1e-12
+
+
+def test_training_on_the_correlation_widens_maps_and_on_squares_flattens_them():
+    start = 0.5 + 0.02 * maps(8, 1, 7, 7, seed=1)
+    matrix = homographies(8, seed=2)
+    valid = geometry.valid_mask(matrix, 7, 7)
+    spreads = {}
+    for form in ("printed", "correlation"):
+        torch.manual_seed(0)
+        gate = torch.nn.Conv2d(1, 1, 3, padding=1)
+        optimizer = torch.optim.Adam(gate.parameters(), 0.03)
+        pair = geometry.warp_images(start, matrix, padding="border")
+        pair = pair + 0.01 * maps(8, 1, 7, 7, seed=3)
+        for _ in range(60):
+            one, two = ((20 * gate(m - 0.51)).sigmoid() for m in (start, pair))
+            optimizer.zero_grad()
+            AttentionConsistency(form=form)(one, two, matrix, valid).backward()
+            optimizer.step()
+        spreads[form] = (one.flatten(1).std(1) / one.flatten(1).mean(1)).median().item()
+    assert spreads["correlation"] > 3 * spreads["printed"]
+
+
+@pytest.mark.parametrize("form", ["printed", "correlation"])
+def test_flat_maps_and_pairs_without_valid_positions_give_finite_gradients(form):
+    first = torch.full((3, 1, 6, 6), 0.5, requires_grad=True)
+    second = torch.cat([torch.full((1, 1, 6, 6), 0.5), maps(2, 1, 6, 6)]).requires_grad_()
+    valid = torch.ones(3, 6, 6, dtype=torch.bool)
+    valid[2] = False
+    loss = AttentionConsistency(form=form)(first, second, geometry.identity_matrix(3), valid)
+    loss.backward()
+    assert loss.isfinite()
+    assert first.grad.isfinite().all()
+    assert second.grad.isfinite().all()
+    assert (second.grad[2] == 0).all()
 
 
 def test_it_runs_under_autocast():

@@ -145,3 +145,30 @@ def test_half_precision_embeddings_lose_nothing_more_inside(dtype):
     expected = MultiSimilarity()(exact, y, remember(exact, y))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert x.grad.isfinite().all()
+
+
+def test_images_that_share_either_of_two_labels_are_positives():
+    x, y = draw(12, classes=3)
+    second = torch.full_like(y, -1)
+    second[:4] = (y[:4] + 1) % 3
+    sets = [{int(a), int(b)} - {-1} for a, b in zip(y, second, strict=True)]
+
+    def by_hand(others, other_sets):
+        total = 0.0
+        for i in range(12):
+            values = [
+                (float(x[i] @ others[j]), bool(sets[i] & other_sets[j]))
+                for j in range(len(others))
+                if others is not x or i != j
+            ]
+            pull = sum(math.exp(-2 * (s - 0.5)) for s, same in values if same)
+            push = sum(math.exp(50 * (s - 0.5)) for s, same in values if not same)
+            if pull and push:
+                total += math.log(1 + pull) / 2 + math.log(1 + push) / 50
+        return total / 12
+
+    past, past_y = draw(9, classes=3, seed=1)
+    loss = MultiSimilarity(epsilon=None)
+    ours = loss(x, y, remember(past, past_y), second)
+    expected = by_hand(x, sets) + by_hand(past, [{int(label)} for label in past_y])
+    assert ours.item() == pytest.approx(expected, rel=1e-9)

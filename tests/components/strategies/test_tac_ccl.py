@@ -17,7 +17,7 @@ from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.strategies.tac_ccl import TACCCL
 from fewlabels.components.views.flip import Flip
 from fewlabels.components.views.homography import Homography
-from fewlabels.contracts import Clock, LabelState, Part, Round
+from fewlabels.contracts import Clock, LabelState, Part, Partners, Round, View
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import ComponentError, RecipeError
 from fewlabels.models.embedder import Embedder
@@ -125,6 +125,72 @@ def test_losses_get_the_two_sides_and_metric_losses_one_or_both():
     torch.testing.assert_close(losses["feature_similarity"], distance)
 
 
+def matched_part(scale=1.3, size=28):
+    """Two pairs of matched images, the right one the left one enlarged, and their attention."""
+    points = torch.tensor([[0.1, 0.0], [-0.2, 0.15], [0.0, -0.25]]).expand(2, 3, 2)
+    affine = geometry.compose_maps(
+        geometry.scaling_matrix(torch.full((2,), scale)),
+        geometry.shift_matrix(torch.tensor([0.1, -0.2]), torch.tensor([0.0, 0.2])),
+    )
+    there = torch.ones(2, 3, dtype=torch.bool)
+    both = torch.cat([points, geometry.map_points(affine, points)], 2)
+    still = geometry.identity_matrix(2)
+    left, right = (View(torch.rand(2, 3, 32, 32), still) for _ in range(2))
+    part = Part(
+        torch.tensor([0, 4]),
+        torch.tensor([0, 2]),
+        [left],
+        Partners(torch.tensor([7, 8]), [right], affine, both, there),
+    )
+    maps = []
+    for matrix in (still, affine):
+        back = geometry.source_points(matrix, size, size)
+        maps.append(0.2 + 0.6 * torch.exp(-back.square().sum(3) / (2 * 0.4**2))[:, None])
+    return part, maps
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.3, 0.7])
+def test_attention_that_follows_a_matched_object_costs_nothing_at_any_scale(scale):
+    strategy, models, *_ = setting()
+    part, maps = matched_part(scale)
+    sides = [part.views[0], part.partners.views[0]]
+
+    def compare(one, two):
+        given = strategy._compare_matched(models, part.partners, sides, one, two)
+        return AttentionConsistency()(*given).item()
+
+    assert compare(*maps) < 1e-4
+    # The price is for disagreement, not for brightness: dimming both maps saves nothing.
+    assert compare(maps[0], 0.5 * maps[1]) > 100 * compare(*maps)
+
+
+@pytest.mark.parametrize("metric_on", ["first", "both"])
+def test_metric_losses_get_both_images_of_a_matched_pair_as_one_label(metric_on):
+    strategy, models, _, batch = setting(pairs=2, metric_on=metric_on)
+    part, _ = matched_part()
+    given = strategy.given(models, {**batch, "pairs": part}, Clock(0, 0, 0))
+    own = 12 if metric_on == "both" else 6
+    assert given["labels"][own:].tolist() == [0, 2, 0, 2]
+    assert given["indices"][own:].tolist() == [0, 4, 7, 8]
+    student = models.plain("student")
+    student.train()
+    sides = [*batch["images"].views, part.views[0], part.partners.views[0]]
+    output = student(torch.cat([view.images for view in sides]))
+    torch.testing.assert_close(given["embeddings"][own:], output.embedding[-4:])
+    assert (given["second_labels"] == -1).all()
+
+
+def test_a_pair_across_clusters_can_be_positive_with_both():
+    strategy, models, phase, batch = setting(pairs=2, pair_labels="union")
+    part, _ = matched_part()
+    labels = np.array([0, 0, 1, 1, 2, 2, 0, 3, 2])
+    found = LabelState(labels, labels, np.zeros(9, bool), None, None, False)
+    strategy.begin(phase, models, found, None)
+    given = strategy.given(models, {**batch, "pairs": part}, Clock(0, 0, 0))
+    assert given["labels"][6:].tolist() == [0, 2, 3, 2]  # each image's own cluster
+    assert given["second_labels"].tolist() == [-1] * 6 + [3, 2, 0, 2]  # and its partner's
+
+
 def test_every_parameter_gets_a_gradient_and_the_watched_term_none():
     strategy, models, phase, batch = setting(
         ("attention_consistency", "feature_similarity", "multi_similarity")
@@ -135,8 +201,10 @@ def test_every_parameter_gets_a_gradient_and_the_watched_term_none():
         "feature_similarity",
         "multi_similarity",
         "attention_spread",
+        "attention_correlation",
     }
     assert not losses["attention_spread"].requires_grad
+    assert not losses["attention_correlation"].requires_grad
     sum(losses.values()).backward()
     for path, parameter in models.plain("student").named_parameters():
         assert parameter.grad is not None, path
@@ -176,6 +244,7 @@ def test_a_run_keeps_its_block_and_writes_every_term(tmp_path):
     result = fewlabels.train(RECIPE, out=tmp_path)
     train = rows(result.folder, "train")
     names = {*(loss["name"] for loss in RECIPE["losses"]), "attention_spread"}
+    assert "attention_correlation" in train[0]
     for row in train:
         assert names <= row.keys()
         parts = sum(row[n] for n in names - {"attention_spread", "feature_similarity"})
