@@ -76,8 +76,13 @@ class Recipe:
         It is that of before where keys that came later have their defaults.
         """
         plain = {k: v for k, v in self.resolved.items() if k not in ("name", "imports")}
-        later = {k: Data.model_fields[k].default for k in ("max_bad", "drop_duplicates")}
-        plain["data"] = {k: v for k, v in plain["data"].items() if k not in later or v != later[k]}
+        for key, section, names in (
+            ("data", Data, ("max_bad", "drop_duplicates")),
+            ("optimizer", Optimizer, ("no_decay", "frozen_epochs")),
+        ):
+            later = {name: section.model_fields[name].default for name in names}
+            values = plain[key].items()
+            plain[key] = {k: v for k, v in values if k not in later or v != later[k]}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
