@@ -121,8 +121,8 @@ def small(name, out, *overrides):
 @pytest.mark.parametrize(
     ("name", "terms"),
     [
-        ("san_cub", ["multi_similarity", "pml:contrastive_loss"]),
-        ("san_unsupervised_cub", ["multi_similarity", "pml:contrastive_loss"]),
+        ("san_cub", ["multi_similarity", "cbml"]),
+        ("san_unsupervised_cub", ["multi_similarity", "cbml"]),
         ("ms_san_cub", ["multi_similarity"]),
         ("proxy_anchor_san_cub", ["pml:proxy_anchor_loss"]),
     ],
