@@ -89,7 +89,7 @@ def drop_frozen_gradients(optimizer: Optimizer, epochs: float) -> None:
 
 
 def check_factors(factors: Iterable[str], paths: Sequence[str], key: str = "factors") -> None:
-    """Refuse the start of a path, as of a learning-rate factor, that fits no parameter of any phase.
+    """Refuse the start of a path, as of a learning-rate factor, that fits no parameter.
 
     Args:
         key: of ``optimizer`` in the recipe, under which the starts stand.

@@ -52,7 +52,13 @@ def test_sans_settings_are_those_that_do_not_sleep(path):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("san_cub", 0.09), ("san_cars", 0.4), ("san_sop", 2), ("san_inshop", 2), ("ms_san_cub", 0.035)],
+    [
+        ("san_cub", 0.09),
+        ("san_cars", 0.4),
+        ("san_sop", 2),
+        ("san_inshop", 2),
+        ("ms_san_cub", 0.035),
+    ],
 )
 def test_rates_add_up_to_what_the_sources_train_with(name, least):
     """CBML's GoogLeNet: .096; cross-batch memory: 35,000 steps of 1e-4; multi-similarity: .040."""

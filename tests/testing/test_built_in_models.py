@@ -77,7 +77,9 @@ def test_san(check):
 
 
 @conformance(
-    "block", "san", options={"hidden": 8, "predictor": "conv", "normalise": "sinkhorn", "scale": None}
+    "block",
+    "san",
+    options={"hidden": 8, "predictor": "conv", "normalise": "sinkhorn", "scale": None},
 )
 def test_san_by_convolution_and_doubly_stochastic(check):
     check()

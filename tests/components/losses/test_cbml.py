@@ -23,9 +23,7 @@ def by_hand(x, y, others, other_y, skip, form="log", a_n=1.0, b_n=0.01, variance
     shrink, total = {"log": math.log, "sqrt": math.sqrt}[form], 0.0
     for i in range(len(x)):
         cosines = [float(x[i] @ other) for other in others]
-        positives = [
-            s for j, s in enumerate(cosines) if other_y[j] == y[i] and not skip(i, j)
-        ]
+        positives = [s for j, s in enumerate(cosines) if other_y[j] == y[i] and not skip(i, j)]
         negatives = [s for j, s in enumerate(cosines) if other_y[j] != y[i]]
         if not positives or not negatives:
             continue
