@@ -129,8 +129,9 @@ def small(name, out, *overrides):
 )
 def test_chapter_5s_recipes_train_every_weight_of_san(cub, monkeypatch, name, terms):
     monkeypatch.setenv("FEWLABELS_DATA", str(cub / "data"))
-    clusters = ["discovery.clusters=6"] if "unsupervised" in name else []
-    rows, state = small(name, cub, *clusters)
+    more = ["discovery.clusters=6"] if "unsupervised" in name else []
+    more += ["optimizer.frozen_epochs={}"] if "proxy" in name else []  # an epoch, all there is
+    rows, state = small(name, cub, *more)
     steps = [row for row in rows if row["kind"] == "train"]
     assert len(steps) == 3
     logged = {"san.entropy", "san.correlation", "san.coherence", "san.off_diagonal", "san.moved"}
