@@ -15,6 +15,7 @@ from fewlabels.recipe.sections import Fixed
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"max_bad": 0.01, "drop_duplicates": False},
     "model": {"mean": None, "std": None},
+    "optimizer": {"no_decay": [], "frozen_epochs": 0},
     "schedule": {"final_epochs": 0},
 }
 COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {

@@ -122,6 +122,14 @@ class Optimizer(Section):
         description="learning-rate factor by the start of a parameter's path, as in student.head; "
         "0 freezes",
     )
+    no_decay: list[str] = Field(
+        [], description="starts of the paths of parameters that bear no weight decay"
+    )
+    frozen_epochs: dict[str, Positive] = Field(
+        {},
+        description="epochs in the beginning for which parameters stay as they are, by the start "
+        "of their path",
+    )
     options: dict[str, Any] = Field({}, description="passed on, as in {betas: [.9, .99]}")
 
 

@@ -67,7 +67,8 @@ def run_parts(parts: RunParts) -> list[Row]:
     extract = make_extractor(parts, parts.modules, parts.searched)
     main = parts.accelerator.is_main_process
     loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
-    check_factors(recipe.optimizer.factors, loop.list_parameter_paths())
+    for key in ("factors", "no_decay", "frozen_epochs"):
+        check_factors(getattr(recipe.optimizer, key), loop.list_parameter_paths(), key)
     loop.make_first_optimizers()
     loop.load_checkpoint()
     pretraining = make_pretraining(parts)

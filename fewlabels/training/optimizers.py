@@ -23,6 +23,8 @@ def make_optimizer(
     decay: Literal["all", "kernels"] = "kernels",
     factors: Mapping[str, float] | None = None,
     options: Mapping[str, Any] | None = None,
+    no_decay: Sequence[str] = (),
+    frozen_epochs: Mapping[str, int] | None = None,
 ) -> Optimizer:
     """Make an optimiser of timm.
 
@@ -32,27 +34,30 @@ def make_optimizer(
         factors: learning-rate factor by the start of a path; the longest start that fits counts.
             0 freezes: no gradient is computed. Starts that fit no path are for another phase.
         options: passed to the optimiser.
+        no_decay: starts of paths of parameters without weight decay.
+        frozen_epochs: for how many epochs parameters stay as they are, by the start of a path; the
+            longest start that fits counts. Their groups have it as ``frozen_epochs``.
 
     Raises:
         FewLabelsError: an unknown optimiser or option, or factors that freeze everything.
     """
-    factors = factors or {}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for path, parameter in parameters:
-        starts = [s for s in factors if _path_starts_with(s, path)]
-        factor = factors[max(starts, key=len)] if starts else 1.0
+        factor = _find_value(factors or {}, path, 1.0)
         if factor == 0:
             parameter.requires_grad_(False)
             continue
-        decays = weight_decay if decay == "all" or parameter.ndim > 1 else 0.0
-        groups.setdefault((factor, decays), []).append(parameter)
+        spared = any(_path_starts_with(start, path) for start in no_decay)
+        bears = not spared and (decay == "all" or parameter.ndim > 1)
+        frozen = _find_value(frozen_epochs or {}, path, 0)
+        groups.setdefault((factor, weight_decay if bears else 0.0, frozen), []).append(parameter)
     if not groups:
         raise FewLabelsError(
             "optimizer.factors: 0 freezes every parameter of a phase; give one of them a factor"
         )
     described = [
-        {"params": group, "lr": lr * factor, "weight_decay": decays}
-        for (factor, decays), group in groups.items()
+        {"params": group, "lr": lr * factor, "weight_decay": decays, "frozen_epochs": frozen}
+        for (factor, decays, frozen), group in groups.items()
     ]
     try:
         return create_optimizer_v2(
@@ -66,17 +71,38 @@ def _path_starts_with(start: str, path: str) -> bool:
     return path == start or path.startswith(start + ".")
 
 
-def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
-    """Refuse a learning-rate factor that fits no parameter of any phase.
+def _find_value(values: Mapping[str, float], path: str, default: float) -> float:
+    """The value of the longest start that fits a path; ``default`` where none does."""
+    starts = [start for start in values if _path_starts_with(start, path)]
+    return values[max(starts, key=len)] if starts else default
+
+
+def drop_frozen_gradients(optimizer: Optimizer, epochs: float) -> None:
+    """Drop the gradients of parameters that are still frozen after so many epochs.
+
+    A parameter without a gradient is passed over by the optimiser, moments and decay included.
+    """
+    for group in optimizer.param_groups:
+        frozen = group.get("frozen_epochs", 0)  # a checkpoint of before has no such key
+        if epochs < frozen - 1e-6:  # epochs are sums of shares, and rounded
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def check_factors(factors: Iterable[str], paths: Sequence[str], key: str = "factors") -> None:
+    """Refuse the start of a path, as of a learning-rate factor, that fits no parameter.
+
+    Args:
+        key: of ``optimizer`` in the recipe, under which the starts stand.
 
     Raises:
-        FewLabelsError: it names the factor, and how the paths start.
+        FewLabelsError: it names the start, and how the paths start.
     """
     for start in factors:
         if not any(_path_starts_with(start, path) for path in paths):
             known = sorted({".".join(p.split(".")[:2]) for p in paths})
             raise FewLabelsError(
-                f"optimizer.factors: no trained parameter's path starts with {start!r}"
+                f"optimizer.{key}: no trained parameter's path starts with {start!r}"
                 f"{suggest_nearest(start, known)} (they start with {', '.join(known[:20])})"
             )
 

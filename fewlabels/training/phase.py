@@ -21,7 +21,7 @@ from fewlabels.training.averages import update_average
 from fewlabels.training.batches import Batches
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
-from fewlabels.training.optimizers import TICKS
+from fewlabels.training.optimizers import TICKS, drop_frozen_gradients
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.small_batches import refuse_small_batches
 from fewlabels.training.state import Progress, State
@@ -202,6 +202,8 @@ class PhaseTrainer:
                 losses |= {name: torch.stack(each).mean() for name, each in terms.items()}
                 total = self.objective.weigh_losses(losses, clock.step)
             self.accelerator.backward(total)
+            if self.accelerator.sync_gradients:
+                drop_frozen_gradients(optimizer, self._count_epochs(phase))
             if self.accelerator.sync_gradients and self.schedule.clip is not None:
                 parameters = [p for module in trained for p in module.parameters()]
                 self.accelerator.clip_grad_norm_(parameters, self.schedule.clip)
@@ -224,11 +226,15 @@ class PhaseTrainer:
         seen = sum(s.batch for s in phase.streams.values() if s.of != "labelled")
         at.images[name] = at.images.get(name, 0) + seen * self.schedule.accumulate
         if self.schedulers[name] is not None:
-            steps, epochs = self.batches.epoch_length(phase, self.state.label_state)
-            share = (at.epoch + at.batch / (steps * self.schedule.accumulate)) / epochs
-            before, _ = self.schedule.epochs_between_restarts(at.round)
-            moved = before + share * self.schedule.count_epochs(at.round)
-            self.schedulers[name].step_update(round(moved * TICKS))
+            self.schedulers[name].step_update(round(self._count_epochs(phase) * TICKS))
+
+    def _count_epochs(self, phase: Phase) -> float:
+        """Epochs since weights restarted, of which a phase of a round is its share."""
+        at = self.progress
+        steps, epochs = self.batches.epoch_length(phase, self.state.label_state)
+        share = (at.epoch + at.batch / (steps * self.schedule.accumulate)) / epochs
+        before, _ = self.schedule.epochs_between_restarts(at.round)
+        return before + share * self.schedule.count_epochs(at.round)
 
     def _log_losses(self, phase: Phase, losses: Mapping[str, Tensor], total: Tensor) -> None:
         """A row with the mean of each loss over all processes.

@@ -27,7 +27,8 @@ TURNS = 15
 def stepper(backbone: str, pixels: int, batch: int, after: str | None):
     """A function that takes one training step and gives its seconds."""
     torch.manual_seed(0)
-    blocks = [{"name": "san", "after": after}] if after else []
+    san = {"name": "san", "predictor": "conv", "normalise": "sinkhorn", "scale": None}
+    blocks = [{**san, "after": after}] if after else []
     model = Embedder(backbone, image_size=pixels, embedding_size=512, blocks=blocks).train()
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)

@@ -73,7 +73,8 @@ def test_check_tells_the_mistakes_of_every_recipe(capsys, tmp_path):
 def test_check_tries_the_places_of_blocks(capsys):
     recipe = str(RECIPES / "quickstart.yaml")
     assert main(["check", recipe, "blocks={name: san, after: conv2}"]) == 0
-    assert main(["check", recipe, "blocks={name: san, after: conv3}"]) == 2
+    doubly = "blocks={name: san, after: conv3, normalise: sinkhorn}"
+    assert main(["check", recipe, doubly]) == 2
     error = capsys.readouterr().err
     assert f"{recipe}: block 'san' after 'conv3': average pooling undoes it" in error
     assert len(error.splitlines()) == 1

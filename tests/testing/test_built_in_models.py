@@ -1,10 +1,22 @@
 """The losses, blocks and backbones of this package keep what each of their kind promises."""
 
+import torch
+
 from fewlabels.testing import conformance
 
 
 @conformance("loss", "attention_consistency")
 def test_attention_consistency(check):
+    check()
+
+
+@conformance("loss", "cbml", options={"negative_width": 0.1})
+def test_cbml(check):
+    check()
+
+
+@conformance("loss", "cbml", options={"use_memory": True})
+def test_cbml_against_a_memory(check):
     check()
 
 
@@ -20,6 +32,17 @@ def test_contrastive_clustering_to_the_own_centre(check):
 
 @conformance("loss", "feature_similarity")
 def test_feature_similarity(check):
+    check()
+
+
+TWO_VIEWS = {
+    "side": {"san.maps": torch.randn(12, 4, 3, 3, generator=torch.Generator().manual_seed(0))},
+    "indices": torch.arange(6).repeat(2),
+}
+
+
+@conformance("loss", "map_agreement", inputs=TWO_VIEWS)
+def test_map_agreement(check):
     check()
 
 
@@ -43,13 +66,22 @@ def test_cbam(check):
     check()
 
 
+@conformance("block", "position_pooling")
+def test_position_pooling(check):
+    check()
+
+
 @conformance("block", "san", options={"hidden": 8})
 def test_san(check):
     check()
 
 
-@conformance("block", "san", options={"hidden": 8, "predictor": "attention"})
-def test_san_by_attention(check):
+@conformance(
+    "block",
+    "san",
+    options={"hidden": 8, "predictor": "conv", "normalise": "sinkhorn", "scale": None},
+)
+def test_san_by_convolution_and_doubly_stochastic(check):
     check()
 
 

@@ -3,7 +3,13 @@ import torch
 from torch import nn
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.training.optimizers import TICKS, check_factors, make_optimizer, make_scheduler
+from fewlabels.training.optimizers import (
+    TICKS,
+    check_factors,
+    drop_frozen_gradients,
+    make_optimizer,
+    make_scheduler,
+)
 
 
 def named():
@@ -29,11 +35,41 @@ def test_factors_and_decay_reach_the_parameters_they_name():
     }
 
 
+def test_no_decay_reaches_the_parameters_it_names_and_no_others():
+    parameters = named()
+    spared = make_optimizer(parameters, "adamw", 0.1, 0.01, "all", no_decay=["student.0.weight"])
+    decays = {name: decay for name, (_, decay) in rates(spared, parameters).items()}
+    assert decays.pop("student.0.weight") == 0
+    assert set(decays.values()) == {0.01}
+
+
+def test_frozen_parameters_stay_to_the_bit_for_their_epochs_and_start_without_moments():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    optimizer = make_optimizer(
+        model.named_parameters(), "adamw", 0.1, 0.5, frozen_epochs={"0": 2, "0.bias": 1}
+    )
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    moved = []
+    for epoch in range(3):
+        model(torch.randn(8, 4)).sum().backward()
+        drop_frozen_gradients(optimizer, epoch)
+        optimizer.step()
+        optimizer.zero_grad()
+        moved.append({n for n, p in model.named_parameters() if not torch.equal(p, start[n])})
+    assert moved == [{"1.weight", "1.bias"}, {"1.weight", "1.bias", "0.bias"}, set(start)]
+    assert optimizer.state[model[0].weight]["step"] == 1
+    del optimizer.param_groups[0]["frozen_epochs"]  # as in a checkpoint of before
+    drop_frozen_gradients(optimizer, 0)
+
+
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
     paths = [path for path, _ in named()]
     check_factors(["student", "student.1", "student.0.bias"], paths)
-    with pytest.raises(FewLabelsError, match="path starts with 'student.3'"):
+    with pytest.raises(FewLabelsError, match=r"optimizer\.factors: .*path starts with 'student.3'"):
         check_factors(["student.3"], paths)
+    with pytest.raises(FewLabelsError, match=r"optimizer\.no_decay: .*starts with 'loss'"):
+        check_factors(["loss"], paths, "no_decay")
     with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):
         make_optimizer(named(), "adamx", 0.1)
 

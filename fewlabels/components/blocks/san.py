@@ -11,15 +11,17 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
+from fewlabels.components.blocks.san_predictors import AttentionPredictor, ConvPredictor
 from fewlabels.components.blocks.san_weights import (
     assembly_coherence,
     assembly_correlation,
     assembly_entropy,
+    count_sources,
+    image_correlation,
     normalise_by_sinkhorn,
 )
 from fewlabels.contracts import write_side, write_term
 from fewlabels.contracts.ramp import Ramp
-from fewlabels.errors import ModelError
 from fewlabels.registry import blocks
 
 MARGIN = 3.0
@@ -34,35 +36,41 @@ class SAN(nn.Module):
 
     A map (B, C, H, W) becomes one of the same shape. The weights of the mixtures are predicted from
     the map: ``predictor`` gives logits Phi, which are bounded and biased towards the identity,
-    s tanh(Phi / s) + b I with b = log(N - 1) + 3 for N = H * W positions, and then normalised. Phi
-    is 0 at first, so the block begins by keeping 95 % of the weight at its position. A model's
-    output has the weights (B, N, N), source by destination, as ``side["san.weights"]``.
+    s tanh(Phi / s) + b I with b = log(N - 1) + 3 for N = H * W positions, and then normalised over
+    the sources of each destination. That no source feeds many destinations, the other half of
+    Eq. 5.3, is left to the terms of Eq. 5.5 and 5.6. Phi is 0 at first, so the block begins by
+    keeping 95 % of the weight at its position. A model's output has the weights (B, N, N), source
+    by destination, as ``side["san.weights"]``, and the assembled map as ``side["san.maps"]``.
 
-    Doubly stochastic weights do not change the mean over positions, so the block has no effect just
-    before global average pooling. Place it before a convolution.
+    Doubly stochastic weights (``normalise: sinkhorn``) do not change the mean over positions, so
+    with them the block has no effect just before global average pooling. Place it before a
+    convolution, and where the layers behind it heed order: GoogLeNet's do after inception4e.
 
     Loss terms, each divided by N and by default weighted .0003: ``san.entropy`` (Eq. 5.5),
     ``san.correlation`` (Eq. 5.6) and ``san.coherence`` (Eq. 5.8). Terms of weight 0, which are
-    logged only: ``san.residual`` (largest distance of a row sum from 1), ``san.off_diagonal``
-    (share of the weight that leaves its position) and ``san.moved`` (share of the destinations
-    whose largest weight is another position's).
+    logged only and tell whether the block is awake: ``san.residual`` (largest distance of a row
+    sum from 1), ``san.off_diagonal`` (share of the weight that leaves its position), ``san.moved``
+    (share of the destinations whose largest weight is another position's), ``san.spread`` (how
+    many sources a destination takes from, 1 to N, as the exponential of its entropy) and
+    ``san.likeness`` (correlation between images of the weights that leave their position; 1: every
+    image is assembled alike).
 
     Args:
         channels, height, width: size of the map.
-        predictor: ``conv`` predicts the destinations of each source from its surroundings, for maps
-            of this size only; ``attention`` compares destinations with sources, for any size.
+        predictor: ``attention`` compares destinations with sources, for any size; ``conv`` predicts
+            the destinations of each source from its surroundings, for maps of this size only.
         hidden: channels of the predictor.
-        normalise: ``sinkhorn`` gives doubly stochastic weights; ``softmax`` normalises each
-            destination alone.
+        normalise: ``softmax`` normalises each destination alone; ``sinkhorn`` gives doubly
+            stochastic weights.
         iterations: turns of Sinkhorn's normalisation.
         scale: s, the bound of the predicted logits; at most 30, for float32. null: b, the least
-            bound at which weights can leave the identity.
+            bound at which weights can leave the identity, and they hardly do.
 
     Raises:
         ValueError: a map of one position, or a ``scale`` below b.
 
     Source: Li (2021), chapter 5, Eq. 5.3 to 5.8.
-    Recipe: `blocks: {name: san, after: inception5a, predictor: conv}`
+    Recipe: `blocks: {name: san, after: inception4e}`
     """
 
     terms: ClassVar[tuple[str, ...]] = (
@@ -72,6 +80,8 @@ class SAN(nn.Module):
         "san.residual",
         "san.off_diagonal",
         "san.moved",
+        "san.spread",
+        "san.likeness",
     )
     weights: ClassVar[Mapping[str, Ramp]] = {
         "san.entropy": Ramp(end=0.0003),
@@ -80,6 +90,8 @@ class SAN(nn.Module):
         "san.residual": Ramp(end=0.0),
         "san.off_diagonal": Ramp(end=0.0),
         "san.moved": Ramp(end=0.0),
+        "san.spread": Ramp(end=0.0),
+        "san.likeness": Ramp(end=0.0),
     }
 
     def __init__(
@@ -88,11 +100,11 @@ class SAN(nn.Module):
         height: int,
         width: int,
         *,
-        predictor: Literal["conv", "attention"] = "conv",
+        predictor: Literal["conv", "attention"] = "attention",
         hidden: Annotated[int, Ge(4)] = 64,
-        normalise: Literal["sinkhorn", "softmax"] = "sinkhorn",
+        normalise: Literal["sinkhorn", "softmax"] = "softmax",
         iterations: Annotated[int, Ge(1)] = 20,
-        scale: Annotated[float, Interval(gt=0, le=30)] | None = None,
+        scale: Annotated[float, Interval(gt=0, le=30)] | None = 15.0,
     ) -> None:
         super().__init__()
         if height * width < 2:
@@ -137,7 +149,9 @@ class SAN(nn.Module):
             assembled = (weights.mT @ sources.mT).mT
         else:
             assembled = sources @ weights
-        return assembled.unflatten(2, maps.shape[2:])
+        assembled = assembled.unflatten(2, maps.shape[2:])
+        write_side("san.maps", assembled)
+        return assembled
 
     def normalise_logits(self, logits: Tensor) -> Tensor:
         """Logarithms of the weights (B, N, N), from predicted logits (B, N, N), in float32."""
@@ -164,6 +178,8 @@ class SAN(nn.Module):
         write_term("san.residual", (known.sum(2) - 1).abs().max())
         write_term("san.off_diagonal", 1 - known.diagonal(dim1=1, dim2=2).mean())
         write_term("san.moved", (known.argmax(1) != own).to(known).mean())
+        write_term("san.spread", count_sources(log_weights.detach()))
+        write_term("san.likeness", image_correlation(known))
 
     @staticmethod
     def remark(values: Mapping[str, float]) -> str | None:
@@ -174,7 +190,8 @@ class SAN(nn.Module):
         return (
             f"SAN inactive: {100 * off:.1f} % of the weight leaves its position, and "
             f"{100 * moved:.1f} % of the destinations get most from another; raise the learning "
-            "rate of the block (optimizer.factors) or lower weights.san.*"
+            "rate of the block (optimizer.factors), spare it weight decay (optimizer.no_decay) or "
+            "lower weights.san.*"
         )
 
 
@@ -186,77 +203,3 @@ def _choose_wide_dtype(values: Tensor) -> torch.dtype:
 def compute_identity_bias(count: int) -> float:
     """b = log(N - 1) + 3: what is added to the identity's logits for N = ``count`` positions."""
     return math.log(count - 1) + MARGIN
-
-
-class ConvPredictor(nn.Module):
-    """Predicts the destinations of each source from its feature and its eight neighbours.
-
-    Args:
-        hidden: channels of the tokens.
-        height, width: size of the map, which is fixed.
-    """
-
-    def __init__(self, hidden: int, height: int, width: int) -> None:
-        super().__init__()
-        self.size = (height, width)
-        last = nn.Conv2d(hidden, height * width, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            last,
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (B, N, N) of tokens (B, hidden, H, W).
-
-        Raises:
-            ModelError: a map of another size than the predictor was made for.
-        """
-        height, width = tokens.shape[2:]
-        if (height, width) != self.size:
-            raise ModelError(
-                f"SAN was made for maps of {self.size[0]} x {self.size[1]} positions and got "
-                f"{height} x {width}; keep the image size, or use predictor: attention"
-            )
-        destinations: Tensor = self.layers(tokens)  # (B, N of destinations, H, W of sources)
-        return destinations.flatten(2).transpose(1, 2)
-
-
-class AttentionPredictor(nn.Module):
-    """Compares queries of destinations with keys of sources; tokens get their positions' codes.
-
-    Args:
-        hidden: channels of the tokens.
-
-    Raises:
-        ValueError: ``hidden`` is no multiple of 4.
-    """
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        if hidden % 4:
-            raise ValueError(f"hidden {hidden} is no multiple of 4; a position takes four channels")
-        self.key = nn.Conv2d(hidden, hidden, 1)
-        self.query = nn.Conv2d(hidden, hidden, 1)
-        nn.init.zeros_(self.query.weight)
-        nn.init.zeros_(self.query.bias)  # type: ignore[arg-type]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (B, N, N) of tokens (B, hidden, H, W)."""
-        hidden, height, width = tokens.shape[1:]
-        tokens = tokens + encode_positions(height, width, hidden).to(tokens)
-        keys, queries = self.key(tokens).flatten(2), self.query(tokens).flatten(2)
-        logits: Tensor = keys.transpose(1, 2) @ queries / math.sqrt(keys.shape[1])
-        return logits
-
-
-def encode_positions(height: int, width: int, channels: int) -> Tensor:
-    """Sines and cosines of the coordinates of each position, in [-1, 1]: (channels, H, W)."""
-    waves = torch.logspace(-1, 3, channels // 4, base=2) * math.pi
-    rows, columns = ((2 * torch.arange(n) + 1) / n - 1 for n in (height, width))
-    down = (waves[:, None] * rows)[:, :, None].expand(-1, -1, width)
-    across = (waves[:, None] * columns)[:, None, :].expand(-1, height, -1)
-    return torch.cat([down.sin(), down.cos(), across.sin(), across.cos()])

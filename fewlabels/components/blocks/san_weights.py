@@ -134,6 +134,35 @@ def assembly_coherence(weights: Tensor, maps: Tensor) -> Tensor:
     return total / weights.shape[1]
 
 
+def count_sources(log_weights: Tensor) -> Tensor:
+    """How many sources a destination takes from: exp of its entropy, 1 to N.
+
+    Takes logarithms of weights (B, N, N) and gives a scalar, the mean over batch and destinations.
+    """
+    own = log_weights.log_softmax(1)
+    return (-(own.exp() * own).sum(1)).exp().mean()
+
+
+def image_correlation(weights: Tensor) -> Tensor:
+    """Pearson correlation of the weights off the diagonal, mean over pairs of different images.
+
+    Takes weights (B, N, N) and gives a scalar: 1 where each image is assembled alike, 0 where
+    nothing is predicted yet and where there is one image.
+    """
+    images, count = weights.shape[:2]
+    if images < 2:
+        return weights.new_zeros(())
+    off = ~torch.eye(count, dtype=torch.bool, device=weights.device)
+    moved = weights[:, off]  # (B, N * (N - 1))
+    moved = moved - moved.mean(1, keepdim=True)
+    length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+    # Rounding alone makes equal weights differ by some 1e-7 of themselves.
+    known = length > 1e-5 * torch.linalg.vector_norm(weights[:, off], dim=1, keepdim=True)
+    moved = torch.where(known, moved / length.clamp(min=1e-30), 0)
+    squares = moved.square().sum()
+    return (moved.sum(0).square().sum() - squares) / (images * (images - 1))
+
+
 def _slice_neighbours(size: int, step: int) -> tuple[slice, slice]:
     """Positions along an axis whose neighbour is on the map, and those neighbours."""
     start, stop = max(0, -step), size - max(0, step)

@@ -71,7 +71,7 @@ class Metric:
     """
 
     task = "retrieval"
-    supplies: tuple[str, ...] = ("embeddings", "labels", "indices", "memory", "centres")
+    supplies: tuple[str, ...] = ("embeddings", "labels", "indices", "memory", "centres", "side")
     terms: tuple[str, ...] = ()
     weights: Mapping[str, Ramp] = {}
 
@@ -177,7 +177,8 @@ class Metric:
         """What is given to losses, by the names of their inputs."""
         part = batch["images"]
         images = torch.cat([view.images for view in part.views])
-        embeddings = self._gather_views(models, models["student"](images).embedding)
+        output = models["student"](images)
+        embeddings = self._gather_views(models, output.embedding)
         keys = embeddings
         if "momentum" in self.averages:
             with torch.no_grad():
@@ -190,7 +191,14 @@ class Metric:
             "indices": indices,
             "memory": self.update_memory(models, clock, keys, labels, indices),
             "centres": self.centres,
+            "side": self._gather_side(models, output.side),
         }
+
+    def _gather_side(self, models: Models, side: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The side outputs of all processes, if a loss asks for them, in the order of images."""
+        if not any("side" in inputs for inputs in self.loss_inputs.values()):
+            return {}
+        return {name: self._gather_views(models, rows) for name, rows in side.items()}
 
     def _gather_views(self, models: Models, embedding: Tensor) -> Tensor:
         """Gather embeddings of all processes, view by view, in the order of a single process."""

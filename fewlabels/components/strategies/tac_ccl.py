@@ -84,7 +84,7 @@ class TACCCL(Metric):
     """
 
     supplies: tuple[str, ...] = (
-        *Metric.supplies,
+        *(name for name in Metric.supplies if name != "side"),
         "embeddings_pair",
         "attention",
         "attention_pair",

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -214,8 +215,8 @@ def test_sources_are_rows_and_destinations_columns(predictor):
 def test_a_mean_over_positions_sees_nothing_of_a_doubly_stochastic_assembly():
     maps = torch.randn(2, 6, 4, 4)
     with torch.no_grad():
-        doubly = made(loud=3.0, iterations=200).eval()(maps)
-        softmax = made(loud=3.0, normalise="softmax").eval()(maps)
+        doubly = made(loud=3.0, normalise="sinkhorn", iterations=200, scale=None).eval()(maps)
+        softmax = made(loud=3.0).eval()(maps)
     mean = maps.mean((2, 3))
     assert (doubly - maps).abs().max() > 0.1
     torch.testing.assert_close(doubly.mean((2, 3)), mean, rtol=0, atol=1e-5)
@@ -294,6 +295,55 @@ def test_terms_are_told_in_training_alone():
         assert terms == {}
 
 
+def test_by_default_a_source_may_feed_many_destinations_and_the_terms_say_what_that_costs():
+    """Eq. 5.5 normalises rows and Eq. 5.6 punishes such a source, so neither holds by itself."""
+    torch.manual_seed(0)
+    block = SAN(6, 4, 4, hidden=8)
+    logits = torch.zeros(1, 16, 16)
+    logits[:, 3] = 100.0  # every destination asks for source 3
+    own = torch.zeros(1, 16, 16)
+    found = {}
+    for name, asked in (("greedy", logits), ("own", own)):
+        block.predict.forward = lambda seen, asked=asked: asked
+        with collect_side() as side, collect_terms() as terms:
+            block(torch.randn(1, 6, 4, 4))
+        found[name] = side["san.weights"][0], {key: v[0].item() for key, v in terms.items()}
+    weights, greedy = found["greedy"]
+    torch.testing.assert_close(weights.sum(0), torch.ones(16))
+    assert weights[3].sum() > 15  # of 16 destinations; doubly stochastic weights give at most 1
+    assert greedy["san.residual"] > 14
+    assert greedy["san.correlation"] > 10 > 1 > found["own"][1]["san.correlation"]
+
+
+def test_spread_and_likeness_by_loops():
+    torch.manual_seed(0)
+    logs = torch.randn(3, 9, 9, dtype=torch.float64).log_softmax(1)
+    sources, off = 0.0, []
+    for w in logs.exp().tolist():
+        for v in range(9):
+            sources += math.exp(-sum(w[u][v] * math.log(w[u][v]) for u in range(9))) / 27
+        off.append([w[u][v] for u in range(9) for v in range(9) if u != v])
+    assert weighing.count_sources(logs).item() == pytest.approx(sources, rel=1e-10)
+    pairs = np.corrcoef(off)[np.triu_indices(3, 1)]
+    likeness = weighing.image_correlation(logs.exp())
+    assert likeness.item() == pytest.approx(pairs.mean(), rel=1e-10)
+    same = logs[:1].expand(3, 9, 9)
+    assert weighing.image_correlation(same.exp()).item() == pytest.approx(1)
+    assert weighing.image_correlation(same[:1].exp()).item() == 0
+    spread = weighing.count_sources(torch.zeros(1, 9, 9))
+    assert spread.item() == pytest.approx(9)
+
+
+def test_at_the_start_a_destination_has_little_more_than_one_source_and_images_differ_by_nothing():
+    block = SAN(6, 7, 7, hidden=8)
+    with collect_terms() as terms:
+        block(torch.randn(4, 6, 7, 7))
+    share = 1 / (1 + math.exp(3))
+    entropy = -(1 - share) * math.log(1 - share) - share * math.log(share / 48)
+    assert terms["san.spread"][0].item() == pytest.approx(math.exp(entropy), rel=1e-4)
+    assert terms["san.likeness"][0].item() == 0
+
+
 def test_a_sleeping_block_is_said_to_be_no_evidence():
     values = dict.fromkeys(SAN.terms, 0.5)
     assert SAN.remark(values) is None
@@ -320,11 +370,11 @@ def test_a_place_where_it_would_do_nothing_is_refused(name, size, allowed, refus
         return Embedder(name, image_size=size, embedding_size=8, blocks=[block], **more)
 
     for after in allowed:
-        build(after)
+        build(after, normalise="sinkhorn")
     for after in refused:
         with pytest.raises(ModelError, match=f"'san' after '{after}': average pooling undoes it"):
-            build(after)
-        build(after, normalise="softmax")
+            build(after, normalise="sinkhorn")
+        build(after)
 
 
 def test_the_probe_moves_no_random_number_and_no_weight():
@@ -332,7 +382,10 @@ def test_the_probe_moves_no_random_number_and_no_weight():
     bare = Embedder("resnet18", image_size=64, embedding_size=8)
     torch.manual_seed(1)
     model = Embedder(
-        "resnet18", image_size=64, embedding_size=8, blocks=[{"name": "san", "after": "layer3"}]
+        "resnet18",
+        image_size=64,
+        embedding_size=8,
+        blocks=[{"name": "san", "after": "layer3", "normalise": "sinkhorn"}],
     )
     own = model.backbone.state_dict()
     for path, value in bare.backbone.state_dict().items():

@@ -130,6 +130,30 @@ def test_a_momentum_bank_with_a_contrastive_loss_runs(tmp_path):
     assert all(row["pml:contrastive_loss"] > 0 for row in train)
 
 
+def test_head_and_proxies_train_alone_for_the_first_epoch(tmp_path):
+    """Proxy-Anchor's warm-up: the backbone stays to the bit, then it learns too."""
+    recipe = recipe_from(
+        {
+            **RECIPE,
+            "data": {**RECIPE["data"], "labels": "all"},
+            "discovery": [],
+            "losses": [{"name": "pml:proxy_anchor_loss"}],
+            "optimizer": {"name": "adamw", "lr": 1e-2, "frozen_epochs": {"student.backbone": 1}},
+            "train": {"log_every": 1, "checkpoint_every": 4, "keep_checkpoints": 9},
+            "rounds": {"rounds": 1, "epochs_per_round": 2, "steps_per_epoch": 4},
+        }
+    )
+    folder = fewlabels.train(recipe, out=tmp_path).folder
+    one, two = sorted((folder / "checkpoints").iterdir())[:2]
+    learnt = [
+        len(torch.load(at / "optimizers.pt", weights_only=True)["embed"]["state"])
+        for at in (one, two)
+    ]
+    assert [at.name[-1] for at in (one, two)] == ["4", "8"]
+    assert learnt[0] == 3  # the head's weight and bias, and the proxies
+    assert learnt[1] > 3
+
+
 def test_terms_of_a_block_are_logged_and_weighed(tmp_path):
     block = {"name": "san", "after": "conv2", "hidden": 8}
     rows = {}
