@@ -21,6 +21,12 @@ def load_newest_modules(folder):
     return load_file(newest_checkpoint(folder) / "modules.safetensors")
 
 
+def forget_end(folder):
+    """As if a run had been stopped before it wrote its last row."""
+    file = RunFolder(folder).metrics
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
 def remove_checkpoints_after(folder, step):
     """As if a run had been stopped before it wrote those."""
     for place in RunFolder(folder).list_checkpoints():

@@ -16,7 +16,7 @@ from fewlabels.cli.options import (
     import_beside_model,
     print_remark,
 )
-from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printable
+from fewlabels.errors import DataError, FewLabelsError, ModelError, first_few, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.training.processes import join_processes
 
@@ -195,6 +195,11 @@ def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> 
         table.writerow(["file", "label", "probability"])
         table.writerows(zip(images.read, labels, sure, strict=True))
     print(f"{out}: {len(images.read)} images")
+    if formulas := sorted({label for label in labels if label.startswith(("=", "+", "-", "@"))}):
+        print_remark(
+            f"{out}: a spreadsheet takes {first_few(list(map(repr, formulas)), 3)} for a formula; "
+            "open the file as text"
+        )
     if images.unreadable:
         print(left_out(images.unreadable), file=sys.stderr)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
+from fewlabels.data.decode import Images
+from fewlabels.data.readable import name_image
 from fewlabels.errors import ModelError, first_few
 
 _STATISTICS = ("running_mean", "running_var")
@@ -39,4 +42,22 @@ def refuse_not_finite(module: nn.Module, what: str, otherwise: str) -> None:
         raise ModelError(
             f"{what}: weights that are not finite ({first_few(bad, 1)}), because the training "
             f"diverged; {otherwise}"
+        )
+
+
+def refuse_endless_rows(rows: np.ndarray, images: Images, first: int) -> None:
+    """Refuse what a model makes of images, (B, width), where it is not finite.
+
+    Args:
+        images: all that are mapped.
+        first: the position among them of the first row.
+
+    Raises:
+        ModelError: naming the first such image.
+    """
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        raise ModelError(
+            f"{name_image(images, first + int(finite.argmin()))}: the model makes numbers of it "
+            "that are not finite; use a model whose training did not diverge"
         )

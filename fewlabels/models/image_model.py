@@ -20,7 +20,6 @@ from typing_extensions import Self
 from fewlabels.contracts.outputs import LARGEST_IMAGE, SMALLEST_CROP
 from fewlabels.data import decode as pixels
 from fewlabels.data.pixels import crop_centre
-from fewlabels.data.readable import name_image
 from fewlabels.errors import FewLabelsError, ModelError
 from fewlabels.hub.card_text import short_card
 from fewlabels.hub.download import CARD, download_model
@@ -28,7 +27,7 @@ from fewlabels.hub.model_files import CONFIG, WEIGHTS
 from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
-from fewlabels.models.finite import refuse_not_finite
+from fewlabels.models.finite import refuse_endless_rows, refuse_not_finite
 from fewlabels.models.modes import evaluating
 from fewlabels.models.required_plugins import check_plugins, plugins_of
 from fewlabels.models.shapes import computing_nothing, trace_blank_image
@@ -183,13 +182,7 @@ class ImageModel(nn.Module):
                 # Not inference_mode: what a backbone caches in it could never be trained with.
                 with torch.no_grad():
                     found = function(torch.stack(batch).to(self.mean.device)).cpu().numpy()
-                finite = np.isfinite(found).all(1)
-                if not finite.all():
-                    position = sum(map(len, rows)) + int(finite.argmin())
-                    raise ModelError(
-                        f"{name_image(images, position)}: the model makes numbers of it that are "
-                        "not finite; use a model whose training did not diverge"
-                    )
+                refuse_endless_rows(found, images, sum(map(len, rows)))
                 rows.append(found)
         return np.concatenate(rows)
 

@@ -61,14 +61,10 @@ def push_run(
     runs = [read_run(Path(each)) for each in (folder, *seeds)]
     check_same(runs)
     model = load_model(RunFolder(folder).model)
+    shown = [_check_picture(path.name) for path in drawn]
     try:
         text = make_card(
-            runs,
-            model,
-            repo,
-            pictures=[_check_picture(path.name) for path in drawn],
-            license=license,
-            data_license=data_license,
+            runs, model, repo, pictures=shown, license=license, data_license=data_license
         )
     except (KeyError, TypeError) as error:
         raise HubError(f"{folder}: metrics.jsonl is damaged: a row lacks {error}") from error

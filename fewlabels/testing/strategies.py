@@ -62,9 +62,11 @@ def a_stopped_run_goes_on_bit_for_bit(subject: Subject) -> None:
     stopped = whole.folder.with_name(f"{whole.folder.name}-stopped")
     shutil.copytree(whole.folder, stopped)
     pretext = subject.component.task == "pretext"  # type: ignore[attr-defined]
-    if pretext:
-        shutil.rmtree(RunFolder(stopped).checkpoints)
     files = RunFolder(stopped)
+    if pretext:
+        shutil.rmtree(files.checkpoints)
+    rows = files.metrics.read_text("utf-8").splitlines(keepends=True)
+    files.metrics.write_text("".join(rows[:-1]), "utf-8")  # it has not come to its end
     places = (files.pretrain if pretext else files).list_checkpoints()
     for place in places[len(places) // 2 :]:
         shutil.rmtree(place)

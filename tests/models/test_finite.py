@@ -126,6 +126,14 @@ def test_an_image_that_gets_no_finite_numbers_is_named(photos, tmp_path, capsys)
     assert "a.png: the model makes numbers of it" in capsys.readouterr().err
 
 
+def test_a_class_that_a_spreadsheet_would_compute_is_told(photos, tmp_path, capsys):
+    Classifier("convnet3", classes=["=1+1", "=2"], **SMALL).save_pretrained(tmp_path / "model")
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path / "model"), str(photos), "-o", str(out)]) == 0
+    assert "for a formula; open the file as text" in capsys.readouterr().err
+    assert out.read_text().count(",=") == 3
+
+
 def test_a_model_without_finite_outputs_is_not_exported(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     make_overflowing(Embedder, embedding_size=4).save_pretrained(tmp_path / "model")

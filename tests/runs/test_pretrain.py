@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from run_folders import read_rows, remove_checkpoints_after
+from run_folders import forget_end, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
 import fewlabels
@@ -120,6 +120,7 @@ def test_stopped_in_pretraining_it_goes_on_bit_for_bit(tmp_path):
         shutil.copytree(whole, stopped)
         shutil.rmtree(stopped / "checkpoints")
         shutil.rmtree(stopped / "model")
+        forget_end(stopped)
         (stopped / "pretrain" / "backbone.safetensors").unlink()
         remove_checkpoints_after(stopped / "pretrain", stop)
         again = fewlabels.train(resume=stopped).folder
@@ -135,6 +136,7 @@ def test_stopped_after_it_the_run_does_not_pretrain_again(tmp_path):
     shutil.copytree(whole, stopped)
     shutil.rmtree(stopped / "checkpoints")
     shutil.rmtree(stopped / "pretrain" / "checkpoints")
+    forget_end(stopped)
     again = fewlabels.train(resume=stopped).folder
     assert not (again / "pretrain" / "checkpoints").exists()
     one, two = weights(whole), weights(again)

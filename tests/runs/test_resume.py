@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import read_rows, remove_checkpoints_after
+from run_folders import forget_end, read_rows, remove_checkpoints_after
 
 import fewlabels
 from fewlabels.errors import FewLabelsError
@@ -55,11 +55,6 @@ def stopped(began, tmp_path):
     forget_end(folder)
     edit(folder, str(began), str(tmp_path))
     return folder
-
-
-def forget_end(folder):
-    lines = RunFolder(folder).metrics.read_text().splitlines(keepends=True)
-    RunFolder(folder).metrics.write_text("".join(lines[:-1]))
 
 
 def edit(folder, then, now):
