@@ -15,7 +15,7 @@ from fewlabels.recipe.sections import Fixed
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"max_bad": 0.01, "drop_duplicates": False},
     "model": {"mean": None, "std": None},
-    "optimizer": {"no_decay": [], "frozen_epochs": 0},
+    "optimizer": {"no_decay": [], "frozen_epochs": {}},
     "schedule": {"final_epochs": 0},
 }
 COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -24,12 +24,18 @@ COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("strategy", "pi_model"): {"average": None, "gradient": "both"},
     ("strategy", "pseudo_label"): {"average": None},
     ("strategy", "supervised"): {"average": None},
+    ("strategy", "tac_ccl"): {"pair_labels": "left"},
     ("strategy", "temporal_ensembling"): {"average": None},
     ("strategy", "vat"): {"average": None},
     ("discovery", "by_prediction"): {"precision": "double"},
     ("discovery", "confident"): {"score": "distance"},
+    ("discovery", "matching"): {"across": False},
+    ("losses", "attention_consistency"): {"form": "printed"},
 }
-WEIGHTS: dict[str, dict[str, Any]] = {"vat": {"adversarial": 1.0, "entropy": 1.0}}
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "lmcs": {"consistency": 1.0, "master_supervised": 1.0},
+    "vat": {"adversarial": 1.0, "entropy": 1.0},
+}
 """Weights of loss terms that a strategy had, where it has others now."""
 
 
@@ -41,8 +47,8 @@ def fill_earlier_values(data: dict[str, Any]) -> None:
     """
     if not Fixed.model_fields.keys() <= data.keys():
         return  # written by a person
-    strategy = data.get("strategy")
-    if isinstance(strategy, dict) and "average" not in strategy:
+    strategy, model = data.get("strategy"), data.get("model")
+    if isinstance(strategy, dict) and isinstance(model, dict) and "mean" not in model:
         weights = WEIGHTS.get(str(strategy.get("name")), {})
         if isinstance(data.setdefault("weights", {}), dict):
             data["weights"] = {**weights, **data["weights"]}
@@ -68,7 +74,7 @@ def _find_later(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str
     for name, later in SECTIONS.items():
         if isinstance(data.get(name), dict):
             yield data[name], later
-    for slot in ("strategy", "discovery"):
+    for slot in ("strategy", "discovery", "losses"):
         value = data.get(slot)
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, dict) and (slot, each.get("name")) in COMPONENTS:
