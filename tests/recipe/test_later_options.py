@@ -68,7 +68,7 @@ def test_every_later_option_is_one_that_a_component_has():
     from fewlabels.recipe.component_schema import get_component_schema
     from fewlabels.recipe.later_options import COMPONENTS, WEIGHTS
 
-    plurals = {"strategy": "strategies", "discovery": "discovery"}
+    plurals = {"strategy": "strategies", "discovery": "discovery", "losses": "losses"}
     for (slot, name), later in COMPONENTS.items():
         assert name in REGISTRIES[plurals[slot]].names()
         assert later.keys() <= get_component_schema(plurals[slot], name)["properties"].keys()
