@@ -122,7 +122,17 @@ def test_one_file_knows_what_is_called_how_in_a_run_folder(file):
 
 
 OPTIONAL = {"padding", "exact", "matrix", "colour", "keeps_mean", "published", "forward_heads"}
-OPTIONAL |= {"remark", "recentre", "state_dict", "load_state_dict", "weights", "terms", "supplies"}
+OPTIONAL |= {
+    "remark",
+    "recentre",
+    "state_dict",
+    "load_state_dict",
+    "weights",
+    "terms",
+    "supplies",
+    "counts",
+    "disjoint",
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())

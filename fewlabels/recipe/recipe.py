@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fewlabels.recipe import yaml_file
 from fewlabels.recipe.cross_checks import check_across, check_files
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
 from fewlabels.recipe.overrides import Overrides, apply_overrides, take_texts
+from fewlabels.recipe.remarks import make_remarks
 from fewlabels.recipe.sections import (
     Data,
     Evaluation,
@@ -47,7 +48,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; ``resolved`` is the same as plain data with all defaults, to be written."""
+    """A checked recipe; ``resolved`` is the same as plain data with all defaults, to be written.
+
+    ``remarks`` are sentences on what is no mistake, and may be another run than a person expects.
+    """
 
     name: str
     seed: int
@@ -68,6 +72,7 @@ class Recipe:
     train: Train
     evaluation: Evaluation
     resolved: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -215,7 +220,7 @@ def _check_recipe(
     if not ended:
         check_files(check, data)
     check.raise_if_any()
-    return _build_recipe(checked)
+    return replace(_build_recipe(checked), remarks=tuple(make_remarks(check, data, overrides)))
 
 
 def _refuse_unfit(check: Mistakes, data: dict[str, Any]) -> None:

@@ -93,25 +93,6 @@ def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
         raise ComponentError("\n".join(mistakes))
 
 
-def check_blocks(recipe: Recipe) -> None:
-    """Put the recipe's blocks into its backbone, with random weights.
-
-    Raises:
-        ModelError: a block does not fit at its place, has no effect there, or breaks its contract.
-    """
-    Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
-
-
-def check_classifier(recipe: Recipe) -> None:
-    """Give the recipe's backbone a last layer, with random weights.
-
-    Raises:
-        ModelError: it cannot classify by one.
-    """
-    options = {**_model_options(recipe), "pretrained": False, "weights": None}
-    Classifier(**options, classes=("a", "b"))
-
-
 def place_modules(
     modules: dict[str, nn.Module], accelerator: Accelerator, channels_last: bool
 ) -> TrainingModules:

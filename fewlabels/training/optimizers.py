@@ -65,19 +65,23 @@ def _path_starts_with(start: str, path: str) -> bool:
     return path == start or path.startswith(start + ".")
 
 
-def check_factors(factors: Iterable[str], paths: Sequence[str]) -> None:
-    """Refuse a learning-rate factor that fits no parameter of any phase.
+def check_factors(factors: Mapping[str, float], paths: Sequence[str]) -> None:
+    """Refuse learning-rate factors that fit no parameter of any phase.
 
     Raises:
-        FewLabelsError: it names the factor, and how the paths start.
+        FewLabelsError: it names them, how the paths start, and the factors that are left.
     """
-    for start in factors:
-        if not any(_path_starts_with(start, path) for path in paths):
-            known = sorted({".".join(p.split(".")[:2]) for p in paths})
-            raise FewLabelsError(
-                f"optimizer.factors: no trained parameter's path starts with {start!r}"
-                f"{suggest_nearest(start, known)} (they start with {', '.join(known[:20])})"
-            )
+    strange = [s for s in factors if not any(_path_starts_with(s, path) for path in paths)]
+    if strange:
+        known = sorted({".".join(p.split(".")[:2]) for p in paths})
+        others = [start for start in known if not _path_starts_with(start, strange[0])]
+        left = ", ".join(f"{s}: {value:g}" for s, value in factors.items() if s not in strange)
+        raise FewLabelsError(
+            f"optimizer.factors: no trained parameter's path starts with "
+            f"{' or '.join(map(repr, strange))}{suggest_nearest(strange[0], others)} (they start "
+            f"with {', '.join(known[:20])}); if such a part is not meant to be there, set "
+            f"'optimizer.factors={{{left}}}'"
+        )
 
 
 TICKS = 10_000

@@ -31,9 +31,9 @@ def test_factors_and_decay_reach_the_parameters_they_name():
 
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
     paths = [path for path, _ in named()]
-    check_factors(["student", "student.1", "student.0.bias"], paths)
+    check_factors(dict.fromkeys(["student", "student.1", "student.0.bias"], 1), paths)
     with pytest.raises(FewLabelsError, match="path starts with 'student.3'"):
-        check_factors(["student.3"], paths)
+        check_factors({"student.3": 1}, paths)
     with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):
         make_optimizer(named(), "adamx", 0.1)
 
