@@ -17,6 +17,7 @@ FLOORS = (  # a file imports from its own folder, and from those of floors befor
     ("evaluation",),
     ("components", "training", "search"),
     ("runs",),
+    ("rehearsal",),
     ("cli", "testing"),
 )
 TOP = ("__init__", "__main__", "run")
@@ -79,7 +80,7 @@ def test_reading_a_recipe_does_not_wait_for_torch(module):
 
 
 def test_configs_stop_at_the_door():
-    readers = {"runs", "cli", "testing", "recipe", "__init__"}
+    readers = {"runs", "rehearsal", "cli", "testing", "recipe", "__init__"}
     for file in FILES:
         own = file.relative_to(PACKAGE).with_suffix("").parts[0]
         if own not in readers:

@@ -23,10 +23,10 @@ class NoImages(Sequence[Image]):
     """Images that are not there: only their number is known."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.size = count
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     @overload
     def __getitem__(self, i: int) -> NoReturn: ...
