@@ -152,7 +152,7 @@ def measure_room(found: Rehearsal, imported: int) -> Room:
     width = 4 * (model.feature_size + getattr(model, "embedding_size", 0))
     cuts = [step.plan.images / max(1, step.measured) for step in cost_steps(found).values()]
     steps = max(cuts, default=1.0)
-    memory = imported + found.peak + int((steps - 1) * found.step_bytes)
+    memory = imported + found.limits.peak.estimate(steps)
     pixels = {id(whole.parts.pixels): whole.keeps[0], id(whole.parts.searched): whole.keeps[1]}
     memory += sum(pixels.values())
     memory += whole.module_bytes - found.module_bytes + width * (plan.train + plan.scored)

@@ -16,7 +16,7 @@ from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.rehearsal.facts import Facts, find_facts
 from fewlabels.rehearsal.growth import Growth
-from fewlabels.rehearsal.memory import forget_peak, read_device_peak, read_memory
+from fewlabels.rehearsal.memory import read_device_peak
 from fewlabels.rehearsal.plan import Plan, count_module_bytes, plan_run
 from fewlabels.rehearsal.short_loop import Limits, shorten_loop
 from fewlabels.rehearsal.shortened import choose_counts, has_no_weights_here, shorten_recipe
@@ -30,7 +30,7 @@ from fewlabels.runs.training_data import read_training_data
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row, RunFolder
 
-STEP_SECONDS = 4.0
+STEP_SECONDS = 2.0
 """A step that would take longer is measured on fewer images."""
 
 
@@ -44,7 +44,6 @@ class Rehearsal:
         reading: one lap of reading and examining the stand-in, its images counted.
         start: all else: making the parts, saving and loading.
         discoveries, scoring: what does not grow as the number of images does.
-        peak: bytes of memory of the shortened run, and ``step_bytes`` those of its steps.
         folder: bytes of the shortened run's folder by what is in it.
     """
 
@@ -59,8 +58,6 @@ class Rehearsal:
     discoveries: dict[str, Growth]
     scoring: Growth
     small: int
-    peak: int
-    step_bytes: int
     device_peak: int
     module_bytes: int
     folder: dict[str, int]
@@ -110,8 +107,6 @@ def rehearse_recipe(recipe: Recipe) -> Rehearsal:
         discoveries=measure_discoveries(recipe, whole.parts, whole.loops[0]),
         scoring=measure_scoring(recipe, whole.parts, whole.passes),
         small=found.train,
-        peak=found.peak,
-        step_bytes=found.step_bytes,
         device_peak=read_device_peak(),
         module_bytes=found.module_bytes,
         folder=found.folder,
@@ -152,8 +147,6 @@ class ShortRun:
     reading: Lap
     start: Lap
     train: int
-    peak: int
-    step_bytes: int
     module_bytes: int
     folder: dict[str, int]
 
@@ -161,8 +154,6 @@ class ShortRun:
 def run_shortened(recipe: Recipe, place: Path, limits: Limits) -> ShortRun:
     """Train, stop, go on, save, and load what was saved."""
     watch, seen = Stopwatch(), {"train": 0, "bytes": 0}
-    forget_peak()
-    base = read_memory("VmRSS")
     with watch.measure("reading"):
         data = read_training_data(recipe, quiet=True)
     count = len(data.records)
@@ -183,7 +174,8 @@ def run_shortened(recipe: Recipe, place: Path, limits: Limits) -> ShortRun:
         if not limits.halted:
             raise
         folder = run(next((place / "runs").iterdir()))
-    end, most = watch.read_clocks(), read_memory()
+    end = watch.read_clocks()
+    limits.peak.note()
     load_model(RunFolder(folder).model)
     rows = RunFolder(folder).read_metrics()
     legs, watched = 2 if limits.halted else 1, watch.sum_laps(("whole", "reading"))
@@ -197,8 +189,6 @@ def run_shortened(recipe: Recipe, place: Path, limits: Limits) -> ShortRun:
         reading,
         start,
         seen["train"],
-        max(0, most - base) if base else 0,
-        max(0, most - limits.before_steps) if limits.before_steps else 0,
         seen["bytes"],
         weigh_folder(RunFolder(folder)),
     )

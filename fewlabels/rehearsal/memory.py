@@ -11,6 +11,44 @@ import torch
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+class Peak:
+    """The largest memory since it was made, though parts of that time are measured apart.
+
+    Attributes:
+        base: bytes at the beginning; 0 where nobody tells.
+        most: at most, so far as it was looked at.
+        made: once all is made, before the first step.
+        steps: that steps have taken beyond that.
+    """
+
+    def __init__(self) -> None:
+        forget_peak()
+        self.base = self.most = read_memory("VmRSS")
+        self.made = self.steps = 0
+
+    def note(self) -> int:
+        """Look at the largest memory, and begin anew."""
+        now = read_memory()
+        self.most = max(self.most, now)
+        forget_peak()
+        return now
+
+    def note_made(self) -> None:
+        """All is made, and no step was done."""
+        self.made = self.made or read_memory("VmRSS")
+
+    def note_step(self) -> None:
+        """A step is done, and :meth:`note` came before it."""
+        self.steps = max(self.steps, self.note() - self.made)
+
+    def estimate(self, factor: float) -> int:
+        """Bytes beyond the base, were each step to take ``factor`` times as many."""
+        if not self.base:
+            return 0
+        own = self.made - self.base
+        return max(0, own + max(self.most - self.made, int(factor * self.steps)))
+
+
 def forget_peak() -> None:
     """Let the largest memory count from now on, where the system can."""
     with suppress(OSError):

@@ -75,7 +75,7 @@ def plan_run(parts: RunParts, loops: list[Loop], found: Mapping[str, float]) -> 
     for loop in loops:
         for index in range(loop.schedule.total):
             open_round(plan, loop, index, found)
-            plan_round(plan, loop, index)
+            plan_round(plan, loop, index, evaluates=loop is loops[0])
     return plan
 
 
@@ -104,8 +104,8 @@ def open_round(plan: Plan, loop: Loop, index: int, found: Mapping[str, float]) -
     plan.extracted += passes * plan.train
 
 
-def plan_round(plan: Plan, loop: Loop, index: int) -> None:
-    """The phases of a round, and its end."""
+def plan_round(plan: Plan, loop: Loop, index: int, evaluates: bool) -> None:
+    """The phases of a round, and its end; a pretraining evaluates nothing."""
     schedule, before = loop.schedule, plan.steps
     for phase in loop.strategy.phases(loop.make_round(index)):
         steps, epochs = loop.trainer.batches.epoch_length(phase, loop.state.label_state)
@@ -115,8 +115,9 @@ def plan_round(plan: Plan, loop: Loop, index: int) -> None:
         own.begins += 1
     done = plan.steps - before
     plan.checkpoints += 1 + (done // schedule.checkpoint_every if schedule.checkpoint_every else 0)
-    plan.evaluations += schedule.ends_with_evaluation(index)
-    plan.evaluations += done // schedule.evaluate_steps if schedule.evaluate_steps else 0
+    if evaluates:
+        plan.evaluations += schedule.ends_with_evaluation(index)
+        plan.evaluations += done // schedule.evaluate_steps if schedule.evaluate_steps else 0
 
 
 def count_images(phase: Phase, accumulate: int) -> tuple[int, int]:

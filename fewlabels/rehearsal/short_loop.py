@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from signal import SIGINT
 from typing import Any
 
@@ -13,14 +13,14 @@ import torch
 from fewlabels.contracts import LabelState, Phase, Stream
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.modes import batch_norms
-from fewlabels.rehearsal.memory import read_memory
+from fewlabels.rehearsal.memory import Peak
 from fewlabels.rehearsal.plan import count_images, name_stage
 from fewlabels.rehearsal.stopwatch import Lap, Stopwatch
 from fewlabels.runs.parts import RunParts
 from fewlabels.training.batches import Batches
 from fewlabels.training.loop import Loop
 
-FIRST, LEAST, MOST = 3, 2, 40
+FIRST, LEAST, MOST = 2, 2, 40
 """Steps of a phase before it is known how long one takes; and the bounds of its steps after."""
 
 
@@ -33,14 +33,14 @@ class Limits:
         seconds: of the steps of a phase in a round.
         random: whether weights are random where the recipe's are not.
         halted: whether the run was stopped to be gone on with.
-        before_steps: bytes of memory once all is made.
+        peak: of memory.
     """
 
     divisor: int = 1
     seconds: float = 2.0
     random: bool = False
     halted: bool = False
-    before_steps: int = 0
+    peak: Peak = field(default_factory=Peak)
 
 
 class TimedBatches:
@@ -65,12 +65,12 @@ def find_stage(loop: Loop, phase: Phase) -> str:
 
 def shorten_loop(parts: RunParts, loop: Loop, watch: Stopwatch, limits: Limits) -> None:
     """Change one loop, before it runs, into one of few steps, of which each part is measured."""
-    limits.before_steps = limits.before_steps or read_memory("VmRSS")
+    limits.peak.note_made()
     cut_batches(loop, limits)
     cut_steps(loop, watch, limits)
     if limits.random and loop.begun_from is None:
         settle_norms(loop)
-    measure_steps(loop, watch)
+    measure_steps(loop, watch, limits.peak)
     trained, scored = parts.pixels, parts.searched
     watch.watch_method(loop.strategy, "begin", lambda phase, *_: f"begin {find_stage(loop, phase)}")
     watch.watch_method(
@@ -124,7 +124,8 @@ def cut_steps(loop: Loop, watch: Stopwatch, limits: Limits) -> None:
         key = (loop.progress.round, phase.name)
         if key not in chosen:
             steps, epochs = original(phase, found)
-            once = watch.average(f"whole {find_stage(loop, phase)}", skip=1).seconds
+            lap = watch.average(f"whole {find_stage(loop, phase)}", skip=1)
+            once = min(lap.seconds, lap.cpu)  # what else the machine does counts little
             wanted = int(limits.seconds / once) if once else FIRST
             chosen[key] = min(steps * epochs, max(LEAST, min(MOST, wanted)))
         return chosen[key], 1
@@ -147,7 +148,7 @@ def halt_in_second_round(loop: Loop, limits: Limits) -> None:
     loop.signals.agree = agree  # type: ignore[method-assign]
 
 
-def measure_steps(loop: Loop, watch: Stopwatch) -> None:
+def measure_steps(loop: Loop, watch: Stopwatch, peak: Peak) -> None:
     """Measure forward, backward, and the rest of each step: optimiser, averages and logging."""
     inner = loop.trainer.steps
 
@@ -156,6 +157,7 @@ def measure_steps(loop: Loop, watch: Stopwatch) -> None:
         images = count_images(phase, loop.schedule.accumulate)[0]
         items = inner(phase)
         while True:
+            peak.note()
             begin = watch.read_clocks()
             with watch.measure(f"rest {watch.stage}"):
                 step = next(items, None)
@@ -163,6 +165,7 @@ def measure_steps(loop: Loop, watch: Stopwatch) -> None:
                 watch.laps[f"rest {watch.stage}"].pop()
                 return
             now = watch.read_clocks()
+            peak.note_step()
             whole = watch.laps[f"whole {watch.stage}"]
             whole.append(Lap(now[0] - begin[0], now[1] - begin[1], images))
             yield step

@@ -21,7 +21,7 @@ def choose_counts(recipe: Recipe, facts: Facts, images_a_second: float) -> Count
     Where people label some, there are four of each class or more; where the head starts from
     principal components, as many as it has outputs.
     """
-    data, wanted = facts.data, int(min(400, max(64, 4 * images_a_second)))
+    data, wanted = facts.data, int(min(400, max(48, 4 * images_a_second)))
     classes = min(200, len(np.unique(data.records.truth[data.split.train])))
     train = max(wanted, (4 if isinstance(recipe.data.labels, int) else 2) * classes)
     if recipe.strategy.options.get("head") == "pca":
