@@ -23,7 +23,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class StepCost:
-    """One step of a stage in the whole run: seconds by part, and whether it was cut."""
+    """One step of a stage in the whole run: seconds by part, and of how many images it was."""
 
     plan: PhasePlan
     whole: Lap
@@ -38,11 +38,14 @@ def cost_steps(found: Rehearsal) -> dict[str, StepCost]:
         if not plan.steps:
             continue
         known = stage if found.watch.laps.get(f"whole {stage}") else find_likest(found, stage)
-        lap = found.watch.average(f"whole {known}", skip=1)
-        ratio = plan.images / max(1, lap.images)
-        parts = {p: ratio * found.watch.average(f"{p} {known}", skip=1).seconds for p in PARTS}
-        whole = Lap(ratio * lap.seconds, ratio * lap.cpu, plan.images)
-        costs[stage] = StepCost(plan, whole, parts, lap.images)
+        images = found.watch.average(f"whole {known}").images
+        ratio = plan.images / max(1, images)
+        laps = {part: found.watch.average(f"{part} {known}", skip=1) for part in PARTS}
+        # An optimiser's step does not depend on the images.
+        laps = {p: lap if p == "rest" else scale(lap, ratio) for p, lap in laps.items()}
+        seconds, cpu = (sum(lap[i] for lap in laps.values()) for i in (0, 1))
+        parts = {part: lap.seconds for part, lap in laps.items()}
+        costs[stage] = StepCost(plan, Lap(seconds, cpu, plan.images), parts, images)
     return costs
 
 

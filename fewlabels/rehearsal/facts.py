@@ -11,10 +11,15 @@ import numpy as np
 from fewlabels.contracts import Records, counts_of
 from fewlabels.errors import DataError
 from fewlabels.recipe.recipe import Recipe
-from fewlabels.recipe.sections import Subset
 from fewlabels.registry.build import build_component
-from fewlabels.runs.expected_data import ASSUMED, NoImages, are_published, make_records
-from fewlabels.runs.training_data import TrainingData, read_labels, read_split
+from fewlabels.runs.expected_data import (
+    NoImages,
+    are_published,
+    assume_records,
+    make_records,
+    share_out,
+)
+from fewlabels.runs.training_data import TrainingData
 
 SIDES = {"cifar10": (32, 32), "cifar100": (32, 32), "svhn": (32, 32), "inshop": (256, 256)}
 SIDES |= {"cub200": (500, 375), "cars196": (700, 480), "sop": (600, 480)}
@@ -53,38 +58,12 @@ def find_facts(recipe: Recipe) -> Facts:
             records, origin = source.load(), "counts of the data that are here"
             sides = records.images[0].size if len(records) else sides
         except DataError:
-            records, origin = assume_records(recipe), "assumed counts, as the data are not here"
-    split = read_split(recipe, records, source.default_split)
-    own = read_labels(recipe, split.train, records)
-    return Facts(TrainingData(records, split, *own, source.default_split), origin, sides)
-
-
-def assume_records(recipe: Recipe) -> Records:
-    """Records of data that are not here, with the classes and columns that the recipe names."""
-    data = recipe.data
-    numbers = [part.parse_classes() if part else None for part in (data.train, data.test)]
-    train, test = ([*range(10)] if own is None else sorted(own) for own in numbers)
-    wanted = data.labels if isinstance(data.labels, int) else 0
-    each = len(train) if data.share == "per_class" else 1
-    count = max(ASSUMED, 4 * each * (wanted + data.validation), 2 * len(train))
-    truth = np.concatenate([np.resize(train, count), np.resize(test, max(ASSUMED, 2 * len(test)))])
-    tests = np.arange(len(truth)) >= count
-    parts = {
-        "train": ~tests,
-        "test": tests,
-        "query": tests & (np.arange(len(truth)) // len(test) % 2 == 0),
-        "gallery": tests & (np.arange(len(truth)) // len(test) % 2 == 1),
-    }
-    columns: dict[str, np.ndarray] = {"split": np.where(tests, "test", "train")}
-    for name, rows in parts.items():
-        chosen: Subset | None = getattr(data, name)
-        for column, value in (chosen.where if chosen else {}).items():
-            value = value[0] if isinstance(value, list) else value
-            held = columns.get(column, np.full(len(truth), "", object))
-            columns[column] = np.where(rows, value, held)
-    truth = truth.astype(np.int64)
-    names = tuple(f"class {n}" for n in range(truth.max() + 1))
-    return Records(NoImages(len(truth)), truth, names, columns)
+            kind = recipe.data.split or source.default_split
+            records, origin = (
+                assume_records(recipe, kind),
+                "assumed counts, as the data are not here",
+            )
+    return Facts(share_out(recipe, records, source.default_split), origin, sides)
 
 
 def choose_rows(facts: Facts, train: int, test: int, seed: int = 0) -> np.ndarray:

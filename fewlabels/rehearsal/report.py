@@ -99,7 +99,7 @@ def describe_standin(found: Rehearsal) -> list[str]:
         lines.append(f"  with random weights of {found.recipe.model.backbone}: nothing was fetched")
     if found.limits.halted:
         lines.append("  it was stopped in its second round, gone on with, saved and loaded again")
-    return lines
+    return [*lines, *(f"  {remark}" for remark in found.recipe.remarks)]
 
 
 def format_steps(found: Rehearsal) -> list[str]:

@@ -9,7 +9,6 @@ import numpy as np
 from PIL.Image import Image
 
 from fewlabels.contracts import Counts, Records, counts_of
-from fewlabels.data.splits import Split
 from fewlabels.errors import DataError
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.build import build_component
@@ -39,20 +38,24 @@ class NoImages(Sequence[Image]):
 def expect_data(recipe: Recipe) -> TrainingData:
     """Data of the published counts, split and labelled as the recipe says.
 
-    Where none are published, or others are meant, there are as many images as the recipe needs.
+    Where none are published, or others are meant, they are as the recipe needs them.
 
     Raises:
-        DataError: labels that data of these counts cannot give.
+        DataError: a split or labels that data of these counts cannot give.
     """
     source = build_component("sources", recipe.source.name, recipe.source.options)
     counts = counts_of(source)
     if counts is None or not are_published(recipe):
-        return assume_data(recipe, source.default_split)
-    records = make_records(counts)
-    split = read_split(recipe, records, source.default_split)
-    return TrainingData(
-        records, split, *read_labels(recipe, split.train, records), source.default_split
-    )
+        records = assume_records(recipe, recipe.data.split or source.default_split)
+    else:
+        records = make_records(counts)
+    return share_out(recipe, records, source.default_split)
+
+
+def share_out(recipe: Recipe, records: Records, default_split: str) -> TrainingData:
+    """Records split and labelled as the recipe says; none of their images is looked at."""
+    split = read_split(recipe, records, default_split)
+    return TrainingData(records, split, *read_labels(recipe, split.train, records), default_split)
 
 
 def are_published(recipe: Recipe) -> bool:
@@ -76,32 +79,42 @@ def make_records(counts: Counts) -> Records:
     return Records(NoImages(len(every)), every, names, {"split": split})
 
 
-def assume_data(recipe: Recipe, default_split: str, images: int = ASSUMED) -> TrainingData:
-    """Data of which only what the recipe says is known: as many labels and classes as it wants.
+def assume_records(recipe: Recipe, split: str) -> Records:
+    """Records of data of which nothing is known: with the classes and columns that a recipe names.
 
     Args:
-        images: of each part, if there need not be more.
+        split: the recipe's, or its source's own.
     """
     data = recipe.data
-    numbers = [part.parse_classes() if part else None for part in (data.train, data.test)]
-    train, test = ([*range(10)] if own is None else sorted(own) for own in numbers)
-    labels = data.labels if isinstance(data.labels, int) else 0
+    train, test = assume_classes(recipe, split)
+    wanted = data.labels if isinstance(data.labels, int) else 0
     each = len(train) if data.share == "per_class" else 1
-    count = max(images, 4 * each * (labels + data.validation), 2 * len(train))
-    truth = np.resize(train, count), np.resize(test, max(images, 2 * len(test)))
-    every = np.concatenate(truth).astype(np.int64)
-    rows = np.arange(len(every))
-    held = rows[: data.validation * each]
-    kept = rows[len(held) : count]
-    given = np.where(np.arange(len(kept)) < labels * each, every[kept], -1)
-    query = rows[count:][::2] if data.query else rows[count:]
-    gallery = rows[count:][1::2] if data.gallery else None
-    records = Records(NoImages(len(every)), every, tuple(map(str, range(every.max() + 1))))
-    return TrainingData(
-        records,
-        Split(rows[:count], rows[count:], query, gallery),
-        kept,
-        held,
-        every[kept] if data.labels == "all" else given,
-        default_split,
-    )
+    count = max(ASSUMED, 4 * each * (wanted + data.validation), 2 * len(train))
+    truth = np.concatenate([np.resize(train, count), np.resize(test, max(ASSUMED, 2 * len(test)))])
+    rows = np.arange(len(truth))
+    tests, odd = rows >= count, rows // len(test) % 2 == 1
+    parts = [(data.train, ~tests), (data.test, tests)]
+    parts += [(data.query, tests & odd), (data.gallery, tests & ~odd)]
+    columns: dict[str, np.ndarray] = {"split": np.where(tests, "test", "train")}
+    for chosen, own in parts:
+        for column, value in (chosen.where if chosen else {}).items():
+            value = value[0] if isinstance(value, list) else value
+            other = "" if isinstance(value, str) else value + 1
+            columns[column] = np.where(own, value, columns.get(column, other))
+    names = tuple(f"class {n}" for n in range(truth.max() + 1))
+    return Records(NoImages(len(truth)), truth.astype(np.int64), names, columns)
+
+
+def assume_classes(recipe: Recipe, split: str) -> tuple[list[int], list[int]]:
+    """Classes that train, and that are tested: those that are named, or as labels share out."""
+    data = recipe.data
+    train, test = (p.parse_classes() if p else None for p in (data.train, data.test))
+    shared = [n for n in (data.labels, data.validation) if isinstance(n, int) and n]
+    alike = data.share == "balanced"
+    few = [n for n in range(10, 1, -1) if not alike or not any(m % n for m in shared)]
+    count = few[0] if few else min(shared)
+    if split != "zero_shot":
+        own = sorted(train or range(count))
+        return own, sorted(test or own)
+    own = sorted(train or range(min(test or [count]) or count))
+    return own, sorted(test or range(max(own) + 1, max(own) + 1 + len(own)))

@@ -147,3 +147,29 @@ def test_expected_data_have_the_counts_and_classes_of_publications():
 def test_a_weight_of_a_loss_that_is_gone_names_the_weights_that_are_left():
     with pytest.raises(RecipeError, match="set 'weights={multi_similarity: 2}'"):
         recipe_from({**METRIC, "weights": {"multi_similarity": 2, "feature_similarity": 0.1}})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"labels": 57},
+        {"labels": 59, "share": "per_class", "validation": 3},
+        {"labels": 40, "validation": 20, "share": "proportional"},
+        {"split": "zero_shot"},
+        {"split": "zero_shot", "train": {"classes": "0-40"}},
+        {"split": "zero_shot", "test": {"classes": "41-80"}},
+        {"split": "official", "labels": 59},
+        {"train": {"where": {"shop": ["a", "b"], "year": 3}}, "test": {"where": {"year": 4}}},
+        {"test": {"classes": "5-9"}, "query": {"where": {"own": True}}, "gallery": {"where": {"own": False}}},
+    ],
+)  # fmt: skip
+def test_data_that_nobody_has_published_are_taken_to_be_as_the_recipe_needs_them(data):
+    check_start(
+        recipe_from(
+            {
+                **METRIC,
+                "discovery": [],
+                "data": {"source": "folder", "path": "x", "labels": "all", **data},
+            }
+        )
+    )
