@@ -86,7 +86,7 @@ def test_full_scale_recipes_are_good_and_without_parts_they_say_what_to_change(p
         assert "attention_consistency" in bare
         assert "blocks: {name: cbam" in bare
     loss = tell(path, "losses=[multi_similarity]")
-    if "weights." in loss:
+    if "set '" in loss:  # of weights, or of factors
         assert tell(path, "losses=[multi_similarity]", loss.split("set '")[1].split("'")[0]) == ""
     else:
         assert loss == "" or "losses" in loss
