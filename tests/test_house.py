@@ -17,6 +17,7 @@ FLOORS = (  # a file imports from its own folder, and from those of floors befor
     ("evaluation",),
     ("components", "training", "search"),
     ("runs",),
+    ("rehearsal",),
     ("cli", "testing"),
 )
 TOP = ("__init__", "__main__", "run")
@@ -79,7 +80,7 @@ def test_reading_a_recipe_does_not_wait_for_torch(module):
 
 
 def test_configs_stop_at_the_door():
-    readers = {"runs", "cli", "testing", "recipe", "__init__"}
+    readers = {"runs", "rehearsal", "cli", "testing", "recipe", "__init__"}
     for file in FILES:
         own = file.relative_to(PACKAGE).with_suffix("").parts[0]
         if own not in readers:
@@ -122,7 +123,17 @@ def test_one_file_knows_what_is_called_how_in_a_run_folder(file):
 
 
 OPTIONAL = {"padding", "exact", "matrix", "colour", "keeps_mean", "published", "forward_heads"}
-OPTIONAL |= {"remark", "recentre", "state_dict", "load_state_dict", "weights", "terms", "supplies"}
+OPTIONAL |= {
+    "remark",
+    "recentre",
+    "state_dict",
+    "load_state_dict",
+    "weights",
+    "terms",
+    "supplies",
+    "counts",
+    "disjoint",
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())

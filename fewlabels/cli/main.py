@@ -1,7 +1,8 @@
 """The command line: ``fewlabels COMMAND``, or ``python -m fewlabels COMMAND``.
 
-About recipes: run, study, check, list, show, schema. With a run: push. With a saved model: show,
-evaluate, export, embed, index, search, demo, predict, assembly. For a plugin of one's own: new.
+About recipes: run, study, check, rehearse, list, show, schema. With a run: push. With a saved
+model: show, evaluate, export, embed, index, search, demo, predict, assembly. For a plugin of one's
+own: new.
 Code that registers components and is no plugin is named by --import.
 """
 
@@ -62,11 +63,11 @@ def run_command(words: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run_command``, a function of the parsed arguments."""
     with end_at_ctrl_c():
-        from fewlabels.cli import components, embed, images, models, new, recipes
+        from fewlabels.cli import components, embed, images, models, new, recipes, rehearse
 
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (recipes, components, models, embed, images, new):
+    for family in (recipes, rehearse, components, models, embed, images, new):
         family.add_commands(commands)
     return parser
 

@@ -7,16 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewlabels.cli.options import add_import_option
-from fewlabels.errors import FewLabelsError, RecipeError
+from fewlabels.errors import FewLabelsError, RecipeError, make_printable
 from fewlabels.files import refuse_unwritable
 from fewlabels.runs.train import train
 from fewlabels.training.processes import leave_processes
-
-if TYPE_CHECKING:
-    from fewlabels.recipe.recipe import Recipe
 
 
 def add_commands(commands: Any) -> None:
@@ -67,52 +64,26 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def check_recipes(arguments: Sequence[str], imports: Sequence[str] = ()) -> int:
     """Check each recipe and print all mistakes; returns 0, or 2 if there are any."""
     from fewlabels.recipe.recipe import load_recipe
-    from fewlabels.runs.provenance import list_plugins
 
     paths, overrides = split_words(arguments)
     mistakes = []
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, imports)
-            if list_plugins(recipe):  # only one that is made shows all that it has
-                from fewlabels.runs.build import check_plugins_made
+            from fewlabels.runs.check_start import check_start  # torch, once a recipe can be read
 
-                check_plugins_made(recipe)
-            if classifies_with_timm(recipe):  # whether it can is known to the backbone alone
-                from fewlabels.runs.build import check_classifier
-
-                check_classifier(recipe)
-            elif recipe.blocks:  # and so are their places
-                from fewlabels.runs.build import check_blocks
-
-                check_blocks(recipe)
-            if "layer" in recipe.strategy.options:  # it cuts the network: whether it can
-                from fewlabels.runs.build import check_modules
-
-                check_modules(recipe)
+            check_start(recipe)
         except RecipeError as error:
             mistakes += error.mistakes
         except FewLabelsError as error:
             mistakes += [f"{path}: {line}" for line in str(error).split("\n")]
         else:
             print(f"{path}: good (recipe {recipe.hash})")
+            for remark in recipe.remarks:
+                print(f"  {make_printable(remark)}")
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
     return 2 if mistakes else 0
-
-
-def classifies_with_timm(recipe: Recipe) -> bool:
-    """Whether a recipe makes a classifier of one of timm's backbones, which not all can be.
-
-    One of the Hub is known once it is fetched, which a check does not do.
-    """
-    from fewlabels.recipe.component_schema import get_component_schema
-    from fewlabels.registry import backbones
-
-    name = recipe.model.backbone
-    task = get_component_schema("strategies", recipe.strategy.name).get("x-task")
-    ours = name.split(".")[0] in backbones.names()
-    return task == "classification" and not ours and ":" not in name
 
 
 def run_study(given: argparse.Namespace) -> None:

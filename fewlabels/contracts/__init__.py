@@ -23,7 +23,9 @@ from fewlabels.contracts.discovery import (
 )
 from fewlabels.contracts.members import (
     GIVEN,
+    Counts,
     colour_of,
+    counts_of,
     has_heads,
     is_exact,
     keeps_mean,
@@ -71,6 +73,7 @@ __all__ = [
     "Batch",
     "Build",
     "Clock",
+    "Counts",
     "Discovered",
     "Discovery",
     "Extract",
@@ -97,6 +100,7 @@ __all__ = [
     "collect_side",
     "collect_terms",
     "colour_of",
+    "counts_of",
     "has_heads",
     "is_exact",
     "keeps_mean",

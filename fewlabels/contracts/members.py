@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fewlabels.contracts.ramp import Ramp
 
@@ -149,3 +149,23 @@ def rename_published(backbone: Any, state: Mapping[str, Any]) -> dict[str, Any]:
 def has_heads(backbone: Any) -> bool:
     """Whether a backbone has several heads, whose logits ``forward_heads`` gives."""
     return hasattr(backbone, "forward_heads")
+
+
+class Counts(NamedTuple):
+    """What is published of a data set.
+
+    Attributes:
+        parts: images and classes of each part of its split, by name.
+        disjoint: whether the classes of ``train`` are others than those of the test.
+    """
+
+    parts: Mapping[str, tuple[int, int]]
+    disjoint: bool = False
+
+
+def counts_of(source: Any) -> Counts | None:
+    """The published counts of a source, None where it has none: ``counts``, and ``disjoint``."""
+    parts = getattr(source, "counts", None)
+    if not isinstance(parts, Mapping):
+        return None
+    return Counts(parts, bool(getattr(source, "disjoint", False)))

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -182,6 +181,8 @@ def _group_by_class(
 
 def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
     """NMI of the known classes with as many k-means clusters of the gallery."""
+    from sklearn.metrics import normalized_mutual_info_score  # takes seconds to import
+
     labelled = labels >= 0
     truth = labels[labelled]
     unit = normalize(gallery.float()).cpu().numpy()[labelled]

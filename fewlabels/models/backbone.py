@@ -96,10 +96,8 @@ def make_backbone(
             f"backbone_options: {', '.join(reserved)} cannot be set there; these are the "
             "embedder's own: pretrained, weights, pooling"
         )
-    if pretrained and ":" not in name and not timm.models.is_model_pretrained(name):
-        raise ModelError(
-            f"timm has no pretrained weights for {name!r}; set pretrained: false, or weights: FILE"
-        )
+    if pretrained:
+        refuse_unknown_weights(name)
 
     def create() -> nn.Module:
         try:
@@ -120,6 +118,20 @@ def make_backbone(
 
     source = find_source(name, pretrained)
     return create_from_hub(create, name, source) if source else create()
+
+
+def refuse_unknown_weights(name: str) -> None:
+    """Refuse ``pretrained`` of a backbone for which timm knows no weights; nothing is fetched.
+
+    Raises:
+        ModelError: so.
+    """
+    if (arch := name.split(".")[0]) in backbones.names():
+        backbones.get(arch)
+    if ":" not in name and not timm.models.is_model_pretrained(name):
+        raise ModelError(
+            f"timm has no pretrained weights for {name!r}; set pretrained: false, or weights: FILE"
+        )
 
 
 def insert_block(backbone: nn.Module, block: Mapping[str, Any], image_size: int) -> None:

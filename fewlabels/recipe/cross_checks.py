@@ -12,7 +12,7 @@ from fewlabels.files import NO_FILE, find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.sections import Subset
 from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
-from fewlabels.recipe.yaml_file import show_value
+from fewlabels.recipe.yaml_file import format_inline, show_value
 from fewlabels.registry import backbones
 
 
@@ -186,13 +186,16 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
     terms = [t for p in places for t in check.schemas.get(p, ("", {}))[1].get("x-terms", [])]
     names = [v.get("name") for v in data["losses"] if isinstance(v, dict)]
     known = [*terms, *(name for name in names if isinstance(name, str))]
-    for name in _get_section(data, "weights"):
+    weights = _get_section(data, "weights")
+    left = {name: value for name, value in weights.items() if name in known}
+    for name in weights:
         if name not in known:
-            check.add_mistake(("weights", name), partial(_describe_unknown_term, name, known))
+            check.add_mistake(("weights", name), partial(_describe_unknown_term, name, known, left))
 
 
-def _describe_unknown_term(name: str, known: list[str]) -> str:
+def _describe_unknown_term(name: str, known: list[str], left: dict[str, Any]) -> str:
     return (
         f"no loss of this recipe is called so{suggest_nearest(name, known)} "
-        f"(all: {shorten(', '.join(known))})"
+        f"(all: {shorten(', '.join(known))}); if it is not meant to be there, set "
+        f"'weights={shorten(format_inline(left))}'"
     )

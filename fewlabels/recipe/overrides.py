@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fewlabels.errors import RecipeError, shorten
@@ -32,12 +33,14 @@ class Override(NamedTuple):
     """A value that was set.
 
     ``text`` is how it was written, None where it can be nothing but the value: null, or in quotes.
-    ``mistake`` says why it is no YAML, where it is none; the value is then its text.
+    ``mistake`` says why it is no YAML, where it is none; the value is then its text. ``dropped``
+    are the options of a component whose place another one has taken.
     """
 
     value: Any
     text: str | None
     mistake: str | None = None
+    dropped: Mapping[str, Any] = {}
 
 
 Overrides = dict[KeyPath, Override]
@@ -68,7 +71,7 @@ def apply_overrides(data: dict[str, Any], origins: Origins, assignments: list[st
             continue
         override = _parse_value(text)
         try:
-            path = _set_value(data, _open_slot(data, parts), override.value)
+            path, dropped = _set_value(data, _open_slot(data, parts), override.value)
         except (KeyError, IndexError, TypeError):
             place = f"{COMMAND_LINE}: {shorten(key)}"
             mistakes.append(f"{place}: there is no such place to set in this recipe")
@@ -76,7 +79,8 @@ def apply_overrides(data: dict[str, Any], origins: Origins, assignments: list[st
         for known in (origins, overrides):
             for below in [each for each in known if each[: len(path)] == path]:
                 del known[below]
-        origins[path], overrides[path] = COMMAND_LINE, override
+        origins[path] = COMMAND_LINE
+        overrides[path] = override._replace(dropped=dropped)
     if mistakes:
         raise RecipeError(mistakes)
     return overrides
@@ -90,7 +94,7 @@ def take_texts(check: Mistakes, data: dict[str, Any], overrides: Overrides, sche
         data: of the recipe, changed in place.
         schema: of the whole recipe.
     """
-    for path, (value, text, mistake) in overrides.items():
+    for path, (value, text, mistake, _) in overrides.items():
         place = (path[0], 0, *path[1:]) if path[0] in check.single and len(path) > 1 else path
         wanted = find_schema(schema, place)
         kinds = wanted.get("anyOf", [wanted])
@@ -149,9 +153,13 @@ def _open_slot(data: dict[str, Any], parts: list[str]) -> list[str]:
     return [slot, *rest]
 
 
-def _set_value(data: Any, parts: list[str], value: Any) -> KeyPath:
-    """The path at which the value now stands: in a list a part is a number."""
+def _set_value(data: Any, parts: list[str], value: Any) -> tuple[KeyPath, dict[str, Any]]:
+    """The path at which the value now stands, and the options of a component that is gone.
+
+    In a list a part of the path is a number.
+    """
     path: KeyPath = ()
+    dropped: dict[str, Any] = {}
     if len(parts) > DEEPEST:
         raise KeyError(parts[DEEPEST])
     for part in parts:
@@ -170,8 +178,9 @@ def _set_value(data: Any, parts: list[str], value: Any) -> KeyPath:
         isinstance(data, dict) and len(path) > 1 and key in NAMING and data.get(key, value) != value
     ):
         kept = drop_component_keys(data, key)
+        dropped = {k: v for k, v in data.items() if k not in kept and k != key}
         data.clear()
         data.update({**kept, key: value})
     else:
         data[key] = value
-    return path
+    return path, dropped

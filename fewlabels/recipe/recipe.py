@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fewlabels.recipe.cross_checks import check_across, check_files
 from fewlabels.recipe.later_options import drop_earlier_values, fill_earlier_values
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
 from fewlabels.recipe.overrides import ONLY_FILES, Overrides, apply_overrides, take_texts
+from fewlabels.recipe.remarks import make_remarks
 from fewlabels.recipe.sections import (
     Data,
     Evaluation,
@@ -52,7 +53,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; ``resolved`` is the same as plain data with all defaults, to be written."""
+    """A checked recipe; ``resolved`` is the same as plain data with all defaults, to be written.
+
+    ``remarks`` are sentences on what is no mistake, and may be another run than a person expects.
+    """
 
     name: str
     seed: int
@@ -73,6 +77,7 @@ class Recipe:
     train: Train
     evaluation: Evaluation
     resolved: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -231,7 +236,8 @@ def _check_recipe(
     if not ended:
         check_files(check, data)
     check.raise_if_any()
-    recipe = _build_recipe(checked)
+    remarks = tuple(make_remarks(check, data, overrides))
+    recipe = replace(_build_recipe(checked), remarks=remarks)
     _refuse_unfit(check, recipe.resolved)  # with its defaults, as it is read again
     return recipe
 

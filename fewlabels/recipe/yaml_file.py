@@ -202,6 +202,12 @@ def show_value(value: Any) -> str:
     return shorten(repr(value) if isinstance(value, str) else json.dumps(value))
 
 
+def format_inline(value: Any) -> str:
+    """Plain data in one line of YAML, as a command line sets it."""
+    line = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    return line.removesuffix("\n").removesuffix("\n...")
+
+
 def parse_yaml(text: str, source: str) -> tuple[Any, Origins]:
     """One YAML document and the line of each key path.
 

@@ -11,6 +11,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
 from fewlabels.errors import Stopped
+from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Evaluator
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.deploy import deploy_models
@@ -23,6 +24,7 @@ from fewlabels.runs.parts import (
     open_metrics,
 )
 from fewlabels.training.launch_environment import start_accelerate
+from fewlabels.training.loop import Loop
 from fewlabels.training.optimizers import check_factors
 from fewlabels.training.processes import end_with_parent
 from fewlabels.training.run_folder import Row, hold_run_folder
@@ -34,6 +36,7 @@ def assemble_run(
     resume: Path | None,
     say: Callable[[str], None] | None = None,
     must_score: bool = False,
+    watch: Callable[[RunParts, Loop], None] | None = None,
 ) -> tuple[Path, list[Row]]:
     """Build everything that a recipe names, run it, and save what it deploys.
 
@@ -41,6 +44,7 @@ def assemble_run(
         resume: a run folder that was stopped.
         say: tells how the run goes; None prints in the main process.
         must_score: refuse data on which there will be no test score.
+        watch: is given each loop, a pretraining's too, when all of it is made and before it runs.
 
     Returns:
         The run folder, and the scores in the order in which they were taken.
@@ -53,30 +57,43 @@ def assemble_run(
     parts = make_parts(recipe, accelerator, out, resume, say or accelerator.print, must_score)
     try:
         with hold_run_folder(parts.folder, accelerator):
-            return parts.folder.path, run_parts(parts)
+            return parts.folder.path, run_parts(parts, watch)
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Stopped) else SIGINT
         said = f"stopped; to go on: fewlabels run --resume {shlex.quote(str(parts.folder))}"
         raise Stopped(number, said if accelerator.is_main_process else "") from None
 
 
-def run_parts(parts: RunParts) -> list[Row]:
+def run_parts(parts: RunParts, watch: Callable[[RunParts, Loop], None] | None = None) -> list[Row]:
     """Train in the run folder, and save what is deployed; the scores."""
-    recipe = parts.recipe
     open_metrics(parts)
-    extract = make_extractor(parts, parts.modules, parts.searched)
-    main = parts.accelerator.is_main_process
-    loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
-    for key in ("factors", "no_decay", "frozen_epochs"):
-        check_factors(getattr(recipe.optimizer, key), loop.list_parameter_paths(), key)
-    loop.make_first_optimizers()
+    loop, extract = prepare_loop(parts)
     loop.load_checkpoint()
     pretraining = make_pretraining(parts)
+    if watch is not None:
+        for each in [loop, *([pretraining.loop] if pretraining else [])]:
+            watch(parts, each)
     decode_images(parts)
     if pretraining is not None:
         start_from_backbone(parts, pretraining.train_backbone())
     loop.run()
     return deploy_models(parts, loop, extract)
+
+
+def prepare_loop(parts: RunParts) -> tuple[Loop, Extractor]:
+    """The loop of a run with its first optimisers, and what extracts features of scored images.
+
+    Raises:
+        FewLabelsError: factors of parts that are not there, a discovery through a model that is not
+            there, or whatever else the loop cannot begin with.
+    """
+    extract = make_extractor(parts, parts.modules, parts.searched)
+    main = parts.accelerator.is_main_process
+    loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
+    for key in ("factors", "no_decay", "frozen_epochs"):
+        check_factors(getattr(parts.recipe.optimizer, key), loop.list_parameter_paths(), key)
+    loop.make_first_optimizers()
+    return loop, extract
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

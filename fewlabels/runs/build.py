@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from fewlabels.models.embedder import Embedder
 from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe, Spec
 from fewlabels.registry.build import build_component, list_positional
-from fewlabels.runs.task import TASKS, Task
+from fewlabels.runs.task import Task
 from fewlabels.training.modules import TrainingModules
 
 ALONE = ("strategy", "discovery", "source", "view", "loss")
@@ -92,39 +91,6 @@ def check_plugins_made(recipe: Recipe, kinds: Collection[str] = ALONE) -> None:
             mistakes.append(str(error))
     if mistakes:
         raise ComponentError("\n".join(mistakes))
-
-
-def check_blocks(recipe: Recipe) -> None:
-    """Put the recipe's blocks into its backbone, with random weights.
-
-    Raises:
-        ModelError: a block does not fit at its place, has no effect there, or breaks its contract.
-    """
-    Embedder(**{**_model_options(recipe), "pretrained": False, "weights": None})
-
-
-def check_classifier(recipe: Recipe) -> None:
-    """Give the recipe's backbone a last layer, with random weights.
-
-    Raises:
-        ModelError: it cannot classify by one.
-    """
-    options = {**_model_options(recipe), "pretrained": False, "weights": None}
-    Classifier(**options, classes=("a", "b"))
-
-
-def check_modules(recipe: Recipe) -> None:
-    """Make the modules of a strategy, with random weights and for one image of two classes.
-
-    What they warn of is told, as of a master that could be nothing but a linear layer.
-
-    Raises:
-        FewLabelsError: the strategy cannot be made so, or refuses the backbone.
-    """
-    strategy = build_spec("strategies", recipe.strategy)
-    model = recipe.model.model_copy(update={"pretrained": False, "weights": None})
-    bare = replace(recipe, model=model)
-    strategy.modules(Builder(bare, TASKS[strategy.task], 1, 2, ("a", "b")))
 
 
 def place_modules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,7 @@ class RunParts:
     scoring: Scoring
     pixels: Pixels  # the training images
     searched: Pixels  # those that are scored, which may be the same
-    folder: RunFolder
+    folder: RunFolder  # os.devnull until it is made
     metrics: MetricLog
     image_size: int
     say: Callable[[str], None]
@@ -73,11 +74,44 @@ def make_parts(
     Raises:
         FewLabelsError: a component that cannot be made, or data that do not fit the strategy.
     """
+    made, before = make_components(recipe), RunFolder(resume) if resume else None
+    data = read_run_data(recipe, accelerator, before)
+    parts = fit_parts(recipe, accelerator, made, data, say, must_score)
+    parts.folder = before or create_run_folder(out, recipe.name, accelerator)
+    parts.metrics = MetricLog(parts.folder.metrics if accelerator.is_main_process else None)
+    return parts
+
+
+def make_components(recipe: Recipe) -> tuple[Strategy, Discoveries]:
+    """The strategy and the discoveries; of what else is a plugin's, whether it can be made.
+
+    Raises:
+        FewLabelsError: a component that cannot be made.
+    """
     check_plugins_made(recipe, ("view", "loss"))  # before images are read, as the others are made
     strategy = build_spec("strategies", recipe.strategy)
-    discoveries = [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
-    task, before = TASKS[strategy.task], RunFolder(resume) if resume else None
-    data = read_run_data(recipe, accelerator, before)
+    return strategy, [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
+
+
+def fit_parts(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    made: tuple[Strategy, Discoveries],
+    data: TrainingData,
+    say: Callable[[str], None],
+    must_score: bool = False,
+) -> RunParts:
+    """The parts of a run on these data, of which no image is looked at; nothing is written.
+
+    Args:
+        made: what :func:`make_components` gave.
+        must_score: refuse data on which there will be no test score.
+
+    Raises:
+        FewLabelsError: modules that cannot be made, or data that do not fit the strategy.
+    """
+    strategy, discoveries = made
+    task = TASKS[strategy.task]
     classes = count_classes(discoveries, data.labels)
     task.check_labels(data.labels, recipe.strategy.name)
     builder = Builder(recipe, task, len(data.train), classes, data.records.classes)
@@ -96,8 +130,6 @@ def make_parts(
     pixels = searched = Pixels(data.records.images, data.train, prepare)
     if not np.array_equal(data.train, scoring.rows):
         searched = Pixels(data.records.images, scoring.rows, prepare)
-    folder = before or create_run_folder(out, recipe.name, accelerator)
-    metrics = MetricLog(folder.metrics if accelerator.is_main_process else None)
     return RunParts(
         recipe=recipe,
         accelerator=accelerator,
@@ -110,8 +142,8 @@ def make_parts(
         scoring=scoring,
         pixels=pixels,
         searched=searched,
-        folder=folder,
-        metrics=metrics,
+        folder=RunFolder(os.devnull),
+        metrics=MetricLog(None),
         image_size=builder.image_size,
         say=say,
     )
@@ -201,7 +233,7 @@ def open_metrics(parts: RunParts) -> None:
         f"{parts.task.scored}; {facts['processes']} process(es) on {facts['device']}; "
         f"run folder {folder}"
     )
-    for remark in data.remarks:
+    for remark in (*recipe.remarks, *data.remarks):
         parts.say(make_printable(remark))
     if unscored := parts.scoring.explain_unscored():
         parts.say(f"there will be no test score: {unscored}")

@@ -89,22 +89,32 @@ def drop_frozen_gradients(optimizer: Optimizer, epochs: float) -> None:
                 parameter.grad = None
 
 
-def check_factors(factors: Iterable[str], paths: Sequence[str], key: str = "factors") -> None:
-    """Refuse the start of a path, as of a learning-rate factor, that fits no parameter.
+def check_factors(
+    factors: Mapping[str, float] | Sequence[str], paths: Sequence[str], key: str = "factors"
+) -> None:
+    """Refuse starts of paths, as of learning-rate factors, that fit no parameter of any phase.
 
     Args:
         key: of ``optimizer`` in the recipe, under which the starts stand.
 
     Raises:
-        FewLabelsError: it names the start, and how the paths start.
+        FewLabelsError: it names them, how the paths start, and the starts that are left.
     """
-    for start in factors:
-        if not any(_path_starts_with(start, path) for path in paths):
-            known = sorted({".".join(p.split(".")[:2]) for p in paths})
-            raise FewLabelsError(
-                f"optimizer.{key}: no trained parameter's path starts with {start!r}"
-                f"{suggest_nearest(start, known)} (they start with {', '.join(known[:20])})"
-            )
+    strange = [s for s in factors if not any(_path_starts_with(s, path) for path in paths)]
+    if strange:
+        known = sorted({".".join(p.split(".")[:2]) for p in paths})
+        others = [start for start in known if not _path_starts_with(start, strange[0])]
+        if isinstance(factors, Mapping):
+            left = [f"{s}: {value:g}" for s, value in factors.items() if s not in strange]
+        else:
+            left = [s for s in factors if s not in strange]
+        kept = ", ".join(left).join("{}" if isinstance(factors, Mapping) else "[]")
+        raise FewLabelsError(
+            f"optimizer.{key}: no trained parameter's path starts with "
+            f"{' or '.join(map(repr, strange))}{suggest_nearest(strange[0], others)} (they start "
+            f"with {', '.join(known[:20])}); if such a part is not meant to be there, set "
+            f"'optimizer.{key}={kept}'"
+        )
 
 
 TICKS = 10_000

@@ -65,9 +65,9 @@ def test_frozen_parameters_stay_to_the_bit_for_their_epochs_and_start_without_mo
 
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
     paths = [path for path, _ in named()]
-    check_factors(["student", "student.1", "student.0.bias"], paths)
+    check_factors(dict.fromkeys(["student", "student.1", "student.0.bias"], 1), paths)
     with pytest.raises(FewLabelsError, match=r"optimizer\.factors: .*path starts with 'student.3'"):
-        check_factors(["student.3"], paths)
+        check_factors({"student.3": 1}, paths)
     with pytest.raises(FewLabelsError, match=r"optimizer\.no_decay: .*starts with 'loss'"):
         check_factors(["loss"], paths, "no_decay")
     with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):

@@ -43,6 +43,7 @@ class Benchmark(ABC):
     columns: ClassVar[tuple[str, str]] = ("image", "label")
     splits: tuple[str, ...] = ("train", "test")
     counts: Counts
+    disjoint: ClassVar[bool] = False  # classes of training images are not those of test images
     # Whether images have many sizes; a copy of such a data set with equal sizes was resized.
     photographs: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ class ZeroShot(Benchmark):
     """
 
     half: ClassVar[int]
+    disjoint = True
 
     def official(self, records: Records) -> np.ndarray:
         """The split by class number; a classification split of the copy is ignored."""
@@ -89,6 +90,7 @@ class SOP(Benchmark):
     folders = ("Stanford_Online_Products", "sop")
     hub = "nyris/stanford-online-products-v1"
     columns = ("image", "item_id")
+    disjoint = True
     counts: Counts = {"train": (59551, 11318), "test": (60502, 11316)}
 
     def read(self, root: Path) -> Records:
@@ -112,6 +114,7 @@ class InShop(Benchmark):
     home = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
     folders = ("Inshop_Clothes", "In-shop Clothes Retrieval Benchmark", "inshop")
     hub = "Marqo/deepfashion-inshop"
+    disjoint = True
     counts: Counts = {
         "train": (25882, 3997),
         "query": (14218, 3985),

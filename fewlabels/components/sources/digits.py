@@ -29,6 +29,7 @@ class Digits:
     """
 
     default_split: Literal["official", "zero_shot", "all"] = "official"
+    counts = {"train": (1200, 10), "test": (597, 10)}
 
     def __init__(self, *, warp: bool = False) -> None:
         self.warp = warp

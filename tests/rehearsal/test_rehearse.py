@@ -1,0 +1,168 @@
+"""A rehearsal goes through all of a run, fetches nothing, leaves nothing, and knows what it costs."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from small import DIGITS
+
+import fewlabels
+from fewlabels.cli.main import main
+from fewlabels.errors import FewLabelsError
+from fewlabels.files import find_path
+from fewlabels.recipe.recipe import load_recipe, recipe_from
+from fewlabels.rehearsal.costs import cost_run, measure_room
+from fewlabels.rehearsal.elsewhere import cost_elsewhere, parse_throughputs
+from fewlabels.rehearsal.measure import rehearse_recipe
+from fewlabels.rehearsal.report import format_line, format_page
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+METRIC = {
+    **DIGITS,
+    "losses": "multi_similarity",
+    "strategy": {"name": "metric", "batch": 40},
+    "rounds": {"rounds": 6, "epochs_per_round": 5},
+}
+PHOTOGRAPHS = ["model.image_size=64", "train.precision=no"]
+SUBSET = {
+    "quickstart": [],
+    "folder": PHOTOGRAPHS,
+    "few_labels_folder": [*PHOTOGRAPHS, "data.labels_csv=table.csv"],
+    "san_unsupervised_cub": PHOTOGRAPHS,
+    "proxy_anchor_san_cub": [*PHOTOGRAPHS, "data.source=cars196"],
+    "tac_ccl_sop_resnet18_scratch": PHOTOGRAPHS,
+    "san_inshop": PHOTOGRAPHS,
+    "tac_ccl_grocery": PHOTOGRAPHS,
+    "lmcs_svhn_wrn28_2": ["model.backbone=convnet5", "pretrain=rotation"],
+    "snowball_cifar100_convnet13": ["model.backbone=convnet5"],
+    "snowball_mixmatch_cifar10_convnet13": ["model.backbone=convnet5"],
+}
+"""A recipe of each layout, cut so that it takes seconds."""
+EVERY = {path: [] for path in sorted(RECIPES.rglob("*.yaml"))}
+CASES = EVERY if os.environ.get("FEWLABELS_REHEARSALS") == "all" else SUBSET
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No data, no network, and a folder in which anything left behind would be seen."""
+    import socket
+
+    monkeypatch.setenv("FEWLABELS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given: pytest.fail("asked the network"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES, ids=lambda n: getattr(n, "stem", n))
+def test_recipes_are_rehearsed_without_their_data_and_without_a_network(nowhere, name):
+    path = name if isinstance(name, Path) else RECIPES / f"{name}.yaml"
+    found = rehearse_recipe(load_recipe(path, CASES[name], ended=True))
+    assert found.limits.halted  # and so was resumed
+    laps = found.watch.laps
+    for part in ("loader", "forward", "backward", "rest", "whole"):
+        assert any(lap.startswith(f"{part} ") for lap in laps), part
+    assert {"checkpoint", "extract scored"} <= set(laps)
+    for spec in found.recipe.discovery:
+        assert laps[f"discovery {spec.name}"]
+    assert found.limits.random == bool(found.recipe.model.pretrained or found.recipe.model.weights)
+    assert all(cost.seconds > 0 for cost in cost_run(found))
+    assert list((nowhere / "temporary").iterdir()) == []
+    rates = parse_throughputs(["900"])
+    page = format_page(str(path), found, rates, 0, "here")
+    assert f"{found.plan.steps:,}" in format_line(str(path), found, rates, 0, "here")
+    assert "Memory at most" in page
+    assert "Its time there" in page
+    if found.limits.random:
+        assert "random weights" in page
+
+
+def measure_run(recipe, out):
+    """Seconds of the processor that a run takes, and bytes of its folder."""
+    begin = time.process_time()
+    folder = fewlabels.train(recipe, out=out).folder
+    seconds = time.process_time() - begin
+    return seconds, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "overrides"),
+    [
+        ("quickstart.yaml", ["rounds.rounds=4"]),
+        ("studies/grocery_tac_ccl.yaml", ["rounds.steps_per_epoch=6", "model.image_size=64"]),
+    ],
+)
+def test_the_cost_is_that_of_a_real_run_within_a_fifth(tmp_path, monkeypatch, path, overrides):
+    monkeypatch.setenv("FEWLABELS_CACHE", str(tmp_path / "cache"))
+    if "grocery" in path and find_path("grocery/all.parquet") is None:
+        pytest.skip("grocery/all.parquet is not here")
+    recipe = load_recipe(RECIPES / path, overrides)
+    ratios = []
+    for trial in range(3):  # what else the machine does moves both
+        found = rehearse_recipe(recipe)
+        seconds, disk = measure_run(recipe, tmp_path / str(trial))
+        told = sum(cost.cpu for cost in cost_run(found))
+        ratios.append(told / seconds)
+        print(f"{path}: told {told:.1f} s of the processor, took {seconds:.1f}: {ratios[-1]:.2f}")
+        assert measure_room(found, 0).folder == pytest.approx(disk, rel=0.2)
+        if abs(ratios[-1] - 1) < 0.2:
+            return
+    pytest.fail(f"estimates by the real costs: {ratios}")
+
+
+def test_a_rehearsal_refuses_what_a_run_refuses():
+    recipe = recipe_from(METRIC, ["optimizer.factors={student.nothing: 2}"])
+    with pytest.raises(FewLabelsError, match="no trained parameter's path starts with"):
+        rehearse_recipe(recipe)
+    with pytest.raises(FewLabelsError, match="known once it is fetched"):
+        rehearse_recipe(recipe_from(METRIC, ["model.backbone=hf-hub:timm/resnet18.a1_in1k"]))
+
+
+def test_a_weight_of_a_term_that_no_step_gives_is_told():
+    recipe = recipe_from(
+        {
+            "data": {**DIGITS["data"], "labels": 20},
+            "model": {**DIGITS["model"], "embedding_size": None},
+            "strategy": {"name": "mean_teacher", "labelled": 8, "batch": 8},
+            "weights": {"logit_distance": 0.5},  # of a second head, which is not there
+        }
+    )
+    with pytest.raises(FewLabelsError, match="no step of the rehearsal gave logit_distance"):
+        rehearse_recipe(recipe)
+
+
+def test_one_recipe_gets_a_page_and_several_a_line_each(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe_from(METRIC).to_yaml())
+    assert (
+        main(["rehearse", str(path), "--images-per-second", "convnet3=900", "rounds.rounds=2"]) == 0
+    )
+    page = capsys.readouterr().out
+    for words in ("Its time here", "Its time there", "Disk", "convnet3 900", " 300 "):
+        assert words in page
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(recipe_from({**METRIC, "optimizer": {"factors": {"student.none": 2}}}).to_yaml())
+    assert main(["rehearse", str(path), str(bad)]) == 2
+    given = capsys.readouterr()
+    assert given.out.splitlines()[0].startswith(f"{path}: 900 steps, 36,000 images seen")
+    assert "2 recipes, 1 refused" in given.out
+    assert "student.none" in given.err
+
+
+def test_throughputs_are_of_training_of_a_backbone_or_of_a_part():
+    assert parse_throughputs(["900", "decode=1e3"]) == {"train": 900, "decode": 1000}
+    for word in ("0", "x", "a=b", "nan", "-3"):
+        with pytest.raises(FewLabelsError, match="above 0"):
+            parse_throughputs([word])
+    found = rehearse_recipe(recipe_from(METRIC))
+    train, embed, decode, *_ = cost_elsewhere(
+        found, {"convnet3": 100, "train": 1, "embed": 10, "decode": 2}
+    )
+    assert train.seconds == 36_000 / 100
+    assert embed.seconds == (6 * 1200 + 7 * 597) / 10
+    assert decode.seconds == 2 * (1200 + 597) / 2
