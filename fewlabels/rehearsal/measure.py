@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ def rehearse_recipe(recipe: Recipe) -> Rehearsal:
         whole = look_at_whole(replace(recipe, model=bare), facts)
     else:
         whole = look_at_whole(recipe, facts)
-    with TemporaryDirectory(prefix="rehearsal-") as made, keeping_caches(Path(made)):
+    with TemporaryDirectory(prefix="rehearsal-") as made, keeping_quiet(Path(made)):
         place = Path(made)
         counts = choose_counts(recipe, facts, whole.images_a_second)
         standin = write_standin(recipe, facts, *counts, place / "data")
@@ -116,16 +117,19 @@ def rehearse_recipe(recipe: Recipe) -> Rehearsal:
 
 
 @contextmanager
-def keeping_caches(place: Path) -> Iterator[None]:
+def keeping_quiet(place: Path) -> Iterator[None]:
     """Context manager: what discoveries and datasets keep on the disk goes into a folder.
 
-    The library datasets tells nobody that a table was opened.
+    The library datasets tells nobody that a table was opened, and a few steps are not warned of.
     """
     import datasets
 
     before, cache = os.environ.get("FEWLABELS_CACHE"), datasets.config.HF_DATASETS_CACHE
     counted = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    log = logging.getLogger("fewlabels")
+    level = log.level
+    log.setLevel(logging.ERROR)
     shows = datasets.are_progress_bars_disabled()
     os.environ["FEWLABELS_CACHE"] = str(place / "cache")
     datasets.config.HF_DATASETS_CACHE = place / "datasets"
@@ -133,6 +137,7 @@ def keeping_caches(place: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        log.setLevel(level)
         datasets.config.HF_DATASETS_CACHE = cache
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counted
         if not shows:
