@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,13 +20,15 @@ class Peak:
         base: bytes at the beginning; 0 where nobody tells.
         most: at most, so far as it was looked at.
         made: once all is made, before the first step.
-        steps: that steps have taken beyond that.
+        fixed: of gradients and of what the optimiser keeps, however many images a step has.
+        steps: that steps have taken beyond both.
     """
 
     def __init__(self) -> None:
+        give_back()
         forget_peak()
         self.base = self.most = read_memory("VmRSS")
-        self.made = self.steps = 0
+        self.made = self.steps = self.fixed = 0
 
     def note(self) -> int:
         """Look at the largest memory, and begin anew."""
@@ -35,18 +39,30 @@ class Peak:
 
     def note_made(self) -> None:
         """All is made, and no step was done."""
-        self.made = self.made or read_memory("VmRSS")
+        if not self.made:
+            self.note()
+            give_back()
+            self.made = read_memory("VmRSS")
+            forget_peak()
 
-    def note_step(self) -> None:
-        """A step is done, and :meth:`note` came before it."""
-        self.steps = max(self.steps, self.note() - self.made)
+    def note_step(self, fixed: int) -> None:
+        """A step is done, and :meth:`note` came before it; ``fixed`` does not depend on images."""
+        self.fixed = max(self.fixed, fixed)
+        self.steps = max(self.steps, self.note() - self.made - fixed)
 
     def estimate(self, factor: float) -> int:
         """Bytes beyond the base, were each step to take ``factor`` times as many."""
         if not self.base:
             return 0
         own = self.made - self.base
-        return max(0, own + max(self.most - self.made, int(factor * self.steps)))
+        return max(0, own + max(self.most - self.made, self.fixed + int(factor * self.steps)))
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, which glibc would keep; else steps would seem small."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def forget_peak() -> None:

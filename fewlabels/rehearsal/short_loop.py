@@ -165,7 +165,7 @@ def measure_steps(loop: Loop, watch: Stopwatch, peak: Peak) -> None:
                 watch.laps[f"rest {watch.stage}"].pop()
                 return
             now = watch.read_clocks()
-            peak.note_step()
+            peak.note_step(count_fixed_bytes(loop, phase))
             whole = watch.laps[f"whole {watch.stage}"]
             whole.append(Lap(now[0] - begin[0], now[1] - begin[1], images))
             yield step
@@ -173,6 +173,14 @@ def measure_steps(loop: Loop, watch: Stopwatch, peak: Peak) -> None:
     loop.trainer.steps = steps  # type: ignore[method-assign]
     watch.watch_method(loop.strategy, "losses", lambda *_: f"forward {watch.stage}")
     watch.watch_method(loop.trainer.accelerator, "backward", lambda *_: f"backward {watch.stage}")
+
+
+def count_fixed_bytes(loop: Loop, phase: Phase) -> int:
+    """Bytes of a phase's gradients, and of what its optimiser keeps."""
+    learning = [parameter for _, parameter in loop.trainer.named_parameters(phase)]
+    states = loop.trainer.optimizers[phase.name].state.values()
+    kept = [value for state in states for value in state.values() if torch.is_tensor(value)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*learning, *kept))
 
 
 @torch.no_grad()
