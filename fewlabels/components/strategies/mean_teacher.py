@@ -12,7 +12,6 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
-    Count,
     SemiSupervised,
     Unlabelled,
     consistency_loss,
@@ -21,7 +20,7 @@ from fewlabels.components.strategies.semi_supervised import (
     predict_logits,
     require_output,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     get_images,
@@ -20,7 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     sample_beta,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.registry import strategies

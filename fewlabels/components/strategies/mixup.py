@@ -10,7 +10,6 @@ from torch.nn.functional import one_hot
 
 from fewlabels.components.strategies.mixmatch import mix_pairs
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
@@ -19,7 +18,7 @@ from fewlabels.components.strategies.semi_supervised import (
     require_output,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.registry import strategies
 
 

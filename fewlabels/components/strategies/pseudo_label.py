@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
     get_images,
     require_output,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.registry import strategies
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -15,6 +14,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,
@@ -24,14 +24,12 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
-from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 
 CONSISTENCY = Ramp(end=100.0, steps=40_000, shape="sigmoid")
 """Mean Teacher's weight of the consistency term and its ramp; shorten the ramp in short runs."""
 
-Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 Unlabelled = Literal["all", "rest"]
 
 

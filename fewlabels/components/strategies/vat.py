@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     get_images,
     predict_logits,
     require_output,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.registry import strategies
 
 
