@@ -25,13 +25,13 @@ class Closed:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        async def told(message: Message) -> None:
+        async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode())
                 message["headers"] = [*message["headers"], policy]
             await send(message)
 
-        await self.app(scope, receive, told)
+        await self.app(scope, receive, send_with_policy)
 
 
 class SameOrigin:
@@ -59,12 +59,12 @@ class LimitedBody:
         told = f"At most {LARGEST_UPLOAD // 2**20} MB can be sent."
         if any(
             not size.isdecimal() or len(size) > 12 or int(size) > LARGEST_BODY
-            for size in _said(scope, "content-length")
+            for size in _read_header(scope, "content-length")
         ):
             return await _refuse(413, told, scope, receive, send)
         seen = 0
 
-        async def counted() -> Message:
+        async def receive_within_limit() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
@@ -72,7 +72,7 @@ class LimitedBody:
                 raise HTTPException(413, told)
             return message
 
-        await self.app(scope, counted, send)
+        await self.app(scope, receive_within_limit, send)
 
 
 def build_middleware() -> list[Any]:
@@ -90,12 +90,12 @@ def build_middleware() -> list[Any]:
 
 def _is_own(scope: Message) -> bool:
     """Whether a request comes from a page of this server, or from no page."""
-    hosts = _said(scope, "host")
-    own = all(origin.partition("://")[2] in hosts for origin in _said(scope, "origin"))
-    return own and "cross-site" not in _said(scope, "sec-fetch-site")
+    hosts = _read_header(scope, "host")
+    own = all(origin.partition("://")[2] in hosts for origin in _read_header(scope, "origin"))
+    return own and "cross-site" not in _read_header(scope, "sec-fetch-site")
 
 
-def _said(scope: Message, name: str) -> list[str]:
+def _read_header(scope: Message, name: str) -> list[str]:
     """The values of a header, of which there should be at most one."""
     return [
         value.decode("latin-1").lower()

@@ -107,7 +107,7 @@ def _plan_parts(
     joined = parts.read_joined_stamp()
     if not joined:
         refuse_unwritable(out)
-        held.enter_context(parts.hold())
+        held.enter_context(parts.lock_output())
     found = parts.read_finished_stamps()
     for done in [joined] if joined else found.values():
         if done.unreadable and not skip:

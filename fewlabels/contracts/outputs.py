@@ -94,5 +94,3 @@ def collect_terms() -> Iterator[dict[str, list[Any]]]:
 
 # Of any model: a stranger's config that asks for more would only fill the memory.
 LARGEST_IMAGE, LARGEST_EMBEDDING, SMALLEST_CROP = 4096, 65_536, 0.1
-LARGEST_COUNT = 10_000_000
-"""Of a strategy's images a step, and entries of a memory."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from fewlabels.contracts.data import Batch, ViewComponent, ViewFunction
 from fewlabels.contracts.discovery import Pairs
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fewlabels.contracts.ramp import Ramp
+
+LARGEST_COUNT = 10_000_000
+Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
+"""An option of a strategy: images a step, or entries of a memory."""
 
 
 @dataclass(frozen=True)

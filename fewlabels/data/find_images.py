@@ -87,8 +87,8 @@ def _walk_files(folder: Path, passed_over: dict[str, list[Path]]) -> Iterator[Pa
         if place.name.casefold() not in SYSTEM:
             passed_over[f"the folder cannot be listed ({error.strerror})"].append(place)
 
-    def enter(path: Path) -> bool:
-        """Whether a folder can be looked at, and was not yet."""
+    def enter_folder(path: Path) -> bool:
+        """Note a folder as entered; False if it was before, or cannot be looked at."""
         try:
             seen = os.stat(path)
         except OSError as error:
@@ -104,12 +104,12 @@ def _walk_files(folder: Path, passed_over: dict[str, list[Path]]) -> Iterator[Pa
     tops = [folder]
     while tops:  # the folder itself, then where links of it lead, then where links of these do
         links: list[Path] = []
-        for top in filter(enter, tops):
+        for top in filter(enter_folder, tops):
             for here, folders, names in os.walk(top, onerror=note_unlisted):
                 below = [Path(here, name) for name in sorted(folders) if not name.startswith(".")]
                 links += filter(os.path.islink, below)
                 real = [path for path in below if not os.path.islink(path)]
-                folders[:] = [path.name for path in real if enter(path)]
+                folders[:] = [path.name for path in real if enter_folder(path)]
                 yield from (Path(here, name) for name in names)
         tops = sorted(links)
 

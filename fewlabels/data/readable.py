@@ -58,7 +58,7 @@ class Readable:
             raise ModelError(describe_unreadable(failed, SKIP))
 
 
-def name_image(images: Images | Readable, position: int) -> str:
+def name_position(images: Images | Readable, position: int) -> str:
     """What a person would call the image at a position, among those that can be read."""
     if isinstance(images, Readable):
         return str(images.folder / images.read[position])

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from fewlabels.data.decode import Images
-from fewlabels.data.readable import name_image
+from fewlabels.data.readable import name_position
 from fewlabels.errors import ModelError, first_few
 
 _STATISTICS = ("running_mean", "running_var")
@@ -58,6 +58,6 @@ def refuse_endless_rows(rows: np.ndarray, images: Images, first: int) -> None:
     finite = np.isfinite(rows).all(1)
     if not finite.all():
         raise ModelError(
-            f"{name_image(images, first + int(finite.argmin()))}: the model makes numbers of it "
+            f"{name_position(images, first + int(finite.argmin()))}: the model makes numbers of it "
             "that are not finite; use a model whose training did not diverge"
         )

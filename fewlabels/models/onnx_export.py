@@ -56,8 +56,8 @@ def export_onnx(model: Embedder | Classifier, file: Path) -> float:
         The largest absolute difference on random images, in batches of several sizes.
 
     Raises:
-        FewLabelsError: the extra ``onnx`` is not installed, or torch is too old for it.
-        FewLabelsError: the file cannot be written.
+        FewLabelsError: the extra ``onnx`` is not installed, torch is too old for it, or the file
+            cannot be written.
         ModelError: a model that cannot be exported, or whose file gives other outputs.
     """
     _check_exporter()

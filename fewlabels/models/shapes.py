@@ -19,6 +19,7 @@ LARGEST_COMPUTED = 512
 """Side in pixels of the largest image that is computed, if shapes cannot be had otherwise, while a
 model of unknown origin is loaded."""
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 _computing: ContextVar[bool] = ContextVar("computing", default=True)
 
 
@@ -68,9 +69,10 @@ def trace_blank_image(
         mode = fake_tensor.FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
         with _silent_log(), mode:
             return run(_copy_without_values(network, mode).eval())
-    except Exception:
+    except Exception as error:  # a network's own, or one of many of torch's for what has no values
         if image_size > LARGEST_COMPUTED and not may_compute():
             raise
+        LOG.debug("%s is computed, since without values: %s", type(network).__name__, error)
     return run(copy.deepcopy(network).eval())  # what it raises then is said in its own words
 
 

@@ -136,7 +136,7 @@ class Mistakes:
             by_path.setdefault(self._strip_union_tags(item), []).append(item)
         above = {path[:n] for path in by_path for n in range(len(path))}
 
-        def describe(path: KeyPath, items: list[Any]) -> str:
+        def describe_items(path: KeyPath, items: list[Any]) -> str:
             if items[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
                 around = follow_references(schema, find_schema(schema, path[len(under) : -1]))
                 return self._describe_unknown_key(path, around)
@@ -144,7 +144,7 @@ class Mistakes:
 
         for path, items in by_path.items():
             if path not in above:  # that what stands inside is wrong says it of the whole
-                self.add_mistake(path, partial(describe, path, items))
+                self.add_mistake(path, partial(describe_items, path, items))
 
     def _strip_union_tags(self, item: Any) -> KeyPath:
         """The key path of an error, without the tags that pydantic adds for members of a union."""

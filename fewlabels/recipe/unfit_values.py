@@ -13,7 +13,10 @@ from fewlabels.recipe.yaml_file import (
     MOST_BYTES,
     MOST_VALUES,
     NO_MERGE,
+    TOO_DEEP,
     TOO_LARGE,
+    TOO_MANY_LETTERS,
+    TOO_MANY_VALUES,
     KeyPath,
     show_value,
 )
@@ -32,16 +35,16 @@ def find_unfit_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
         path, value = waiting.pop()
         seen += 1
         if seen + len(waiting) > MOST_VALUES:
-            yield (), f"more than {MOST_VALUES:,} values; a recipe needs fewer"
+            yield (), TOO_MANY_VALUES
             return
         texts = [text for text in (value, *path[-1:]) if isinstance(text, str)]
         letters += sum(map(len, texts))
         if letters > MOST_BYTES:
-            yield (), f"more than {MOST_BYTES:,} letters; a recipe needs fewer"
+            yield (), TOO_MANY_LETTERS
             return
         if isinstance(value, (dict, list, tuple)):
             if len(path) >= DEEPEST and value:
-                yield path, f"nested deeper than {DEEPEST} levels; a recipe needs fewer"
+                yield path, TOO_DEEP
                 continue
             inner = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [((*path, key), each) for key, each in inner][::-1]

@@ -20,6 +20,9 @@ NAMING = ("name", "source", "backbone")
 
 MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 32
 """Of one file; what a person writes has a hundredth of the values. Text counts at each alias."""
+TOO_DEEP = f"nested deeper than {DEEPEST} levels; a recipe needs fewer"
+TOO_MANY_VALUES = f"more than {MOST_VALUES:,} values; a recipe needs fewer"
+TOO_MANY_LETTERS = f"more than {MOST_BYTES:,} letters; a recipe needs fewer"
 MERGE, NO_MERGE = "<<", "merge keys are not read; use extends"
 
 LARGEST_NUMBER = 2**63 - 1
@@ -132,18 +135,13 @@ def _format_mark(mark: yaml.Mark) -> str:
 
 def _refuse_excess(depth: int, values: int, mark: yaml.Mark, letters: int = 0) -> None:
     """Stop before what a recipe does not need takes all time or memory."""
-    if depth > DEEPEST:
-        raise RecipeError(
-            [f"{_format_mark(mark)}: nested deeper than {DEEPEST} levels; a recipe needs fewer"]
-        )
-    if values > MOST_VALUES:
-        raise RecipeError(
-            [f"{_format_mark(mark)}: more than {MOST_VALUES:,} values; a recipe needs fewer"]
-        )
-    if letters > MOST_BYTES:
-        raise RecipeError(
-            [f"{_format_mark(mark)}: more than {MOST_BYTES:,} letters; a recipe needs fewer"]
-        )
+    for count, most, said in (
+        (depth, DEEPEST, TOO_DEEP),
+        (values, MOST_VALUES, TOO_MANY_VALUES),
+        (letters, MOST_BYTES, TOO_MANY_LETTERS),
+    ):
+        if count > most:
+            raise RecipeError([f"{_format_mark(mark)}: {said}"])
 
 
 for _tag, _pattern, _first in [

@@ -72,9 +72,8 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         HubError: no run folder, one that has not come to its end, or an ORACLE run.
-        FewLabelsError: its recipe has been edited since.
         RecipeError: a recipe that this version does not read.
-        FewLabelsError: metrics that are damaged.
+        FewLabelsError: metrics that are damaged, or a recipe that has been edited since.
     """
     files = RunFolder(folder)
     if not files.recipe.is_file():

@@ -54,6 +54,19 @@ def refuse_edited_recipe(recipe: Recipe, folder: Path, otherwise: str = NEW) -> 
         )
 
 
+def refuse_ended(folder: RunFolder) -> None:
+    """Refuse to go on with a finished run whose checkpoints were removed: it would train anew.
+
+    Raises:
+        FewLabelsError: it names the model, and what trains it again.
+    """
+    if folder.read_end() and not folder.list_checkpoints():
+        raise FewLabelsError(
+            f"{folder} has come to its end, and its checkpoints are gone; its model is in "
+            f"{folder.model}; to train it again, run {folder.recipe}"
+        )
+
+
 def refuse_other_data(data: TrainingData, folder: Path) -> None:
     """Refuse to go on with a run whose images, classes or labels are others by now.
 

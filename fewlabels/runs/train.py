@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewlabels.errors import FewLabelsError
 from fewlabels.recipe.recipe import Recipe, load_recipe, recipe_from
 from fewlabels.runs.provenance import refuse_other_plugins
-from fewlabels.runs.resume import refuse_edited_recipe
+from fewlabels.runs.resume import refuse_edited_recipe, refuse_ended
 from fewlabels.training.processes import leave_processes
 from fewlabels.training.run_folder import RunFolder
 
@@ -47,19 +47,6 @@ class Result:
             raise FewLabelsError(f"this run has no scores of {model!r} (it has: {known})")
         last = [row for row in rows if row["search"] == rows[0]["search"]][-1]
         return float(last[metric])
-
-
-def refuse_ended(folder: RunFolder) -> None:
-    """Refuse to train a finished run again where its checkpoints were removed.
-
-    Raises:
-        FewLabelsError: so.
-    """
-    if folder.read_end() and not folder.list_checkpoints():
-        raise FewLabelsError(
-            f"{folder} has come to its end, and its checkpoints are gone; its model is in "
-            f"{folder.model}; to train it again, run {folder.recipe}"
-        )
 
 
 def train(

@@ -42,7 +42,7 @@ class Parts:
         return self.out.with_name(f"{self.out.name}.parts")
 
     @property
-    def draft(self) -> Path:
+    def joined_draft(self) -> Path:
         return self.folder / "joined.part"
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Parts:
         return self.names[number * self.stamp.shard : (number + 1) * self.stamp.shard]
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def lock_output(self) -> Iterator[None]:
         """Keep other commands from writing the same file.
 
         Raises:
@@ -135,10 +135,10 @@ class Parts:
         stamp = self.stamp.model_copy(update={"unreadable": unreadable})
         schema = add_stamp(pq.read_schema(self.path_of(0)).empty_table(), stamp).schema
         try:
-            with pq.ParquetWriter(self.draft, schema, use_dictionary=False) as writer:
+            with pq.ParquetWriter(self.joined_draft, schema, use_dictionary=False) as writer:
                 for number in range(len(self)):
                     writer.write_table(add_stamp(read_table(self.path_of(number)), stamp))
-            replace_when_whole(self.draft, self.out)
+            replace_when_whole(self.joined_draft, self.out)
         except (OSError, ValueError) as error:  # the latter: parts of several widths
             raise DataError(f"{self.out} cannot be written: {error}") from error
 
@@ -148,7 +148,7 @@ class Parts:
             for file in map(self.path_of, range(len(self))):
                 file.unlink(missing_ok=True)
                 file.with_suffix(".part").unlink(missing_ok=True)
-            self.draft.unlink(missing_ok=True)
+            self.joined_draft.unlink(missing_ok=True)
             with suppress(OSError):
                 self.folder.rmdir()
 

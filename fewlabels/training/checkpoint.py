@@ -76,7 +76,7 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:  # the latter is torch.save's
         shutil.rmtree(draft, ignore_errors=True)  # it may hold the room that is missing
         raise FewLabelsError(
-            f"{place} cannot be written ({error}); mend that (make room), then resume the run"
+            f"{place} cannot be written ({error}); make room, or mend that, and resume the run"
         ) from error
     kept = [other for other in list_checkpoints(folder) if read_step(other) <= step][-keep:]
     for other in list_checkpoints(folder):

@@ -12,7 +12,6 @@ from torch.nn.functional import one_hot
 from fewlabels.components.strategies.mean_teacher import EMA, MeanTeacher
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
-    Count,
     Unlabelled,
     forward_batches,
     get_images,
@@ -21,7 +20,7 @@ from fewlabels.components.strategies.semi_supervised import (
     sample_beta,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

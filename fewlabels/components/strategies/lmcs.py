@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     Unlabelled,
     consistency_loss,
     forward_batches,
@@ -26,6 +25,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,

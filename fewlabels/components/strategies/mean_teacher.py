@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
-    Count,
     SemiSupervised,
     Unlabelled,
     consistency_loss,
@@ -20,7 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     predict_logits,
     require_output,
 )
-from fewlabels.contracts import Average, Batch, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

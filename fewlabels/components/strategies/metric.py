@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval, Le
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from fewlabels.contracts import (
@@ -18,6 +18,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Memory,
@@ -27,13 +28,10 @@ from fewlabels.contracts import (
     Stream,
     recentre_loss,
 )
-from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.models.memory import CrossBatchMemory
 from fewlabels.registry import strategies
-
-Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 
 
 @strategies.register("metric")

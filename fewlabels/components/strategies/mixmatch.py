@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     get_images,
@@ -19,7 +18,7 @@ from fewlabels.components.strategies.semi_supervised import (
     sample_beta,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Average, Batch, Clock, Models, Phase
+from fewlabels.contracts import Average, Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.registry import strategies

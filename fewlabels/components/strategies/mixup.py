@@ -11,7 +11,6 @@ from torch.nn.functional import one_hot
 from fewlabels.components.strategies.mixmatch import mix_pairs
 from fewlabels.components.strategies.semi_supervised import (
     AVERAGE,
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
@@ -20,7 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     require_output,
     soft_cross_entropy,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

@@ -10,14 +10,13 @@ from torch.nn.functional import cross_entropy
 from fewlabels.components.strategies.semi_supervised import (
     AVERAGE,
     CONSISTENCY,
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
     get_images,
     require_output,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -14,6 +11,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,
@@ -21,11 +19,8 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
-from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
-
-Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 
 
 @strategies.register("rotation")

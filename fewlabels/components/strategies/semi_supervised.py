@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -16,6 +15,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,
@@ -25,7 +25,6 @@ from fewlabels.contracts import (
     Round,
     Stream,
 )
-from fewlabels.contracts.outputs import LARGEST_COUNT
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 
@@ -35,7 +34,6 @@ CONSISTENCY = Ramp(end=100.0, steps=40_000, shape="sigmoid")
 AVERAGE = Ramp(end=0.999)
 """Decay of the average that MixMatch's code scores, for every method of its tables."""
 
-Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 Unlabelled = Literal["all", "rest"]
 
 

@@ -14,7 +14,6 @@ from fewlabels.components.strategies.mean_teacher import MeanTeacher
 from fewlabels.components.strategies.mixmatch import MixMatch
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
-    Count,
     Unlabelled,
     consistency_loss,
     get_images,
@@ -26,6 +25,7 @@ from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fewlabels.components.strategies.semi_supervised import Count, SemiSupervised, Unlabelled
-from fewlabels.contracts import Phase, Round
+from fewlabels.components.strategies.semi_supervised import SemiSupervised, Unlabelled
+from fewlabels.contracts import Count, Phase, Round
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

@@ -11,11 +11,12 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from fewlabels.components.strategies.metric import Count, Metric
+from fewlabels.components.strategies.metric import Metric
 from fewlabels.contracts import (
     Batch,
     Build,
     Clock,
+    Count,
     Extract,
     LabelState,
     Models,

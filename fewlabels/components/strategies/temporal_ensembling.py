@@ -11,14 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
     get_images,
     require_output,
 )
-from fewlabels.contracts import Batch, Build, Clock, Models, Phase
+from fewlabels.contracts import Batch, Build, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

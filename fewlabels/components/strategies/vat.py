@@ -11,13 +11,12 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from fewlabels.components.strategies.semi_supervised import (
     AVERAGE,
-    Count,
     SemiSupervised,
     Unlabelled,
     get_images,
     require_output,
 )
-from fewlabels.contracts import Batch, Clock, Models, Phase
+from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.registry import strategies
 

@@ -11,14 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels import strategies
 from fewlabels.components.strategies.semi_supervised import (
-    Count,
     SemiSupervised,
     Unlabelled,
     forward_batches,
     get_images,
     require_output,
 )
-from fewlabels.contracts import Average, Batch, Build, Clock, Models, Phase, Round
+from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.ops.draws import Share
 from fewlabels_fixmatch.randaugment import Operations, RandAugment

@@ -137,6 +137,15 @@ def short_binary(root):
         (root / f"{name}.bin").write_bytes(b"0" * 100)
 
 
+def cub_lists(images, labels):
+    def write(root):
+        (root / "images.txt").write_bytes(images)
+        (root / "image_class_labels.txt").write_bytes(labels)
+
+    return write
+
+
+TWO = b"1 001.A/a.jpg\n2 001.A/b.jpg\n"
 DAMAGED = {
     "a batch that is no dict": (CIFAR10, no_pickle, "not a CIFAR batch \\(it holds a list"),
     "a binary batch cut short": (CIFAR10, short_binary, r"data_batch_1\.bin: is cut short"),
@@ -147,26 +156,17 @@ DAMAGED = {
     ),
     "a label that is not there": (
         CUB200,
-        lambda root: [
-            (root / "images.txt").write_text("1 001.A/a.jpg\n2 001.A/b.jpg\n"),
-            (root / "image_class_labels.txt").write_text("1 1\n"),
-        ],
+        cub_lists(TWO, b"1 1\n"),
         r"leaves out 001\.A/b\.jpg",
     ),
     "a label line cut short": (
         CUB200,
-        lambda root: [
-            (root / "images.txt").write_text("1 001.A/a.jpg\n2 001.A/b.jpg\n"),
-            (root / "image_class_labels.txt").write_text("1 1\n2"),
-        ],
+        cub_lists(TWO, b"1 1\n2"),
         r"not read as CUB-200-2011 \(ValueError: .*\); a file is missing or damaged",
     ),
     "names that are not UTF-8": (
         CUB200,
-        lambda root: (
-            (root / "images.txt").write_bytes(b"1 001.\xe9/a.jpg\n")
-            and (root / "image_class_labels.txt").write_text("1 1\n")
-        ),
+        cub_lists(b"1 001.\xe9/a.jpg\n", b"1 1\n"),
         r"not read as CUB-200-2011 \(UnicodeDecodeError",
     ),
     "empty annotations": (
