@@ -33,6 +33,7 @@ from fewlabels.recipe.sections import (
     Rounds,
     Schedule,
     Train,
+    drop_null_keys,
 )
 from fewlabels.recipe.unfit_values import find_unfit_values
 from fewlabels.recipe.yaml_file import Origins, show_value
@@ -194,6 +195,7 @@ def _check_recipe(
     ended: bool = False,
 ) -> Recipe:
     data = {key: value for key, value in data.items() if value is not None}  # null: the default
+    drop_null_keys(data)
     noted = data.get("imports", [])
     if isinstance(noted, list):
         data["imports"] = [*noted, *(name for name in _make_list(imports) if name not in noted)]

@@ -9,8 +9,10 @@ from pydantic import BaseModel, create_model
 
 from fewlabels.recipe.component_schema import Schema, Section, derive_component_schema
 from fewlabels.recipe.messages import BESIDE, LISTS, SLOTS
-from fewlabels.recipe.sections import Data, Fixed
+from fewlabels.recipe.sections import FREE_KEYS, Data, Fixed
 from fewlabels.registry import REGISTRIES
+
+NULL: Schema = {"type": "null"}
 
 
 def build_recipe_schema() -> Schema:
@@ -47,7 +49,12 @@ def build_recipe_schema() -> Schema:
     for slot, plural in SLOTS.items():
         one: list[Any] = [*references[plural], {"type": "string"}]
         many = {"type": "array", "items": {"anyOf": one}}
-        properties[slot] = {"anyOf": [*one, many] if slot in LISTS else one}
+        properties[slot] = {"anyOf": [*one, many, NULL] if slot in LISTS else [*one, NULL]}
+    for *outer, key in FREE_KEYS:
+        holder = definitions[outer[0].capitalize()]["properties"] if outer else properties
+        free = holder[key]
+        free["additionalProperties"] = {"anyOf": [free["additionalProperties"], NULL]}
+    properties["weights"] = {"anyOf": [properties["weights"], NULL]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fewlabels recipe",

@@ -18,6 +18,10 @@ Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
 Three = Field(min_length=3, max_length=3)
 
 
+FREE_KEYS = (("weights",), ("optimizer", "factors"), ("optimizer", "frozen_epochs"))
+"""Mappings of keys that a recipe chooses; null takes one away that ``extends`` brought."""
+
+
 class Subset(Section):
     """Some of a data set's images: by class numbers ("0-40,77") and by the values of columns."""
 
@@ -244,3 +248,18 @@ class Fixed(Section):
     rounds: Rounds = Rounds()
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
+
+
+def drop_null_keys(data: dict[str, Any]) -> None:
+    """Take away the keys that are null in the mappings of ``FREE_KEYS``.
+
+    Args:
+        data: of a recipe, not yet checked; changed in place, the mappings themselves are not.
+    """
+    for *outer, key in FREE_KEYS:
+        holder = data.get(outer[0]) if outer else data
+        if isinstance(holder, dict) and isinstance(holder.get(key), dict):
+            left = {k: v for k, v in holder[key].items() if v is not None}
+            if outer:
+                data[outer[0]] = holder = dict(holder)
+            holder[key] = left

@@ -57,7 +57,7 @@ def run_study(
     loaded = _load_recipes(recipes, seeds, overrides, validation, imports)
     rows: list[StudyRow] = []
     for own in loaded:
-        row = StudyRow(own[0].name, "")
+        row = StudyRow(own[0].name, "", recipe=_hash_any_seed(own[0]))
         for recipe in own:
             lines = _run_recipe(recipe, Path(runs), must_score=not validation)
             try:
@@ -160,6 +160,11 @@ def _run_recipe(recipe: Recipe, runs: Path, must_score: bool) -> list[Row]:
         said = f"stopped in {recipe.name} seed {recipe.seed}; the same command goes on with it"
         raise Stopped(stopped.number, said if str(stopped) else "") from None
     return RunFolder(folder).read_metrics()
+
+
+def _hash_any_seed(recipe: Recipe) -> str:
+    """The hash that the recipe has with seed 0, whatever its seed."""
+    return replace(recipe, resolved={**recipe.resolved, "seed": 0}).hash
 
 
 def _name_folder(recipe: Recipe, runs: Path) -> Path:

@@ -22,7 +22,8 @@ class StudyRow:
 
     ``wrong`` is the share of a run's discovered labels that are not the true class, where that is
     known. ``by_round`` has the same share for each round with a discovery, one number per seed.
-    ``by_class`` are an embedder's scores by test class, by seed.
+    ``by_class`` are an embedder's scores by test class, by seed. ``recipe`` is the recipe's hash
+    with seed 0, which tells what a row is of once recipes have changed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StudyRow:
     other: float = 0.0  # steps of phases that are not compared
     minutes: float = 0.0
     oracle: bool = False  # discovered samples got their true labels: no result
+    recipe: str = ""
 
     @property
     def title(self) -> str:
@@ -152,7 +154,7 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "other steps", "minutes"]
     ends = ["class low", "class high", "difference class low", "difference class high"]
-    head = ["row", "measure", "seeds", *Comparison._fields, *ends, *cost]
+    head = ["row", "measure", "seeds", *Comparison._fields, *ends, *cost, "recipe"]
     head += [f"seed {seed}" for seed in seeds]
     writer = csv.DictWriter(text, head)
     writer.writeheader()
@@ -161,7 +163,7 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
         *((row, row.measure, row.scores, rows[0].scores) for row in rows),
         *((row, "wrong labels", row.wrong, found[0].wrong) for row in found),
     ]:
-        line = {"row": row.title, "measure": measure, "seeds": len(values)}
+        line = {"row": row.title, "measure": measure, "seeds": len(values), "recipe": row.recipe}
         line |= compare_with_first(values, first)._asdict()
         if values is row.scores:
             pairs = find_class_intervals(row, rows[0])

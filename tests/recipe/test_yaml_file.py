@@ -2,6 +2,7 @@ import pytest
 
 from fewlabels.errors import RecipeError
 from fewlabels.recipe.overrides import apply_overrides
+from fewlabels.recipe.recipe import load_recipe
 from fewlabels.recipe.yaml_file import KEPT, dump_yaml, merge_values, parse_yaml, read_recipe_file
 
 
@@ -39,6 +40,30 @@ def test_a_child_shows_only_its_difference(tmp_path):
     assert data == {"a": {"b": 1, "c": 5}, "losses": [{"name": "x", "beta": 3}], "seed": 1}
     assert origins["a", "c"].endswith("child.yaml:2")
     assert origins["a", "b"].endswith("parent.yaml:1")
+
+
+def test_null_takes_one_key_away_where_a_recipe_chooses_the_keys(tmp_path):
+    (tmp_path / "parent.yaml").write_text(
+        "data: {source: digits}\nweights: {multi_similarity: 2, a: 1}\n"
+        "losses: [multi_similarity]\n"
+        "optimizer: {lr: 1e-3, factors: {student.head: 3, b: 1}, frozen_epochs: {c: 1}}\n"
+    )
+    child = tmp_path / "child.yaml"
+    child.write_text(
+        "extends: parent.yaml\nweights: {a: null}\n"
+        "optimizer: {factors: {b: null}, frozen_epochs: {c: null}}\n"
+    )
+    (tmp_path / "grandchild.yaml").write_text("extends: child.yaml\noptimizer: {factors: {b: 2}}\n")
+    recipe = load_recipe(child)
+    assert recipe.weights == {"multi_similarity": 2}
+    assert recipe.optimizer.factors == {"student.head": 3}
+    assert recipe.optimizer.lr == 1e-3
+    assert recipe.optimizer.frozen_epochs == {}
+    assert load_recipe(child, ["weights.multi_similarity=null"]).weights == {}
+    again = load_recipe(tmp_path / "grandchild.yaml").optimizer
+    assert again.factors == {"student.head": 3, "b": 2}
+    with pytest.raises(RecipeError, match="lr"):
+        load_recipe(child, ["optimizer.lr=null"])
 
 
 def test_options_of_a_replaced_component_are_dropped():

@@ -10,6 +10,7 @@ from scipy import stats
 from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
 from fewlabels.evaluation.bootstrap import ClassScores
+from fewlabels.recipe.recipe import load_recipe
 from fewlabels.runs.study import run_study, seeds_of
 from fewlabels.runs.study_table import (
     StudyRow,
@@ -75,6 +76,9 @@ def test_a_study_runs_what_is_missing_and_compares_in_pairs(recipes, tmp_path, c
         "0",
     ]
     assert (two["steps"], two["unlabelled images"]) == ("5", "150")
+    assert [row["recipe"] for row in (one, two)] == [
+        load_recipe(path, ["seed=0"]).hash for path in recipes
+    ]
     ends = [read_rows(runs / f"teacher-seed-{s}")[-1] for s in range(3)]
     assert [float(two[f"seed {s}"]) for s in range(3)] == pytest.approx(
         [100 * e["score"] for e in ends]
