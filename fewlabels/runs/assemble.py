@@ -25,7 +25,7 @@ from fewlabels.runs.parts import (
 )
 from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.loop import Loop
-from fewlabels.training.optimizers import check_factors
+from fewlabels.training.optimizers import check_starts
 from fewlabels.training.processes import end_with_parent
 from fewlabels.training.run_folder import Row, hold_run_folder
 
@@ -90,8 +90,9 @@ def prepare_loop(parts: RunParts) -> tuple[Loop, Extractor]:
     extract = make_extractor(parts, parts.modules, parts.searched)
     main = parts.accelerator.is_main_process
     loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
-    for key in ("factors", "no_decay", "frozen_epochs"):
-        check_factors(getattr(parts.recipe.optimizer, key), loop.list_parameter_paths(), key)
+    optimizer = parts.recipe.optimizer
+    starts = {key: getattr(optimizer, key) for key in ("factors", "no_decay", "frozen_epochs")}
+    check_starts(starts, loop.list_parameter_paths())
     loop.make_first_optimizers()
     return loop, extract
 

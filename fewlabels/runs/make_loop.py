@@ -25,8 +25,9 @@ from fewlabels.training.discover import Discoverer
 from fewlabels.training.loop import Loop
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
+from fewlabels.training.objective import Objective
 from fewlabels.training.optimizers import make_optimizer, make_scheduler
-from fewlabels.training.phase import Objective, PhaseTrainer
+from fewlabels.training.phase import PhaseTrainer
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.run_folder import RunFolder
 from fewlabels.training.state import State

@@ -89,32 +89,40 @@ def drop_frozen_gradients(optimizer: Optimizer, epochs: float) -> None:
                 parameter.grad = None
 
 
-def check_factors(
-    factors: Mapping[str, float] | Sequence[str], paths: Sequence[str], key: str = "factors"
+def check_starts(
+    starts: Mapping[str, Mapping[str, float] | Sequence[str]], paths: Sequence[str]
 ) -> None:
     """Refuse starts of paths, as of learning-rate factors, that fit no parameter of any phase.
 
     Args:
-        key: of ``optimizer`` in the recipe, under which the starts stand.
+        starts: by the key of ``optimizer`` in the recipe under which they stand.
 
     Raises:
-        FewLabelsError: it names them, how the paths start, and the starts that are left.
+        FewLabelsError: it names them, how the paths start, and what to set instead.
     """
-    strange = [s for s in factors if not any(_path_starts_with(s, path) for path in paths)]
-    if strange:
-        known = sorted({".".join(p.split(".")[:2]) for p in paths})
-        others = [start for start in known if not _path_starts_with(start, strange[0])]
-        if isinstance(factors, Mapping):
-            left = [f"{s}: {value:g}" for s, value in factors.items() if s not in strange]
-        else:
-            left = [s for s in factors if s not in strange]
-        kept = ", ".join(left).join("{}" if isinstance(factors, Mapping) else "[]")
-        raise FewLabelsError(
-            f"optimizer.{key}: no trained parameter's path starts with "
-            f"{' or '.join(map(repr, strange))}{suggest_nearest(strange[0], others)} (they start "
-            f"with {', '.join(known[:20])}); if such a part is not meant to be there, set "
-            f"'optimizer.{key}={kept}'"
-        )
+    strange: dict[str, list[str]] = {}
+    for key, named in starts.items():
+        if own := [s for s in named if not any(_path_starts_with(s, path) for path in paths)]:
+            strange[key] = own
+    if not strange:
+        return
+    lost = list(dict.fromkeys(start for own in strange.values() for start in own))
+    known = sorted({".".join(p.split(".")[:2]) for p in paths})
+    others = [start for start in known if not _path_starts_with(start, lost[0])]
+    fixes = [f"'optimizer.{key}={_write_rest(starts[key], own)}'" for key, own in strange.items()]
+    raise FewLabelsError(
+        f"{' and '.join(f'optimizer.{key}' for key in strange)}: no trained parameter's path "
+        f"starts with {' or '.join(map(repr, lost))}{suggest_nearest(lost[0], others)} (they start "
+        f"with {', '.join(known[:20])}); if such a part is not meant to be there, set "
+        f"{' '.join(fixes)}"
+    )
+
+
+def _write_rest(named: Mapping[str, float] | Sequence[str], strange: Sequence[str]) -> str:
+    """What is left of a key's value, as YAML."""
+    if isinstance(named, Mapping):
+        return ", ".join(f"{s}: {v:g}" for s, v in named.items() if s not in strange).join("{}")
+    return ", ".join(s for s in named if s not in strange).join("[]")
 
 
 TICKS = 10_000

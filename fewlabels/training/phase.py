@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fewlabels.contracts import Clock, Phase, Round, Strategy, collect_terms
-from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ComponentError, FewLabelsError, suggest_nearest
 from fewlabels.models.modes import set_training
 from fewlabels.ops.seeds import derive_seed
@@ -21,30 +19,11 @@ from fewlabels.training.averages import update_average
 from fewlabels.training.batches import Batches
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
+from fewlabels.training.objective import Objective
 from fewlabels.training.optimizers import TICKS, drop_frozen_gradients
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.small_batches import refuse_small_batches
 from fewlabels.training.state import Progress, State
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The weights of losses, and how optimisers and schedules are made.
-
-    Attributes:
-        weights: weights of losses by name; a loss without one has weight 1.
-        make_optimizer: makes one from named parameters.
-        make_scheduler: makes one from an optimiser and the epochs between restarts of weights.
-    """
-
-    weights: Mapping[str, Ramp]
-    make_optimizer: Callable[..., Any]
-    make_scheduler: Callable[..., Any]
-
-    def weigh_losses(self, losses: Mapping[str, Tensor], step: int) -> Tensor:
-        """The sum of the losses, each times its weight at this step of its phase."""
-        ramps = {name: self.weights.get(name, Ramp(end=1.0)) for name in losses}
-        return torch.stack([ramps[name](step) * loss for name, loss in losses.items()]).sum()
 
 
 class PhaseTrainer:

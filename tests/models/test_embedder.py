@@ -374,7 +374,7 @@ def edit(saved, **changes):
             "depth_multiplier: 20000.0: expected at most 100",
         ),
         (
-            {"image_size": 2000, "blocks": [{**SAN, "predictor": "attention"}]},
+            {"image_size": 2000, "blocks": [{**SAN, "predictor": "attention", "scale": 50}]},
             "asks for [0-9,]+ numbers in one tensor to see an image of 2000 pixels",
         ),
     ],

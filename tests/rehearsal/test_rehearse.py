@@ -70,7 +70,9 @@ def test_recipes_are_rehearsed_without_their_data_and_without_a_network(nowhere,
     for spec in found.recipe.discovery:
         assert laps[f"discovery {spec.name}"]
     assert found.limits.random == bool(found.recipe.model.pretrained or found.recipe.model.weights)
-    assert all(cost.seconds > 0 for cost in cost_run(found))
+    start, *others = cost_run(found)  # the start is what all else leaves, which may be nothing
+    assert start.seconds >= 0
+    assert all(cost.seconds > 0 for cost in others)
     assert list((nowhere / "temporary").iterdir()) == []
     rates = parse_throughputs(["900"])
     page = format_page(str(path), found, rates, 0, "here")

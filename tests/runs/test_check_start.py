@@ -1,5 +1,6 @@
 """What a started run refuses, a check refuses in the same words, and looks at no image."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,11 @@ def tell(path, *overrides):
     return "\n".join(recipe.remarks)
 
 
+def read_fixes(said):
+    """The overrides that a check says to set."""
+    return re.findall(r"'(\S+=.*?)'", said.partition("set ")[2])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FULL, ids=lambda p: p.stem)
 def test_full_scale_recipes_are_good_and_without_parts_they_say_what_to_change(path):
@@ -79,15 +85,16 @@ def test_full_scale_recipes_are_good_and_without_parts_they_say_what_to_change(p
     bare = tell(path, "blocks=[]")
     if not load_recipe(path, ["model.weights=null"]).blocks:
         assert bare == ""
-    elif "optimizer.factors=" in bare:
-        fix = bare.split("set '")[1].split("'")[0]
-        assert tell(path, "blocks=[]", fix) == ""
+    elif "set '" in bare:  # of weights of loss terms first, then of all that the optimiser is told
+        fixes = read_fixes(bare)
+        fixes += read_fixes(tell(path, "blocks=[]", *fixes))
+        assert tell(path, "blocks=[]", *fixes) == ""
     else:
         assert "attention_consistency" in bare
         assert "blocks: {name: cbam" in bare
     loss = tell(path, "losses=[multi_similarity]")
     if "set '" in loss:  # of weights, or of factors
-        assert tell(path, "losses=[multi_similarity]", loss.split("set '")[1].split("'")[0]) == ""
+        assert tell(path, "losses=[multi_similarity]", *read_fixes(loss)) == ""
     else:
         assert loss == "" or "losses" in loss
     teacher = tell(path, "strategy.name=mean_teacher", "discovery=[]")
@@ -95,7 +102,12 @@ def test_full_scale_recipes_are_good_and_without_parts_they_say_what_to_change(p
 
 
 def test_the_row_without_san_is_told_before_images_are_read():
-    assert "optimizer.factors={student.head: 3.3}" in tell(RECIPES / "san_cub.yaml", "blocks=[]")
+    path = RECIPES / "san_cub.yaml"
+    assert read_fixes(tell(path, "blocks=[]")) == ["weights={cbml: 0.1}"] * 2
+    assert read_fixes(tell(path, "blocks=[]", "weights={cbml: 0.1}")) == [
+        "optimizer.factors={student.head: 3.3}",
+        "optimizer.no_decay=[]",
+    ]
 
 
 def test_options_that_went_with_a_strategy_are_told_with_the_rounds_that_went():

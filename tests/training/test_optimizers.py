@@ -5,7 +5,7 @@ from torch import nn
 from fewlabels.errors import FewLabelsError
 from fewlabels.training.optimizers import (
     TICKS,
-    check_factors,
+    check_starts,
     drop_frozen_gradients,
     make_optimizer,
     make_scheduler,
@@ -65,11 +65,15 @@ def test_frozen_parameters_stay_to_the_bit_for_their_epochs_and_start_without_mo
 
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():
     paths = [path for path, _ in named()]
-    check_factors(dict.fromkeys(["student", "student.1", "student.0.bias"], 1), paths)
+    check_starts({"factors": dict.fromkeys(["student", "student.1", "student.0.bias"], 1)}, paths)
     with pytest.raises(FewLabelsError, match=r"optimizer\.factors: .*path starts with 'student.3'"):
-        check_factors({"student.3": 1}, paths)
-    with pytest.raises(FewLabelsError, match=r"optimizer\.no_decay: .*starts with 'loss'"):
-        check_factors(["loss"], paths, "no_decay")
+        check_starts({"factors": {"student.3": 1}}, paths)
+    starts = {"factors": {"loss": 2, "student.1": 3}, "no_decay": ["loss"], "frozen_epochs": {}}
+    fix = r"set 'optimizer\.factors=\{student\.1: 3\}' 'optimizer\.no_decay=\[\]'$"
+    with pytest.raises(
+        FewLabelsError, match=r"^optimizer\.factors and optimizer\.no_decay: .*" + fix
+    ):
+        check_starts(starts, paths)
     with pytest.raises(FewLabelsError, match="timm's 'adamx' refuses this"):
         make_optimizer(named(), "adamx", 0.1)
 

@@ -30,7 +30,7 @@ class MapAgreement(nn.Module):
         ComponentError: no block hands over that map.
 
     Source: this project, after the aim of Li (2021), chapter 5, Section 5.1 and Fig. 5.1.
-    Recipe: `losses: [multi_similarity, map_agreement]`
+    Recipe: `losses: [multi_similarity, {name: map_agreement, side: san.maps}]`
     """
 
     def __init__(self, *, side: str = "san.maps") -> None:
