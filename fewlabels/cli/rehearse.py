@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fewlabels.cli.options import add_import_option
 from fewlabels.cli.recipes import split_words
 from fewlabels.errors import FewLabelsError, RecipeError, for_terminal
+from fewlabels.recipe.recipe import Recipe, load_recipe
 
 
 def add_commands(commands: Any) -> None:
@@ -31,15 +32,24 @@ def add_commands(commands: Any) -> None:
 
 
 def rehearse_recipes(given: argparse.Namespace) -> int:
-    """Rehearse each recipe: a page of one, a line of each of several; 0, or 2 if one is refused."""
+    """Rehearse each recipe: a page of one, a line of each of several; 0, or 2 if one is refused.
+
+    Files that are the same recipe are rehearsed once.
+    """
     from fewlabels.rehearsal.elsewhere import parse_throughputs
 
     rates = parse_throughputs(given.images_per_second)
     paths, overrides = split_words(given.recipes)
     begin, refused = time.monotonic(), 0
+    known: dict[str, str] = {}
     for path in paths:
         try:
-            print(tell_rehearsal(path, overrides, given.imports, rates, len(paths) > 1), flush=True)
+            recipe = load_recipe(
+                path, overrides, given.imports, ended=True
+            )  # weights may be absent
+            if recipe.hash not in known:
+                known[recipe.hash] = tell_rehearsal(recipe, rates, len(paths) > 1)
+            print(f"{path}: {known[recipe.hash]}", flush=True)
         except FewLabelsError as error:
             own = isinstance(error, RecipeError)
             print(for_terminal(error if own else type(error)(f"{path}: {error}")), file=sys.stderr)
@@ -50,17 +60,8 @@ def rehearse_recipes(given: argparse.Namespace) -> int:
     return 2 if refused else 0
 
 
-def tell_rehearsal(
-    path: str,
-    overrides: Sequence[str],
-    imports: Sequence[str],
-    rates: Mapping[str, float],
-    short: bool,
-) -> str:
+def tell_rehearsal(recipe: Recipe, rates: Mapping[str, float], short: bool) -> str:
     """Rehearse one recipe; a line or a page."""
-    from fewlabels.recipe.recipe import load_recipe
-
-    recipe = load_recipe(path, overrides, imports, ended=True)  # weights need not be here
     from fewlabels.rehearsal.measure import rehearse_recipe
     from fewlabels.rehearsal.memory import name_device, remember_imports
     from fewlabels.rehearsal.report import format_line, format_page
@@ -68,4 +69,4 @@ def tell_rehearsal(
     imported = remember_imports()
     found = rehearse_recipe(recipe)
     tell = format_line if short else format_page
-    return tell(path, found, rates, imported, name_device())
+    return tell(found, rates, imported, name_device())

@@ -35,9 +35,7 @@ def sum_costs(costs: list[Cost]) -> float:
     return sum(each.seconds for each in costs)
 
 
-def format_line(
-    path: str, found: Rehearsal, rates: Mapping[str, float], imported: int, device: str
-) -> str:
+def format_line(found: Rehearsal, rates: Mapping[str, float], imported: int, device: str) -> str:
     """One recipe's rehearsal in a line."""
     plan, room = found.plan, measure_room(found, imported)
     seen = sum(own.steps * own.images for own in plan.phases.values())
@@ -51,15 +49,13 @@ def format_line(
     ]
     if find_rate(found, rates):
         words.insert(4, f"{format_time(sum_costs(cost_elsewhere(found, rates)))} there")
-    return f"{path}: {', '.join(words)}; rehearsed in {found.seconds:.0f} s"
+    return f"{', '.join(words)}; rehearsed in {found.seconds:.0f} s"
 
 
-def format_page(
-    path: str, found: Rehearsal, rates: Mapping[str, float], imported: int, device: str
-) -> str:
+def format_page(found: Rehearsal, rates: Mapping[str, float], imported: int, device: str) -> str:
     """One recipe's rehearsal in full."""
     costs, room, plan = cost_run(found), measure_room(found, imported), found.plan
-    lines = [f"{path}: rehearsed in {found.seconds:.0f} s on {device}", *describe_standin(found)]
+    lines = [f"rehearsed in {found.seconds:.0f} s on {device}", *describe_standin(found)]
     lines += ["", "The whole run"]
     lines += format_steps(found)
     lines.append(

@@ -75,8 +75,8 @@ def test_recipes_are_rehearsed_without_their_data_and_without_a_network(nowhere,
     assert all(cost.seconds > 0 for cost in others)
     assert list((nowhere / "temporary").iterdir()) == []
     rates = parse_throughputs(["900"])
-    page = format_page(str(path), found, rates, 0, "here")
-    assert f"{found.plan.steps:,}" in format_line(str(path), found, rates, 0, "here")
+    page = format_page(found, rates, 0, "here")
+    assert f"{found.plan.steps:,}" in format_line(found, rates, 0, "here")
     assert "Memory at most" in page
     assert "Its time there" in page
     if found.limits.random:
@@ -149,10 +149,14 @@ def test_one_recipe_gets_a_page_and_several_a_line_each(tmp_path, capsys):
         assert words in page
     bad = tmp_path / "bad.yaml"
     bad.write_text(recipe_from({**METRIC, "optimizer": {"factors": {"student.none": 2}}}).to_yaml())
-    assert main(["rehearse", str(path), str(bad)]) == 2
+    same = tmp_path / "same.yaml"
+    same.write_text("extends: mine.yaml\nname: another\n")
+    assert main(["rehearse", str(path), str(bad), str(same)]) == 2
     given = capsys.readouterr()
-    assert given.out.splitlines()[0].startswith(f"{path}: 900 steps, 36,000 images seen")
-    assert "2 recipes, 1 refused" in given.out
+    first, second = given.out.splitlines()[:2]
+    assert first.startswith(f"{path}: 900 steps, 36,000 images seen")
+    assert second.removeprefix(str(same)) == first.removeprefix(str(path))  # rehearsed once
+    assert "3 recipes, 1 refused" in given.out
     assert "student.none" in given.err
 
 
