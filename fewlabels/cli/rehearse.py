@@ -44,9 +44,7 @@ def rehearse_recipes(given: argparse.Namespace) -> int:
     known: dict[str, str] = {}
     for path in paths:
         try:
-            recipe = load_recipe(
-                path, overrides, given.imports, ended=True
-            )  # weights may be absent
+            recipe = load_recipe(path, overrides, given.imports, ended=True)
             if recipe.hash not in known:
                 known[recipe.hash] = tell_rehearsal(recipe, rates, len(paths) > 1)
             print(f"{path}: {known[recipe.hash]}", flush=True)
