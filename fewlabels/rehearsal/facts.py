@@ -25,7 +25,8 @@ SIDES = {"cifar10": (32, 32), "cifar100": (32, 32), "svhn": (32, 32), "inshop": 
 SIDES |= {"cub200": (500, 375), "cars196": (700, 480), "sop": (600, 480)}
 PHOTOGRAPH = (500, 375)
 """Width and height of a stand-in where no image is here to be looked at; chosen by this project."""
-MOST_CLASSES = 200
+MOST_CLASSES, FEW_CLASSES = 200, 10
+"""Of a part of the stand-in; few where a discovery looks at the images, which takes long."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,18 @@ class Facts:
         data: split and labelled as the recipe says.
         origin: where the counts are from, in words.
         sides: width and height of an image.
+        looks: whether a discovery looks at the images, so that there are to be few.
     """
 
     data: TrainingData
     origin: str
     sides: tuple[int, int]
+    looks: bool = False
+
+    @property
+    def most_classes(self) -> int:
+        """Of a part of the stand-in."""
+        return FEW_CLASSES if self.looks else MOST_CLASSES
 
 
 def find_facts(recipe: Recipe) -> Facts:
@@ -63,33 +71,35 @@ def find_facts(recipe: Recipe) -> Facts:
                 assume_records(recipe, kind),
                 "assumed counts, as the data are not here",
             )
-    return Facts(share_out(recipe, records, source.default_split), origin, sides)
+    found = [build_component("discovery", spec.name, spec.options) for spec in recipe.discovery]
+    looks = any(each.needs().images for each in found)
+    return Facts(share_out(recipe, records, source.default_split), origin, sides, looks)
 
 
 def choose_rows(facts: Facts, train: int, test: int, seed: int = 0) -> np.ndarray:
     """Rows of a small part of the data: so many images of each part, of as many classes as can be.
 
-    Of data of more than ``MOST_CLASSES`` in a part, some classes are left out.
+    Of data of more than ``most_classes`` in a part, some classes are left out.
     """
     data, rng = facts.data, np.random.default_rng(seed)
     split, truth = data.split, data.records.truth
     tests = [split.test] if split.gallery is None else [split.query, split.gallery]
-    chosen = [_choose_of_part(split.train, truth, train, rng)]
+    chosen = [_choose_of_part(split.train, truth, train, rng, facts.most_classes)]
     wanted: np.ndarray | None = None
     for part in tests:
         own = part if wanted is None else part[np.isin(truth[part], wanted)]
-        chosen.append(_choose_of_part(own, truth, test // len(tests), rng))
+        chosen.append(_choose_of_part(own, truth, test // len(tests), rng, facts.most_classes))
         wanted = truth[chosen[-1]] if wanted is None else wanted
     return np.unique(np.concatenate(chosen))
 
 
 def _choose_of_part(
-    rows: np.ndarray, truth: np.ndarray, count: int, rng: np.random.Generator
+    rows: np.ndarray, truth: np.ndarray, count: int, rng: np.random.Generator, most: int
 ) -> np.ndarray:
     """Rows of a part in turns of its classes; those of unknown class are a class too."""
     classes = np.unique(truth[rows])
-    if len(classes) > MOST_CLASSES:
-        classes = rng.choice(classes, max(2, min(MOST_CLASSES, count // 4)), replace=False)
+    if len(classes) > most:
+        classes = rng.choice(classes, max(2, min(most, count // 4)), replace=False)
     mixed = rng.permutation(rows[np.isin(truth[rows], classes)])
     order = np.argsort(truth[mixed], kind="stable")
     mixed = mixed[order]

@@ -39,11 +39,13 @@ def format_line(found: Rehearsal, rates: Mapping[str, float], imported: int, dev
     """One recipe's rehearsal in a line."""
     plan, room = found.plan, measure_room(found, imported)
     seen = sum(own.steps * own.images for own in plan.phases.values())
+    costs = cost_run(found)
+    cpu = format_time(sum(each.cpu for each in costs))
     words = [
         f"{plan.steps:,} steps",
         f"{seen:,} images seen",
         f"{count_decoded(found):,} decoded",
-        f"{format_time(sum_costs(cost_run(found)))} here ({device})",
+        f"{format_time(sum_costs(costs))} here ({device}; {cpu} of the processor)",
         f"{format_bytes(room.memory)} memory",
         f"{format_bytes(room.data + room.folder)} disk",
     ]

@@ -22,7 +22,9 @@ def choose_counts(recipe: Recipe, facts: Facts, images_a_second: float) -> Count
     principal components, as many as it has outputs.
     """
     data, wanted = facts.data, int(min(400, max(48, 4 * images_a_second)))
-    classes = min(200, len(np.unique(data.records.truth[data.split.train])))
+    if facts.looks:
+        wanted = 24
+    classes = min(facts.most_classes, len(np.unique(data.records.truth[data.split.train])))
     train = max(wanted, (4 if isinstance(recipe.data.labels, int) else 2) * classes)
     if recipe.strategy.options.get("head") == "pca":
         train = max(train, recipe.model.embedding_size or 0)

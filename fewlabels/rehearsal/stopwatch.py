@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -32,10 +33,17 @@ class Stopwatch:
 
     @staticmethod
     def read_clocks() -> tuple[float, float]:
-        """Seconds on the clock and of the processor; a GPU has finished what it was given."""
+        """Seconds on the clock and of the processor; a GPU has finished what it was given.
+
+        Those of processes that were started count once they have ended.
+        """
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.synchronize()
-        return time.perf_counter(), time.process_time()
+        ended = os.times()
+        return (
+            time.perf_counter(),
+            time.process_time() + ended.children_user + ended.children_system,
+        )
 
     @contextmanager
     def measure(self, name: str, images: int = 0) -> Iterator[None]:
