@@ -218,7 +218,8 @@ class PhaseTrainer:
         for target, average in phase.averages.items():
             if average.starts == "now" or target in at.begun:
                 source, kept = self.modules.plain(average.of), self.modules.plain(target)
-                update_average(kept, source, average.decay(clock), clock, average.buffers)
+                decay = average.decay(clock)
+                update_average(kept, source, decay, clock, average.buffers, average.share)
         if at.step % self.schedule.log_every == 0:
             self._log_losses(phase, losses, total)
         at.step += 1

@@ -25,6 +25,11 @@ from fewlabels_fixmatch.randaugment import Operations, RandAugment
 fewlabels_api = 1  # the version of the contracts that this is written for
 
 
+REACH = 0.1
+"""Of the steps so far, over which the average reaches back at most: in 600 steps over 60, where the
+usual decay of .999 would keep the weights of the beginning."""
+
+
 @strategies.register("fixmatch")
 class FixMatch(SemiSupervised):
     """Learns its own confident labels on strongly changed images (Sohn et al., NeurIPS 2020).
@@ -39,7 +44,8 @@ class FixMatch(SemiSupervised):
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
         threshold: the probability from which a label is learnt.
-        ema: decay of the average that is evaluated; its running statistics are the student's.
+        ema: decay of the average that is evaluated; it reaches back over a tenth of the steps so
+            far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
     """
 
@@ -63,7 +69,7 @@ class FixMatch(SemiSupervised):
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
         self.threshold = threshold
-        self.averages = {"teacher": Average("student", ema)}
+        self.averages = {"teacher": Average("student", ema, share=REACH)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
         )

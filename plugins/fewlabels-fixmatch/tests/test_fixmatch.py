@@ -17,6 +17,7 @@ from fewlabels.cli.main import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.recipe.recipe import load_recipe
+from fewlabels.training.averages import update_average
 from fewlabels.training.modules import TrainingModules
 
 RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
@@ -86,6 +87,16 @@ def test_the_weak_view_gives_labels_and_no_gradient():
     strategy.losses(None, models, batch, Clock(0, 0, 3))["unlabelled"].backward()
     assert weak.images.grad.abs().sum() == 0
     assert strong.images.grad.abs().sum() > 0
+
+
+def test_the_average_of_a_short_run_with_defaults_has_left_the_beginning_behind():
+    average = strategies.get("fixmatch")().averages["teacher"]
+    model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
+    for step in range(300):  # the weight is 0 for 200 steps, then 1
+        nn.init.constant_(model.weight, float(step >= 200))
+        update_average(kept, model, average.decay(step), step, average.buffers, average.share)
+    assert kept.weight.item() > 0.95
+    assert average.decay(20_000) == 0.999  # that of the paper, in a long run
 
 
 def test_an_unlabelled_image_is_seen_weakly_and_strongly_and_mu_times_as_often():
