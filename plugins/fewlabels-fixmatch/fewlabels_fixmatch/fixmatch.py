@@ -29,6 +29,10 @@ REACH = 0.1
 """Of the steps so far, over which the average reaches back at most: in 600 steps over 60, where the
 usual decay of .999 would keep the weights of the beginning."""
 
+THRESHOLD = Ramp(start=0.6, end=0.95, steps=10_000)
+"""The paper's .95 from step 10,000 of its 2^20 on; before that, and so in a run of a few hundred
+steps, less, since a young network is hardly ever that sure."""
+
 
 @strategies.register("fixmatch")
 class FixMatch(SemiSupervised):
@@ -43,7 +47,7 @@ class FixMatch(SemiSupervised):
         labelled: labelled images a step, over all processes.
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
-        threshold: the probability from which a label is learnt.
+        threshold: the probability from which a label is learnt; a number, or a ramp over steps.
         ema: decay of the average that is evaluated; it reaches back over a tenth of the steps so
             far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
@@ -60,7 +64,7 @@ class FixMatch(SemiSupervised):
         labelled: Count = 64,
         mu: Count = 7,
         unlabelled: Unlabelled = "all",
-        threshold: Share = 0.95,
+        threshold: Share | Ramp = THRESHOLD,
         ema: Ramp = Ramp(end=0.999),  # noqa: B008
         operations: Operations | None = None,
         count: Count = 2,
@@ -68,7 +72,7 @@ class FixMatch(SemiSupervised):
         cutout: Share = 0.5,
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
-        self.threshold = threshold
+        self.threshold = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
         self.averages = {"teacher": Average("student", ema, share=REACH)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
@@ -95,7 +99,7 @@ class FixMatch(SemiSupervised):
         )
         known, weak, strong = (require_output(output.logits) for output in outputs)
         probability, label = weak.detach().softmax(1).max(1)
-        sure = (probability >= self.threshold).to(strong.dtype)
+        sure = (probability >= self.threshold(clock.step)).to(strong.dtype)
         return {
             "supervised": cross_entropy(known, part.labels),
             "unlabelled": (sure * cross_entropy(strong, label, reduction="none")).mean(),

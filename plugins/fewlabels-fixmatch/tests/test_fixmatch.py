@@ -89,6 +89,19 @@ def test_the_weak_view_gives_labels_and_no_gradient():
     assert strong.images.grad.abs().sum() > 0
 
 
+def test_the_default_threshold_is_low_in_a_short_run_and_the_paper_s_in_a_long_one():
+    def share_that_is_sure(step, **options):
+        strategy, models, batch = setting(**options)
+        for parameter in models.plain("student").parameters():
+            nn.init.zeros_(parameter)
+        models.plain("student").head.bias.data[1] = 2.0  # a probability of .787
+        return strategy.losses(None, models, batch, Clock(0, 0, step))["sure"].item()
+
+    assert share_that_is_sure(600) == 1
+    assert share_that_is_sure(20_000) == 0
+    assert share_that_is_sure(600, threshold=0.95) == 0  # a number holds at every step
+
+
 def test_the_average_of_a_short_run_with_defaults_has_left_the_beginning_behind():
     average = strategies.get("fixmatch")().averages["teacher"]
     model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
