@@ -56,15 +56,13 @@ class Average:
     """A moving average of a module, updated after each step in the order of declaration.
 
     The average and its source are modules, or parts of one given by path (``master.decision``). One
-    that starts at the first discovery is copied from its source then, and not updated before. It
-    reaches back over at most ``share`` of the steps so far, so a short run has a short average.
+    that starts at the first discovery is copied from its source then, and not updated before.
     """
 
     of: str
     decay: Ramp
     buffers: Literal["copy", "own"] = "copy"
     starts: Literal["now", "first_discovery"] = "now"
-    share: float = 1.0
 
 
 @dataclass(frozen=True)

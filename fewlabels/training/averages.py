@@ -16,19 +16,16 @@ def update_average(
     decay: float,
     step: int,
     buffers: Literal["copy", "own"] = "copy",
-    share: float = 1.0,
 ) -> None:
     """Move ``average`` towards ``source`` after an optimiser step.
 
     Args:
-        decay: at most 1 - 1/(share * step + 1) is used, so early averages forget their start.
+        decay: at most 1 - 1/(step + 1) is used, so early averages forget their start.
         step: optimiser steps since the weights were initialised.
         buffers: ``copy`` copies the source's; ``own`` leaves those of the average, which must then
             run in train mode to update its statistics.
-        share: of the steps so far, over which the average reaches back at most; with 1, one whose
-            decay is near 1 is the mean of all weights since the beginning.
     """
-    decay = min(decay, 1.0 - 1.0 / (share * step + 1))
+    decay = min(decay, 1.0 - 1.0 / (step + 1))
     mine = list(average.parameters())
     its = [p.to(m.dtype) for p, m in zip(source.parameters(), mine, strict=True)]
     if mine:

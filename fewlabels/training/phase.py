@@ -218,8 +218,7 @@ class PhaseTrainer:
         for target, average in phase.averages.items():
             if average.starts == "now" or target in at.begun:
                 source, kept = self.modules.plain(average.of), self.modules.plain(target)
-                decay = average.decay(clock)
-                update_average(kept, source, decay, clock, average.buffers, average.share)
+                update_average(kept, source, average.decay(clock), clock, average.buffers)
         if at.step % self.schedule.log_every == 0:
             self._log_losses(phase, losses, total)
         at.step += 1

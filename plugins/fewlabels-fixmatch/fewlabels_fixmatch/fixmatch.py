@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels import strategies
 from fewlabels.components.strategies.semi_supervised import (
+    AVERAGE,
     SemiSupervised,
     Unlabelled,
     forward_batches,
@@ -24,10 +25,6 @@ from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
 fewlabels_api = 1  # the version of the contracts that this is written for
 
-
-REACH = 0.1
-"""Of the steps so far, over which the average reaches back at most: in 600 steps over 60, where the
-usual decay of .999 would keep the weights of the beginning."""
 
 THRESHOLD = Ramp(start=0.6, end=0.95, steps=10_000)
 """The paper's .95 from step 10,000 of its 2^20 on; before that, and so in a run of a few hundred
@@ -48,8 +45,8 @@ class FixMatch(SemiSupervised):
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
         threshold: the probability from which a label is learnt; a number, or a ramp over steps.
-        ema: decay of the average that is evaluated; it reaches back over a tenth of the steps so
-            far at most. Its running statistics are the student's.
+        ema: decay of the average that is evaluated; a constant one reaches back over a tenth of the
+            steps so far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
     """
 
@@ -65,7 +62,7 @@ class FixMatch(SemiSupervised):
         mu: Count = 7,
         unlabelled: Unlabelled = "all",
         threshold: Share | Ramp = THRESHOLD,
-        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        ema: Ramp = AVERAGE,
         operations: Operations | None = None,
         count: Count = 2,
         magnitude: Share = 1.0,
@@ -73,7 +70,8 @@ class FixMatch(SemiSupervised):
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
         self.threshold = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
-        self.averages = {"teacher": Average("student", ema, share=REACH)}
+        decay = replace(ema, shape="reach") if ema.steps == 0 else ema
+        self.averages = {"teacher": Average("student", decay)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
         )

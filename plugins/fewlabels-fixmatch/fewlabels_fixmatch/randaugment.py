@@ -36,7 +36,6 @@ Operation = Literal[
 Operations = Annotated[list[Operation], MinLen(1)]
 
 
-
 def blend(images: Tensor, other: Tensor | float, strength: Tensor) -> Tensor:
     """Images (B, C, H, W) on their way to another: at strength 1 (B,), .05 of them is left."""
     return (other + (1 - 0.95 * strength.view(-1, 1, 1, 1)) * (images - other)).clamp(0, 1)

@@ -15,6 +15,7 @@ import fewlabels
 from fewlabels import strategies
 from fewlabels.cli.main import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.recipe.recipe import load_recipe
 from fewlabels.training.averages import update_average
@@ -102,12 +103,13 @@ def test_the_default_threshold_is_low_in_a_short_run_and_the_paper_s_in_a_long_o
     assert share_that_is_sure(600, threshold=0.95) == 0  # a number holds at every step
 
 
-def test_the_average_of_a_short_run_with_defaults_has_left_the_beginning_behind():
-    average = strategies.get("fixmatch")().averages["teacher"]
+@pytest.mark.parametrize("options", [{}, {"ema": Ramp(end=0.999)}])
+def test_the_average_of_a_short_run_has_left_the_beginning_behind(options):
+    average = strategies.get("fixmatch")(**options).averages["teacher"]
     model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
     for step in range(300):  # the weight is 0 for 200 steps, then 1
         nn.init.constant_(model.weight, float(step >= 200))
-        update_average(kept, model, average.decay(step), step, average.buffers, average.share)
+        update_average(kept, model, average.decay(step), step, average.buffers)
     assert kept.weight.item() > 0.95
     assert average.decay(20_000) == 0.999  # that of the paper, in a long run
 
