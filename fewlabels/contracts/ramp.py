@@ -1,4 +1,4 @@
-"""A value that changes with the step: linear, sigmoid, cosine, step."""
+"""A value that changes with the step: linear, sigmoid, cosine, step, reach."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ class Ramp:
     """From ``start`` to ``end`` over ``steps`` optimiser steps, and ``end`` from then on.
 
     ``sigmoid`` is Mean Teacher's exp(-5 (1 - t)^2) (Laine and Aila, ICLR 2017, Section 3); ``step``
-    stays at ``start`` until ``steps`` is reached. A recipe sets these under ``weights:``.
+    stays at ``start`` until ``steps`` is reached. ``reach`` is for the decay of a moving average:
+    t / (t + 10), at most ``end``, averages over a tenth of the steps so far, in runs of any length
+    (``start`` and ``steps`` mean nothing to it). A recipe sets weights' ramps under ``weights:``.
     """
 
     end: float
     start: float = 0.0
     steps: int = 0
-    shape: Literal["linear", "sigmoid", "cosine", "step"] = "linear"
+    shape: Literal["linear", "sigmoid", "cosine", "step", "reach"] = "linear"
 
     def __call__(self, step: int) -> float:
         """The value at optimiser step ``step``, the first step being 0."""
+        if self.shape == "reach":
+            return min(self.end, step / (step + 10))
         if step >= self.steps:
             return self.end
         t = step / self.steps

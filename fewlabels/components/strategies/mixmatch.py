@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fewlabels.components.strategies.semi_supervised import (
+    AVERAGE,
     SemiSupervised,
     Unlabelled,
     get_images,
@@ -66,7 +67,7 @@ class MixMatch(SemiSupervised):
         unlabelled: Unlabelled = "rest",
         temperature: Annotated[float, Gt(0)] = 0.5,
         alpha: Annotated[float, Gt(0)] = 0.75,
-        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        ema: Ramp = AVERAGE,
     ) -> None:
         if labelled != batch:
             raise DataError(

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels import strategies
 from fewlabels.components.strategies.semi_supervised import (
+    AVERAGE,
     SemiSupervised,
     Unlabelled,
     forward_batches,
@@ -23,6 +24,11 @@ from fewlabels.ops.draws import Share
 from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
 fewlabels_api = 1  # the version of the contracts that this is written for
+
+
+THRESHOLD = Ramp(start=0.6, end=0.95, steps=10_000)
+"""The paper's .95 from step 10,000 of its 2^20 on; before that, and so in a run of a few hundred
+steps, less, since a young network is hardly ever that sure."""
 
 
 @strategies.register("fixmatch")
@@ -38,8 +44,9 @@ class FixMatch(SemiSupervised):
         labelled: labelled images a step, over all processes.
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
-        threshold: the probability from which a label is learnt.
-        ema: decay of the average that is evaluated; its running statistics are the student's.
+        threshold: the probability from which a label is learnt; a number, or a ramp over steps.
+        ema: decay of the average that is evaluated; a constant one reaches back over a tenth of the
+            steps so far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
     """
 
@@ -54,16 +61,17 @@ class FixMatch(SemiSupervised):
         labelled: Count = 64,
         mu: Count = 7,
         unlabelled: Unlabelled = "all",
-        threshold: Share = 0.95,
-        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        threshold: Share | Ramp = THRESHOLD,
+        ema: Ramp = AVERAGE,
         operations: Operations | None = None,
         count: Count = 2,
         magnitude: Share = 1.0,
         cutout: Share = 0.5,
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
-        self.threshold = threshold
-        self.averages = {"teacher": Average("student", ema)}
+        self.threshold = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
+        decay = replace(ema, shape="reach") if ema.steps == 0 else ema
+        self.averages = {"teacher": Average("student", decay)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
         )
@@ -89,7 +97,7 @@ class FixMatch(SemiSupervised):
         )
         known, weak, strong = (require_output(output.logits) for output in outputs)
         probability, label = weak.detach().softmax(1).max(1)
-        sure = (probability >= self.threshold).to(strong.dtype)
+        sure = (probability >= self.threshold(clock.step)).to(strong.dtype)
         return {
             "supervised": cross_entropy(known, part.labels),
             "unlabelled": (sure * cross_entropy(strong, label, reduction="none")).mean(),

@@ -35,17 +35,33 @@ Operation = Literal[
 ]
 Operations = Annotated[list[Operation], MinLen(1)]
 
-COLOURS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "autocontrast": lambda image, strength: F.autocontrast(image),
-    "brightness": lambda image, strength: F.adjust_brightness(image, 1 - 0.95 * strength),
-    "colour": lambda image, strength: F.adjust_saturation(image, 1 - 0.95 * strength),
-    "contrast": lambda image, strength: F.adjust_contrast(image, 1 - 0.95 * strength),
-    "equalize": lambda image, strength: F.equalize(image),
-    "posterize": lambda image, strength: F.posterize(image, 8 - round(4 * strength)),
-    "sharpness": lambda image, strength: F.adjust_sharpness(image, 1 - 0.95 * strength),
-    "solarize": lambda image, strength: F.solarize(image, 1 - strength),
+
+def blend(images: Tensor, other: Tensor | float, strength: Tensor) -> Tensor:
+    """Images (B, C, H, W) on their way to another: at strength 1 (B,), .05 of them is left."""
+    return (other + (1 - 0.95 * strength.view(-1, 1, 1, 1)) * (images - other)).clamp(0, 1)
+
+
+def posterize(images: Tensor, strength: Tensor) -> Tensor:
+    """Keep 8 bits of each value at strength 0 (B,), 4 at 1."""
+    levels = 2.0 ** (8 - (4 * strength).round()).view(-1, 1, 1, 1)
+    return (images * levels).floor().clamp(max=levels - 1) / levels
+
+
+COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "autocontrast": lambda images, strength: F.autocontrast(images),
+    "brightness": lambda images, strength: blend(images, 0.0, strength),
+    "colour": lambda images, strength: blend(images, F.rgb_to_grayscale(images), strength),
+    "contrast": lambda images, strength: blend(
+        images, F.rgb_to_grayscale(images).mean((1, 2, 3), keepdim=True), strength
+    ),
+    "equalize": lambda images, strength: F.equalize(images),
+    "posterize": posterize,
+    "sharpness": lambda images, strength: blend(images, F.adjust_sharpness(images, 0.0), strength),
+    "solarize": lambda images, strength: torch.where(
+        images >= 1 - strength.view(-1, 1, 1, 1), 1 - images, images
+    ),
 }
-"""What changes an image (C, H, W) in [0, 1] by a strength in [0, 1]; the ranges are FixMatch's."""
+"""What changes images (B, C, H, W) in [0, 1] by strengths (B,) in [0, 1]; ranges are FixMatch's."""
 
 
 @views.register("randaugment")
@@ -101,11 +117,12 @@ class RandAugment:
     def colour(self, images: Tensor, draws: Tensor) -> Tensor:
         """The images with changed colours, and with a square of each cut out."""
         for number, strength in self._chosen(draws):
-            changed = []
-            for image, i, by in zip(images, number.tolist(), strength.abs().tolist(), strict=True):
-                change = COLOURS.get(self.operations[i])
-                changed.append(change(image, by) if change else image)
-            images = torch.stack(changed)
+            changed = images.clone()
+            for i, name in enumerate(self.operations):
+                own = (number == i).nonzero()[:, 0]
+                if name in COLOURS and len(own):
+                    changed[own] = COLOURS[name](images[own], strength[own].abs())
+            images = changed
         side = images.shape[-1]
         cells = (torch.arange(side, device=images.device) + 0.5) / side
         x, y = ((cells - at[:, None]).abs() < self.cutout / 2 for at in draws[:, -2:].T)  # (B, S)

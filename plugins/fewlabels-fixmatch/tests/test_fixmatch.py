@@ -15,8 +15,10 @@ import fewlabels
 from fewlabels import strategies
 from fewlabels.cli.main import main
 from fewlabels.contracts import Clock, Output, Part, Round, View
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.recipe.recipe import load_recipe
+from fewlabels.training.averages import update_average
 from fewlabels.training.modules import TrainingModules
 
 RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
@@ -86,6 +88,30 @@ def test_the_weak_view_gives_labels_and_no_gradient():
     strategy.losses(None, models, batch, Clock(0, 0, 3))["unlabelled"].backward()
     assert weak.images.grad.abs().sum() == 0
     assert strong.images.grad.abs().sum() > 0
+
+
+def test_the_default_threshold_is_low_in_a_short_run_and_the_paper_s_in_a_long_one():
+    def share_that_is_sure(step, **options):
+        strategy, models, batch = setting(**options)
+        for parameter in models.plain("student").parameters():
+            nn.init.zeros_(parameter)
+        models.plain("student").head.bias.data[1] = 2.0  # a probability of .787
+        return strategy.losses(None, models, batch, Clock(0, 0, step))["sure"].item()
+
+    assert share_that_is_sure(600) == 1
+    assert share_that_is_sure(20_000) == 0
+    assert share_that_is_sure(600, threshold=0.95) == 0  # a number holds at every step
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": Ramp(end=0.999)}])
+def test_the_average_of_a_short_run_has_left_the_beginning_behind(options):
+    average = strategies.get("fixmatch")(**options).averages["teacher"]
+    model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
+    for step in range(300):  # the weight is 0 for 200 steps, then 1
+        nn.init.constant_(model.weight, float(step >= 200))
+        update_average(kept, model, average.decay(step), step, average.buffers)
+    assert kept.weight.item() > 0.95
+    assert average.decay(20_000) == 0.999  # that of the paper, in a long run
 
 
 def test_an_unlabelled_image_is_seen_weakly_and_strongly_and_mu_times_as_often():

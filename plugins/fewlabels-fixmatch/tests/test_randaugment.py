@@ -38,7 +38,7 @@ BY_PIL = {
 @pytest.mark.parametrize("strength", [0.25, 0.75])
 def test_an_operation_does_what_pil_does(images, name, strength):
     for image in images[:4]:
-        ours = COLOURS[name](image.float() / 255, strength)
+        ours = COLOURS[name](image[None].float() / 255, torch.tensor([strength]))[0]
         theirs = BY_PIL[name](Image.fromarray(image.permute(1, 2, 0).numpy()), strength)
         apart = np.abs(255 * ours.permute(1, 2, 0).numpy() - np.asarray(theirs, float))
         # PIL fills the dropped bits with zeros and rounds down; a rounding may be one level off.

@@ -474,6 +474,12 @@ def test_vat():
 AVERAGED = ("mixup", "pi_model", "pseudo_label", "vat")  # as MixMatch's code scores them
 
 
+@pytest.mark.parametrize("name", [*AVERAGED, "mixmatch"])
+def test_the_default_average_of_a_short_run_does_not_reach_back_to_its_beginning(name):
+    decay = strategies.get(name)().averages["teacher"].decay
+    assert 1 / (1 - decay(600)) == pytest.approx(61)  # steps, where .999 would take in all 600
+
+
 @pytest.mark.parametrize("name", [*AVERAGED, "supervised", "temporal_ensembling"])
 def test_baselines_deploy_the_average_that_their_source_scored(name):
     default = 0.999 if name in AVERAGED else None
@@ -484,7 +490,7 @@ def test_baselines_deploy_the_average_that_their_source_scored(name):
     ]:
         strategy, models, batch = setting(name, **options)
         (phase,) = strategy.phases(Round(0, 0, 1, 0))
-        averages = {n: (a.of, a.decay(5000), a.buffers) for n, a in phase.averages.items()}
+        averages = {n: (a.of, a.decay(20_000), a.buffers) for n, a in phase.averages.items()}
         assert averages == ({} if decay is None else {"teacher": ("student", decay, "copy")})
         assert strategy.deploys == ("student" if decay is None else "teacher")
         assert ("teacher" in models.modules) == (decay is not None)
