@@ -168,10 +168,11 @@ def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
         names.append(loss["name"])
         inputs = schema.get("x-inputs", [])  # unknown where a function makes the loss
         if supplies is not None and (missing := [n for n in inputs if n not in supplies]):
+            gives = ", ".join(supplies) or "nothing to losses"
             check.add_mistake(
                 ("losses", i),
                 f"{what} needs {', '.join(missing)}, which strategy "
-                f"{data['strategy']['name']} does not give (it gives {', '.join(supplies)})",
+                f"{data['strategy']['name']} does not give (it gives {gives})",
             )
         elif "centres" in inputs and not data["discovery"]:
             check.add_mistake(
