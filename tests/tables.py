@@ -126,9 +126,15 @@ def format_row(row: TableRow) -> str:
         "; ".join(texts) + what,
         " ".join(f"[{Path(s).stem}](../recipes/{s})" for s in row.studies),
         "; ".join(number for study in row.studies for number in read_studies(study)),
-        row.cost.partition(" (")[0],
+        shorten_cost(row.cost),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def shorten_cost(cost: str) -> str:
+    """Steps, and time of the processor; nothing if the cost is not known."""
+    found = re.match(r"([\d,]+ steps), .*; (.+) of the processor\)", cost)
+    return f"{found[1]}, {found[2]}" if found else ""
 
 
 def note_costs(printed: str) -> None:
@@ -146,8 +152,8 @@ INTRODUCTION = (
     "",
     "Rows that this package can run: the recipe at the dissertation's scale; what the text reports, in percent, behind the",
     "overrides of a column where it needs some; the study that asks the same at a small scale, and what that measured, in",
-    "percent (seeds); and what `fewlabels rehearse` says of the whole run's cost on two CPU cores. A study's number is of an",
-    "*earlier recipe* where the recipe has changed since. [Rows that are not here](../recipes/tables/README.md) are of methods",
+    "percent (seeds); and by `fewlabels rehearse` the whole run's steps and the time that one CPU core would need, which shows what",
+    "is dear. A study's number is of an *earlier recipe* where the recipe has changed since. [Rows that are not here](../recipes/tables/README.md) are of methods",
     "that this package does not have. Made of the recipes' headers by `python tests/tables.py`.",
 )
 HEAD = (
