@@ -65,6 +65,7 @@ def test_every_row_says_what_the_text_has_and_what_it_costs():
                 ranks = cell.measure.split(", query")[0].split(", all")[0].count(",") + 1
                 assert len(numbers) == ranks, where
             assert all(0 < float(number.split(" +- ")[0]) < 100 for number in numbers), where
+        assert row.cost, where
         for study in row.studies:
             assert (ROOT / "recipes" / study).is_file(), f"{where}: {study}"
 
@@ -114,12 +115,13 @@ def test_costs_of_a_sweep_go_into_the_headers_once(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_text(f"{header}data: {{source: digits}}\n")
     monkeypatch.setattr("tables.ROOT", tmp_path)
-    said = "1,000 steps, 5 images seen, 2.0 h here (two CPU cores), 1.0 GB memory, 3 MB disk"
+    done, room = "1,000 steps, 5 images seen, 7 decoded", "1.0 GB memory, 3 MB disk"
+    said = f"{done}, 2.0 h here (1 thread; 1.9 h of the processor), {room}"
     for seconds in (3, 40):
         note_costs(
             f"recipes/tables/table_2.1/a.yaml: {said}; rehearsed in {seconds} s\n1 recipes\n"
         )
     row = read_row(path)
-    assert row.cost == said
+    assert row.cost == f"{done}, 1.9 h of one core, {room}"
     assert row.cells[0].text == "3.0"
     assert path.read_text().endswith("# Text (test error): 3.0\ndata: {source: digits}\n")
