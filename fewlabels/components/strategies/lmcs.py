@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
+    AVERAGE,
     Unlabelled,
     consistency_loss,
     forward_batches,
@@ -104,7 +105,7 @@ class LMCS(MixMatch):
         unlabelled: Unlabelled = "rest",
         temperature: Annotated[float, Gt(0)] = 0.5,
         alpha: Annotated[float, Gt(0)] = 0.75,
-        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        ema: Ramp = AVERAGE,
         composition_epochs: Count = 1,
         composition_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99,
         layer: str | int | None = -2,
@@ -170,7 +171,10 @@ class LMCS(MixMatch):
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
         free = free[places.astype(np.int64)]
         known = np.flatnonzero(found.labels >= 0)
-        both = spread_evenly(np.resize(known, len(free)), free)  # equal shares, as in its batches
+        shares = known[np.linspace(0, len(known) - 1, len(free)).astype(np.int64)]
+        if len(known) < len(free):
+            shares = np.resize(known, len(free))
+        both = spread_evenly(shares, free)  # equal shares, as in its batches
         with master.estimating_statistics():
             extract("master", "features", both[:MEASURED])
         features = extract("master", "features", np.concatenate([known, free]))

@@ -126,6 +126,22 @@ def test_clusters_begin_with_the_classes_and_are_of_unlabelled_images():
     np.testing.assert_allclose(models.plain("master").centres, expected, atol=1e-5)
 
 
+def test_statistics_are_of_all_classes_where_most_images_are_labelled_and_sorted_by_class():
+    strategy, models, _, compose, _ = setting()
+    labels = np.repeat([0, 1, 2], 40)
+    labels[3::4] = -1  # 90 of 120 have labels
+    asked = []
+
+    def extract(model, what, rows):
+        asked.append(rows)
+        return np.eye(3, models.plain("student").feature_size, dtype=np.float32)[rows // 40]
+
+    found = LabelState(labels, labels, labels >= 0, None, None, changed=False)
+    strategy.begin(compose, models, found, extract)
+    known = asked[0][labels[asked[0]] >= 0]
+    assert np.bincount(labels[known]).tolist() == pytest.approx([10, 10, 10], abs=1)
+
+
 # ---------------------------------------------------------------------------- losses
 
 
