@@ -152,18 +152,20 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.begin_composition(models.plain("student"), models.plain("teacher"))
-            centres = self._compute_cluster_centres(master, found, extract)
+            centres = self._compute_cluster_centres(models, found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
     def _compute_cluster_centres(
-        self, master: Any, found: LabelState, extract: Extract
+        self, models: Models, found: LabelState, extract: Extract
     ) -> np.ndarray:
         """Compute k-means centres (K, F) of the master's features of unlabelled images.
 
-        The student's running statistics are of mixed images, so a first pass takes them anew.
+        The student's running statistics are of mixed images, so a first pass takes them anew. Each
+        process passes some of the images, and so they are averaged over processes.
         Where fewer images than centres are unlabelled, labelled ones are clustered with them.
         """
+        master: Any = models.plain("master")
         count = len(master.centres)
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         if len(free) < count:
@@ -177,6 +179,7 @@ class LMCS(MixMatch):
         both = spread_evenly(shares, free)  # equal shares, as in its batches
         with master.estimating_statistics():
             extract("master", "features", both[:MEASURED])
+        models.average_buffers()
         features = extract("master", "features", np.concatenate([known, free]))
         classes, start = class_centres(features[: len(known)], found.labels[known])
         return cluster_kmeans(
