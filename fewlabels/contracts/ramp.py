@@ -14,13 +14,22 @@ class Ramp:
     ``sigmoid`` is Mean Teacher's exp(-5 (1 - t)^2) (Laine and Aila, ICLR 2017, Section 3); ``step``
     stays at ``start`` until ``steps`` is reached. ``reach`` is for the decay of a moving average:
     t / (t + 10), at most ``end``, averages over a tenth of the steps so far, in runs of any length
-    (``start`` and ``steps`` mean nothing to it). A recipe sets weights' ramps under ``weights:``.
+    (it has no ``start`` and no ``steps``). A recipe sets weights' ramps under ``weights:``.
+
+    Raises:
+        ValueError: a decay of shape ``reach`` that is not between 0 and 1, or with start or steps.
     """
 
     end: float
     start: float = 0.0
     steps: int = 0
     shape: Literal["linear", "sigmoid", "cosine", "step", "reach"] = "linear"
+
+    def __post_init__(self) -> None:
+        if self.shape == "reach" and (self.start or self.steps):
+            raise ValueError("shape reach takes no start and no steps; leave them out")
+        if self.shape == "reach" and not 0 <= self.end <= 1:
+            raise ValueError("shape reach is for decays, whose end is between 0 and 1")
 
     def __call__(self, step: int) -> float:
         """The value at optimiser step ``step``, the first step being 0."""

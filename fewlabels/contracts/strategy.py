@@ -126,6 +126,9 @@ class Models(Protocol):
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in rank order; gradients flow to a process's own rows."""
 
+    def average_buffers(self) -> None:
+        """Average batch-norm running statistics over all processes; each calls it."""
+
 
 class Extract(Protocol):
     """Evaluation-mode outputs of the training images, (N, D) float32, the same in every process.

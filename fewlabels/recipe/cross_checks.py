@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fewlabels.errors import ComponentError, first_few, shorten, suggest_nearest
 from fewlabels.files import NO_FILE, find_path, looked_for
 from fewlabels.recipe.messages import Mistakes
-from fewlabels.recipe.sections import Subset
+from fewlabels.recipe.sections import Rounds, Schedule, Subset
 from fewlabels.recipe.timm_names import list_timm_models, list_timm_optimizers
 from fewlabels.recipe.yaml_file import format_inline, show_value
 from fewlabels.registry import backbones
@@ -28,6 +28,7 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
         _check_weights,
         _check_validation,
         _check_optimizer,
+        _check_final_epochs,
     ):
         test(check, data)
 
@@ -153,6 +154,24 @@ def _check_optimizer(check: Mistakes, data: dict[str, Any]) -> None:
         )
 
 
+def _check_final_epochs(check: Mistakes, data: dict[str, Any]) -> None:
+    """A rate that falls before it has risen is never whole."""
+    try:
+        schedule = Schedule(**_get_section(data, "schedule"))
+        rounds = Rounds(**_get_section(data, "rounds"))
+    except ValidationError:
+        return
+    labels = _get_section(data, "data").get("labels", "none") != "none"
+    epochs = rounds.count_epochs_between_restarts(bool(labels and data["discovery"]))
+    if schedule.final_epochs and schedule.warmup_epochs + schedule.final_epochs > epochs:
+        check.add_mistake(
+            ("schedule", "final_epochs"),
+            f"{schedule.final_epochs:g} and warmup_epochs, {schedule.warmup_epochs}, are more than "
+            f"the {epochs} epochs between the beginning or a restart and the end or the next one, "
+            "so the rate is never whole; shorten them",
+        )
+
+
 def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
     strategy = check.schemas.get(("strategy",), ("", {}))[1]
     supplies = strategy.get("x-supplies")
@@ -192,6 +211,9 @@ def _check_weights(check: Mistakes, data: dict[str, Any]) -> None:
     for name in weights:
         if name not in known:
             check.add_mistake(("weights", name), partial(_describe_unknown_term, name, known, left))
+        elif isinstance(weights[name], dict) and weights[name].get("shape") == "reach":
+            said = "reach is for the decay of an average; linear, sigmoid, cosine and step are here"
+            check.add_mistake(("weights", name, "shape"), said)
 
 
 def _describe_unknown_term(name: str, known: list[str], left: dict[str, Any]) -> str:

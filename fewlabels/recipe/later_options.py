@@ -3,6 +3,9 @@
 A run folder holds its recipe with every option of its day, so one that is missing there is younger
 than the run: it gets the value by which the run goes on as it began. What a person writes holds few
 options, and gets the defaults of today.
+
+What no option decides is as today in a run of before that goes on: compositions of an LMCS run, the
+passes of a ``vat`` run, and GoogLeNet's dropout in embedders, which is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "lmcs": {"consistency": 1.0, "master_supervised": 1.0},
     "vat": {"adversarial": 1.0, "entropy": 1.0},
 }
-"""Weights of loss terms that a strategy had, where it has others now."""
+"""Weights of loss terms that a strategy had by default, where it has others now."""
 
 
 def fill_earlier_values(data: dict[str, Any]) -> None:
@@ -60,9 +63,17 @@ def fill_earlier_values(data: dict[str, Any]) -> None:
 def drop_earlier_values(resolved: dict[str, Any]) -> None:
     """Take away what has an earlier value, so that a recipe's hash is that of before.
 
+    A weight that a recipe leaves to the strategy is null where the strategy's own is another now.
+
     Args:
         resolved: a whole recipe; changed in place.
     """
+    weights = resolved["weights"]
+    for term, value in WEIGHTS.get(resolved["strategy"]["name"], {}).items():
+        if weights.get(term) == value:
+            del weights[term]
+        else:
+            weights.setdefault(term, None)
     for mapping, later in _find_later(resolved):
         for key, value in later.items():
             if key in mapping and mapping[key] == value:

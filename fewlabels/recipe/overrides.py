@@ -182,5 +182,16 @@ def _set_value(data: Any, parts: list[str], value: Any) -> tuple[KeyPath, dict[s
         data.clear()
         data.update({**kept, key: value})
     else:
+        before = data.get(key) if isinstance(data, dict) else data[key]
+        dropped = _find_lost_options(before, value)
         data[key] = value
     return path, dropped
+
+
+def _find_lost_options(before: Any, value: Any) -> dict[str, Any]:
+    """The options of a component, where ``value`` names another one that takes its place."""
+    named = value if isinstance(value, dict) else {"name": value}
+    name = named.get("name")
+    if not isinstance(before, dict) or not isinstance(name, str) or before.get("name") == name:
+        return {}
+    return {k: v for k, v in before.items() if k != "name" and k not in named}

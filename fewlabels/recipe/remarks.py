@@ -7,7 +7,14 @@ from typing import Any
 
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.overrides import COMMAND_LINE, Overrides
-from fewlabels.recipe.yaml_file import format_inline, format_key_path
+from fewlabels.recipe.sections import Optimizer, Rounds
+from fewlabels.recipe.yaml_file import NAMING, KeyPath, format_inline, format_key_path
+
+SHARED: dict[KeyPath, tuple[str, ...]] = {
+    ("optimizer",): tuple(key for key in Optimizer.model_fields if key not in ("name", "options")),
+    ("schedule",): ("warmup_epochs", "min_lr"),
+}
+"""Options that any optimiser and any schedule has."""
 
 
 def make_remarks(check: Mistakes, data: dict[str, Any], overrides: Overrides) -> Iterator[str]:
@@ -20,13 +27,14 @@ def make_remarks(check: Mistakes, data: dict[str, Any], overrides: Overrides) ->
     for path, override in overrides.items():
         shared = find_shared_options(check, data, path, override.dropped)
         if shared:
-            place = format_key_path(path[:-1])
+            place = format_key_path(path[:-1] if path[-1] in NAMING else path)
             again = " ".join(
                 f"{place}.{key}={format_inline(value)}" for key, value in shared.items()
             )
+            given = f"{format_key_path(path)}={format_inline(override.value)}"
             yield (
-                f"{COMMAND_LINE}: {format_key_path(path)}={override.value} takes away all options "
-                f"that the recipe gave there; to keep those that it has too: {again}"
+                f"{COMMAND_LINE}: {given} takes away all "
+                f"options that the recipe gave there; to keep those that it has too: {again}"
             )
     rounds = data.get("rounds") or {}
     if rounds.get("first_epochs") and not data["discovery"]:
@@ -35,15 +43,26 @@ def make_remarks(check: Mistakes, data: dict[str, Any], overrides: Overrides) ->
             "discovery, before which alone there are rounds on the given labels; to train as long "
             "as with one, raise rounds.rounds or rounds.epochs_per_round"
         )
+    final = (data.get("schedule") or {}).get("final_epochs") or 0
+    after = Rounds(**rounds).count_epochs_after_discovery()
+    if data["discovery"] and rounds.get("restart") != "round" and final > after:
+        yield (
+            f"schedule.final_epochs: {final} is more than the {after} epochs after the last "
+            f"discovery, so labels arrive while the rate falls; set {after} or less"
+        )
 
 
 def find_shared_options(
     check: Mistakes, data: dict[str, Any], path: tuple[Any, ...], dropped: Any
 ) -> dict[str, Any]:
     """Of the options that went with a component, those that its successor has and nobody set."""
-    place = path[:-1]
-    schema = check.schemas.get(place, ("", {}))[1]
+    if not dropped:
+        return {}
+    place = path[:-1] if path[-1] in NAMING else path
+    if place and place[0] in check.single:
+        place = (place[0], 0, *place[1:])
+    known = SHARED.get(place) or check.schemas.get(place, ("", {}))[1].get("properties", {})
     now: Any = data
     for key in place:
         now = now[key]
-    return {k: v for k, v in dropped.items() if k in schema.get("properties", {}) and k not in now}
+    return {k: v for k, v in dropped.items() if k in known and k not in now}

@@ -19,7 +19,7 @@ Three = Field(min_length=3, max_length=3)
 
 
 FREE_KEYS = (("weights",), ("optimizer", "factors"), ("optimizer", "frozen_epochs"))
-"""Mappings of keys that a recipe chooses; null takes one away that ``extends`` brought."""
+"""Mappings of keys that a recipe chooses; null takes one away that ``extends`` brought, or all."""
 
 
 class Subset(Section):
@@ -191,6 +191,26 @@ class Rounds(Section):
         None, description="labelled samples at most, as a multiple of the given ones"
     )
 
+    def count_epochs_between_restarts(self, first: bool) -> int:
+        """The fewest epochs between the beginning or a restart, and the end or the next restart.
+
+        Args:
+            first: whether rounds on the given labels alone come first.
+        """
+        given = self.first_epochs or self.epochs_per_round
+        if self.restart == "round":
+            return min(given, self.epochs_per_round) if first else self.epochs_per_round
+        one = self.rounds * self.epochs_per_round
+        before = self.discover_every * given if first else 0
+        if self.restart == "generation":
+            return one if self.generations > 1 else before + one
+        return before + self.generations * one
+
+    def count_epochs_after_discovery(self) -> int:
+        """Epochs from the last discovery to the end."""
+        last = (self.rounds - 1) // self.discover_every * self.discover_every
+        return (self.rounds - last) * self.epochs_per_round
+
 
 class Train(Section):
     """How steps are carried out."""
@@ -251,15 +271,18 @@ class Fixed(Section):
 
 
 def drop_null_keys(data: dict[str, Any]) -> None:
-    """Take away the keys that are null in the mappings of ``FREE_KEYS``.
+    """Take away what is null of the mappings of ``FREE_KEYS``, and the keys in them that are.
 
     Args:
         data: of a recipe, not yet checked; changed in place, the mappings themselves are not.
     """
     for *outer, key in FREE_KEYS:
         holder = data.get(outer[0]) if outer else data
-        if isinstance(holder, dict) and isinstance(holder.get(key), dict):
-            left = {k: v for k, v in holder[key].items() if v is not None}
-            if outer:
-                data[outer[0]] = holder = dict(holder)
-            holder[key] = left
+        if not isinstance(holder, dict) or key not in holder:
+            continue
+        if outer:
+            data[outer[0]] = holder = dict(holder)
+        if holder[key] is None:
+            del holder[key]
+        elif isinstance(holder[key], dict):
+            holder[key] = {k: v for k, v in holder[key].items() if v is not None}

@@ -49,6 +49,8 @@ def shorten_recipe(recipe: Recipe, facts: Facts, standin: StandIn, keeps: Counts
     discoveries = -(-recipe.rounds.rounds // recipe.rounds.discover_every)
     rounds |= {"rounds": min(2, discoveries), "discover_every": 1, "stop": None}
     rounds["generations"] = 1 if recipe.rounds.restart == "never" else min(2, rounds["generations"])
+    if recipe.schedule.final_epochs:  # they may be more than what is left
+        resolved["schedule"] |= {"warmup_epochs": 0, "final_epochs": 1}
     if has_no_weights_here(recipe):
         resolved["model"] |= {"pretrained": False, "weights": None}
     small = len(facts.data.train)

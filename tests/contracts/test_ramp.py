@@ -31,3 +31,12 @@ def test_a_decay_that_reaches_back_over_a_tenth_of_the_steps_leaves_the_beginnin
     assert averages[constant] == pytest.approx(1 / 3)
     assert decay(600) == pytest.approx(1 - 1 / 61)
     assert decay(9_000) < 0.999 == decay(10_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"start": 0.9, "steps": 500}, "no start"), ({"steps": 5}, "no steps"), ({"end": 100.0}, "1")],
+)
+def test_reach_is_refused_where_part_of_it_would_mean_nothing(options, says):
+    with pytest.raises(ValueError, match=says):
+        Ramp(**{"end": 0.999, "shape": "reach", **options})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fewlabels.errors import RecipeError
 from fewlabels.recipe.recipe import load_recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 
@@ -44,6 +45,24 @@ def test_a_run_from_before_an_option_goes_on_as_it_began(name, before):
     assert recipe_from(now.resolved).resolved == now.resolved
 
 
+@pytest.mark.parametrize(
+    ("strategy", "taken", "known"),
+    [
+        ({"name": "vat", "epsilon": 1.5}, {"average": None}, "df584c3a7fb3"),
+        ({"name": "lmcs", "layer": None, "ema": {"end": 0.999}}, {}, "3bc73c2aaeb7"),
+    ],
+)
+def test_a_run_from_before_other_weights_has_the_hash_that_it_had(strategy, taken, known):
+    old = of_before(strategy, **taken)
+    for key in ("no_decay", "frozen_epochs"):
+        del old["optimizer"][key]
+    again = recipe_from(old)
+    assert again.hash == recipe_from(again.resolved).hash == known  # as version 0.1 gave it
+    now = {**again.resolved, "weights": {}}  # today's, though no option differs
+    assert recipe_from(now).weights == {}
+    assert recipe_from(now).hash != known
+
+
 def test_a_weight_that_an_older_run_set_is_kept():
     old = {**of_before("vat", average=None), "weights": {"entropy": 0.0}}
     assert recipe_from(old).weights == {"adversarial": 1.0, "entropy": 0.0}
@@ -76,9 +95,58 @@ def test_every_later_option_is_one_that_a_component_has():
         assert weights.keys() <= set(get_component_schema("strategies", name)["x-terms"])
 
 
+def fall(*overrides, **rounds):
+    """A Mean Teacher of rounds with a discovery, whose rate rises for 2 epochs and falls for 3."""
+    return recipe_from(
+        {
+            **DATA,
+            "strategy": "mean_teacher",
+            "discovery": "confident",
+            "schedule": {"warmup_epochs": 2, "final_epochs": 3},
+            "rounds": {"rounds": 3, "epochs_per_round": 3, **rounds},
+        },
+        overrides,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rounds"),
+    [
+        (["rounds.epochs_per_round=1"], {}),  # with the round on the given labels, 4 epochs
+        (["discovery=[]", "rounds.rounds=1"], {}),
+        (["rounds.restart=round"], {}),
+        (["rounds.rounds=1"], {"restart": "generation", "generations": 2}),
+    ],
+)
+def test_a_rate_that_would_fall_before_it_has_risen_is_refused(overrides, rounds):
+    fall(**rounds)
+    with pytest.raises(RecipeError, match="so the rate is never whole"):
+        fall(*overrides, **rounds)
+
+
+def test_a_ramp_for_averages_is_refused_among_weights():
+    ramp = {"end": 1.0, "shape": "reach"}
+    with pytest.raises(RecipeError, match="weights.consistency.shape: reach is for the decay"):
+        recipe_from({**DATA, "strategy": "mean_teacher", "weights": {"consistency": ramp}})
+
+
+def test_a_rate_that_falls_while_labels_arrive_is_told():
+    assert fall().remarks == ()
+    assert (
+        fall("rounds.epochs_per_round=2", "rounds.discover_every=2")
+        .remarks[0]
+        .endswith(
+            "3 is more than the 2 epochs after the last discovery, so labels arrive while the rate "
+            "falls; set 2 or less"
+        )
+    )
+    assert fall("rounds.epochs_per_round=2", "rounds.discover_every=3").remarks == ()
+    assert fall("rounds.epochs_per_round=2", "discovery=[]").remarks == ()
+
+
 def test_final_epochs_of_another_schedule_are_refused(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text("data: {source: digits}\nstrategy: supervised\n")
-    load_recipe(file, ["schedule.final_epochs=2", "data.labels=10"])
+    load_recipe(file, ["schedule.final_epochs=2", "data.labels=10", "rounds.epochs_per_round=2"])
     with pytest.raises(Exception, match="only a constant rate has final_epochs"):
         load_recipe(file, ["schedule={name: cosine, final_epochs: 2}", "data.labels=10"])

@@ -60,6 +60,13 @@ def test_null_takes_one_key_away_where_a_recipe_chooses_the_keys(tmp_path):
     assert recipe.optimizer.lr == 1e-3
     assert recipe.optimizer.frozen_epochs == {}
     assert load_recipe(child, ["weights.multi_similarity=null"]).weights == {}
+    assert load_recipe(child, ["optimizer.factors=null"]).optimizer.factors == {}
+    (tmp_path / "other.yaml").write_text(
+        "extends: parent.yaml\nweights: null\noptimizer: {factors: null, frozen_epochs: null}\n"
+    )
+    other = load_recipe(tmp_path / "other.yaml")
+    assert (other.weights, other.optimizer.factors) == ({}, {})
+    assert (other.optimizer.frozen_epochs, other.optimizer.lr) == ({}, 1e-3)
     again = load_recipe(tmp_path / "grandchild.yaml").optimizer
     assert again.factors == {"student.head": 3, "b": 2}
     with pytest.raises(RecipeError, match="lr"):

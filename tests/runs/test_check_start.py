@@ -125,6 +125,26 @@ def test_options_that_went_with_a_strategy_are_told_with_the_rounds_that_went():
     assert again.remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("strategy=mean_teacher", "strategy.labelled=1 strategy.batch=99"),
+        ("strategy={name: mean_teacher, batch: 3}", "strategy.labelled=1 strategy.unlabelled=all"),
+        ("discovery={name: by_prediction}", "discovery.by=master"),
+        ("discovery.name=by_prediction", "discovery.by=master"),
+        ("optimizer.name=sgd", "optimizer.lr=0.003"),
+        ("optimizer={name: sgd}", "optimizer.lr=0.003"),
+        ("schedule.name=cosine", "schedule.warmup_epochs=54"),
+        ("schedule={name: cosine}", "schedule.warmup_epochs=54"),
+    ],
+)
+def test_options_that_a_new_name_takes_away_are_told_however_it_is_written(override, kept):
+    path = RECIPES / "snowball_svhn_convnet13.yaml"
+    assert load_recipe(path).remarks == ()
+    told = "\n".join(load_recipe(path, [override]).remarks)
+    assert f"that it has too: {kept}" in told
+
+
 def test_a_check_asks_nothing_of_the_network(monkeypatch):
     import socket
 

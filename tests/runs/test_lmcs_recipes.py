@@ -109,6 +109,13 @@ def test_table_3_8_labels_four_times_as_many_once_and_the_student_learns_them(da
         assert arrives <= plan.total * 2 / 3  # a third of the steps is left for the student
 
 
+@pytest.mark.parametrize("path", ["table_3.8/cifar10_confined_max", "table_3.10/cifar10_full"])
+def test_discovery_on_cifar10_begins_no_earlier_than_where_its_errors_were_measured(path):
+    recipe = load(RECIPES / f"studies/{path}.yaml")
+    plan = schedule_of(recipe)
+    assert sum(map(plan.count_epochs, range(plan.first))) * plan.steps_per_epoch >= 200
+
+
 def test_every_label_of_the_full_method_on_digits_reaches_the_student():
     recipe = load(RECIPES / "studies/table_3.10/digits_full.yaml")
     plan, given, labelled, of_student = schedule_of(recipe), recipe.data.labels, 0, []

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from timm import create_model
@@ -131,7 +132,7 @@ def test_full_scale_recipes_of_lmcs_are_the_texts(path):
 
 
 def rates(recipe):
-    """The rate at the begin of each round, as a share of the largest of the run."""
+    """The mean rate of each round as a share of the largest of the run, and its share that falls."""
     first = recipe.rounds.discover_every if recipe.discovery else 0
     plan = RoundSchedule(**recipe.rounds.model_dump(), first=first)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -139,9 +140,13 @@ def rates(recipe):
     for index in range(plan.total):
         before, whole = plan.epochs_between_restarts(index)
         scheduler = make_scheduler(optimizer, **recipe.schedule.model_dump(), epochs=whole)
-        if scheduler is not None:
-            scheduler.step_update(round(before * TICKS))
-        found.append(optimizer.param_groups[0]["lr"])
+        epochs, each = plan.count_epochs(index), []
+        for share in np.linspace(0, 1, 201):
+            if scheduler is not None:
+                scheduler.step_update(round((before + share * epochs) * TICKS))
+            each.append(optimizer.param_groups[0]["lr"])
+        falls = before + epochs - (whole - recipe.schedule.final_epochs)
+        found.append((np.mean(each), min(1, max(0, falls / epochs))))
     return found
 
 
@@ -156,10 +161,15 @@ CHAPTER_2 = [
 
 @pytest.mark.parametrize("path", sorted(CHAPTER_2), ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_the_rate_is_whole_while_labels_arrive(path):
-    """A label that comes when the rate is nearly 0 teaches nothing, nor can one be unlearnt."""
+    """A label that comes when the rate is nearly 0 teaches nothing, nor can one be unlearnt.
+
+    It falls within the round of the last discovery, whose labels have a quarter of it or more.
+    """
     recipe = load_recipe(path, ["model.weights=null"])
     if recipe.discovery:
-        assert min(rates(recipe)[1:]) > 0.99
+        *before, (mean, falls) = rates(recipe)[1:]
+        assert all(rate > 0.99 and share == 0 for rate, share in before)
+        assert mean == pytest.approx(1 - falls + 0.2507 * falls, abs=0.005)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("snowball_*.yaml")), ids=lambda p: p.stem)

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
+    AVERAGE,
     Unlabelled,
     consistency_loss,
     forward_batches,
@@ -104,7 +105,7 @@ class LMCS(MixMatch):
         unlabelled: Unlabelled = "rest",
         temperature: Annotated[float, Gt(0)] = 0.5,
         alpha: Annotated[float, Gt(0)] = 0.75,
-        ema: Ramp = Ramp(end=0.999),  # noqa: B008
+        ema: Ramp = AVERAGE,
         composition_epochs: Count = 1,
         composition_ema: Annotated[float, Interval(ge=0, lt=1)] = 0.99,
         layer: str | int | None = -2,
@@ -151,18 +152,20 @@ class LMCS(MixMatch):
         master: Any = models.plain("master")
         if phase.name == "composition":
             master.begin_composition(models.plain("student"), models.plain("teacher"))
-            centres = self._compute_cluster_centres(master, found, extract)
+            centres = self._compute_cluster_centres(models, found, extract)
             master.centres.copy_(torch.from_numpy(centres))
         self.guided = self.guide is not None and bool(master.composed)
 
     def _compute_cluster_centres(
-        self, master: Any, found: LabelState, extract: Extract
+        self, models: Models, found: LabelState, extract: Extract
     ) -> np.ndarray:
         """Compute k-means centres (K, F) of the master's features of unlabelled images.
 
-        The student's running statistics are of mixed images, so a first pass takes them anew.
+        The student's running statistics are of mixed images, so a first pass takes them anew. Each
+        process passes some of the images, and so they are averaged over processes.
         Where fewer images than centres are unlabelled, labelled ones are clustered with them.
         """
+        master: Any = models.plain("master")
         count = len(master.centres)
         free = np.flatnonzero((found.labels < 0) | (self.unlabelled == "all"))
         if len(free) < count:
@@ -170,9 +173,13 @@ class LMCS(MixMatch):
         places = np.linspace(0, len(free) - 1, min(len(free), ENOUGH * count))
         free = free[places.astype(np.int64)]
         known = np.flatnonzero(found.labels >= 0)
-        both = spread_evenly(np.resize(known, len(free)), free)  # equal shares, as in its batches
+        shares = known[np.linspace(0, len(known) - 1, len(free)).astype(np.int64)]
+        if len(known) < len(free):
+            shares = np.resize(known, len(free))
+        both = spread_evenly(shares, free)  # equal shares, as in its batches
         with master.estimating_statistics():
             extract("master", "features", both[:MEASURED])
+        models.average_buffers()
         features = extract("master", "features", np.concatenate([known, free]))
         classes, start = class_centres(features[: len(known)], found.labels[known])
         return cluster_kmeans(

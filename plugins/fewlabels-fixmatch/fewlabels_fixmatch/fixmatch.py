@@ -20,6 +20,7 @@ from fewlabels.components.strategies.semi_supervised import (
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
+from fewlabels.errors import DataError
 from fewlabels.ops.draws import Share
 from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
@@ -45,9 +46,12 @@ class FixMatch(SemiSupervised):
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
         threshold: the probability from which a label is learnt; a number, or a ramp over steps.
-        ema: decay of the average that is evaluated; a constant one reaches back over a tenth of the
-            steps so far at most. Its running statistics are the student's.
+        ema: decay of the average that is evaluated; by default .999, and it reaches back over a
+            tenth of the steps so far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
+
+    Raises:
+        DataError: a threshold that is no probability, or a ramp of shape ``reach``.
     """
 
     deploys = "teacher"
@@ -69,9 +73,14 @@ class FixMatch(SemiSupervised):
         cutout: Share = 0.5,
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
-        self.threshold = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
-        decay = replace(ema, shape="reach") if ema.steps == 0 else ema
-        self.averages = {"teacher": Average("student", decay)}
+        ramp = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
+        if ramp.shape == "reach" or not (0 <= ramp.start <= 1 and 0 <= ramp.end <= 1):
+            raise DataError(
+                "strategy.threshold: a probability is between 0 and 1, also at the start and the "
+                "end of a ramp, which is linear, sigmoid, cosine or step"
+            )
+        self.threshold = ramp
+        self.averages = {"teacher": Average("student", ema)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
         )

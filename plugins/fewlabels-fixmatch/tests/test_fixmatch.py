@@ -103,15 +103,30 @@ def test_the_default_threshold_is_low_in_a_short_run_and_the_paper_s_in_a_long_o
     assert share_that_is_sure(600, threshold=0.95) == 0  # a number holds at every step
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": Ramp(end=0.999)}])
-def test_the_average_of_a_short_run_has_left_the_beginning_behind(options):
-    average = strategies.get("fixmatch")(**options).averages["teacher"]
+def test_the_average_of_a_short_run_has_left_the_beginning_behind():
+    average = strategies.get("fixmatch")().averages["teacher"]
     model, kept = nn.Linear(1, 1), nn.Linear(1, 1)
     for step in range(300):  # the weight is 0 for 200 steps, then 1
         nn.init.constant_(model.weight, float(step >= 200))
         update_average(kept, model, average.decay(step), step, average.buffers)
     assert kept.weight.item() > 0.95
     assert average.decay(20_000) == 0.999  # that of the paper, in a long run
+
+
+@pytest.mark.parametrize(
+    "ema", [Ramp(end=0.9), Ramp(end=0.999, start=0.9, steps=200, shape="step")]
+)
+def test_a_decay_that_a_person_sets_is_taken_as_it_is(ema):
+    decay = strategies.get("fixmatch")(ema=ema).averages["teacher"].decay
+    assert [decay(step) for step in (0, 100, 300)] == [0.9, 0.9, ema.end]
+
+
+@pytest.mark.parametrize(
+    "ramp", [Ramp(end=95), Ramp(start=-1, end=0.9), Ramp(end=0.9, shape="reach")]
+)
+def test_a_threshold_that_rises_to_no_probability_is_refused(ramp):
+    with pytest.raises(fewlabels.errors.DataError, match="a probability is between 0 and 1"):
+        strategies.get("fixmatch")(threshold=ramp)
 
 
 def test_an_unlabelled_image_is_seen_weakly_and_strongly_and_mu_times_as_often():

@@ -126,6 +126,38 @@ def test_clusters_begin_with_the_classes_and_are_of_unlabelled_images():
     np.testing.assert_allclose(models.plain("master").centres, expected, atol=1e-5)
 
 
+def test_processes_cluster_features_of_one_set_of_statistics(monkeypatch):
+    strategy, models, _, compose, _ = setting()
+    done = []
+    monkeypatch.setattr(models, "average_buffers", lambda: done.append("average"))
+    master = models.plain("master")
+
+    def extract(model, what, rows):
+        done.append("estimate" if master._estimating else "cluster")
+        return np.eye(3, models.plain("student").feature_size, dtype=np.float32)[rows % 3]
+
+    labels = np.array([0, 1, 2, *[-1] * 6])
+    found = LabelState(labels, labels, labels >= 0, None, None, changed=False)
+    strategy.begin(compose, models, found, extract)
+    assert done == ["estimate", "average", "cluster"]
+
+
+def test_statistics_are_of_all_classes_where_most_images_are_labelled_and_sorted_by_class():
+    strategy, models, _, compose, _ = setting()
+    labels = np.repeat([0, 1, 2], 40)
+    labels[3::4] = -1  # 90 of 120 have labels
+    asked = []
+
+    def extract(model, what, rows):
+        asked.append(rows)
+        return np.eye(3, models.plain("student").feature_size, dtype=np.float32)[rows // 40]
+
+    found = LabelState(labels, labels, labels >= 0, None, None, changed=False)
+    strategy.begin(compose, models, found, extract)
+    known = asked[0][labels[asked[0]] >= 0]
+    assert np.bincount(labels[known]).tolist() == pytest.approx([10, 10, 10], abs=1)
+
+
 # ---------------------------------------------------------------------------- losses
 
 

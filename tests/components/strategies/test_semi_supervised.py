@@ -474,7 +474,7 @@ def test_vat():
 AVERAGED = ("mixup", "pi_model", "pseudo_label", "vat")  # as MixMatch's code scores them
 
 
-@pytest.mark.parametrize("name", [*AVERAGED, "mixmatch"])
+@pytest.mark.parametrize("name", [*AVERAGED, "mixmatch", "lmcs"])
 def test_the_default_average_of_a_short_run_does_not_reach_back_to_its_beginning(name):
     decay = strategies.get(name)().averages["teacher"].decay
     assert 1 / (1 - decay(600)) == pytest.approx(61)  # steps, where .999 would take in all 600
