@@ -33,12 +33,15 @@ def evaluate_retrieval(
 
     Args:
         queries and all that are not below: as for :func:`score_queries`.
+        gallery: (G, D); None: the queries search one another.
+        gallery_labels: (G,) the class of each, -1 unknown.
         nmi: also cluster the gallery into as many clusters as it has classes.
 
     Returns:
         ``recall@K`` for each K, ``map@r``, ``r_precision``, ``nmi``, ``queries`` (that count) and
         ``lone``; ``low.`` and ``high.`` before the first three are the ends of the interval that
-        :mod:`fewlabels.evaluation.bootstrap` finds by drawing classes anew.
+        :mod:`fewlabels.evaluation.bootstrap` finds by drawing classes anew, left out where all
+        queries are of one class.
 
     Raises:
         DataError: as :func:`score_queries`.
@@ -89,10 +92,17 @@ def score_queries(
 
     Args:
         queries: (Q, D).
+        query_labels: (Q,) the class of each, -1 unknown.
         gallery: (G, D).
+        gallery_labels: (G,) the class of each, -1 unknown.
+        ks: K of each Recall@K.
         query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
             image. Without rows, a gallery shares no image with the queries.
         block_bytes: working memory in bytes, beside the embeddings.
+        device: where similarities are computed.
+
+    Returns:
+        The scores of each query that counts, ``recall@K``, ``map@r`` and ``r_precision``.
 
     Raises:
         DataError: embeddings that are not finite, rows that name an image twice, or no query that

@@ -34,6 +34,15 @@ def test_classes_of_many_queries_count_as_in_the_mean_over_queries():
     assert find_interval(scores) == (0.25, 1.0)  # two classes: one of them may be drawn twice
 
 
+def test_one_class_of_queries_has_no_interval():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 6 + [1, 2, 3])  # three classes have nothing to find
+    scores = evaluate_retrieval(rng.normal(size=(9, 4)), labels, nmi=False)
+    assert scores["queries"] == 6
+    assert not [name for name in scores if name.startswith(("low.", "high."))]
+    assert find_interval_of_mean([average_by_class(rng.random(6), labels[:6])]) is None
+
+
 def test_a_difference_that_all_classes_share_is_sure_though_the_classes_differ():
     rng = np.random.default_rng(0)
     queries, base = np.full(40, 20), rng.uniform(0.2, 0.9, 40)

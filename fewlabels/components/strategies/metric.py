@@ -127,6 +127,11 @@ class Metric:
         for name, loss in build.losses().items():
             modules[f"loss.{name}"] = loss
             inputs = inspect.signature(loss.forward).parameters.values()
+            if self.memory is None and getattr(loss, "use_memory", False):
+                raise DataError(
+                    f"loss {name!r} has use_memory: true, and strategy.memory is null; change "
+                    "one of the two"
+                )
             ours = takewhile(lambda i: i.default is i.empty or i.name in self.supplies, inputs)
             self.loss_inputs[name] = [i.name for i in ours]
         learning = [n for n in modules if n.startswith("loss.") and list(modules[n].parameters())]
