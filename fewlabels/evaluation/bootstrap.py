@@ -39,11 +39,12 @@ class QueryScores(NamedTuple):
     lone: int  # queries of known class that have nothing to find
 
     def average(self) -> dict[str, float]:
-        """The mean of each measure, and the ends of its interval by class, if there are two."""
+        """The mean of each measure, and the ends of its interval by class, if there are two; also
+        how many queries count, and the lone ones."""
         means = {name: float(values.mean()) for name, values in self.scores.items()}
-        ends: dict[str, float] = {}
+        ends = {"queries": float(len(self.labels)), "lone": float(self.lone)}
         if len(np.unique(self.labels)) < 2:  # the interval of one class would be a point
-            return means
+            return {**means, **ends}
         for name, values in self.scores.items():
             low, high = find_interval(average_by_class(values, self.labels))
             ends |= {f"low.{name}": low, f"high.{name}": high}

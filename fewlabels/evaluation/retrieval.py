@@ -62,10 +62,8 @@ def evaluate_retrieval(
     )
     scores = found.average()
     if nmi:
-        scores["nmi"] = _measure_nmi(
-            _check_finite(gallery, device), np.asarray(gallery_labels), seed
-        )
-    return {**scores, "queries": float(len(found.labels)), "lone": float(found.lone)}
+        scores["nmi"] = measure_nmi(gallery, np.asarray(gallery_labels), seed)
+    return scores
 
 
 @torch.no_grad()
@@ -189,13 +187,13 @@ def _group_by_class(
     return of_query, _Classes(by_class, sizes.cumsum(0) - sizes, sizes)
 
 
-def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
-    """NMI of the known classes with as many k-means clusters of the gallery."""
+def measure_nmi(gallery: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+    """NMI of the known classes (G,) with as many k-means clusters of the gallery (G, D)."""
     from sklearn.metrics import normalized_mutual_info_score  # takes seconds to import
 
     labelled = labels >= 0
     truth = labels[labelled]
-    unit = normalize(gallery.float()).cpu().numpy()[labelled]
+    unit = normalize(_check_finite(gallery, "cpu").float()).numpy()[labelled]
     clusters = cluster_kmeans(unit, len(np.unique(truth)), seed=seed)[1]
     return float(normalized_mutual_info_score(truth, clusters))
 

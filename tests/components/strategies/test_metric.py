@@ -12,6 +12,7 @@ from small import DIGITS
 
 import fewlabels
 from fewlabels.components.losses.cbml import CBML
+from fewlabels.components.losses.map_agreement import MapAgreement
 from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.losses.pml import resolve_pml_loss
 from fewlabels.components.strategies.metric import Metric
@@ -35,11 +36,15 @@ RECIPE = {
 }
 
 
-def setting(loss, **options):
+def setting(loss, blocks=(), **options):
     """A strategy with its modules, and a batch of 6 images of 3 classes."""
     torch.manual_seed(0)
     student = Embedder(
-        "convnet3", image_size=32, embedding_size=8, backbone_options={"width": 0.25}
+        "convnet3",
+        image_size=32,
+        embedding_size=8,
+        backbone_options={"width": 0.25},
+        blocks=list(blocks),
     )
     build = SimpleNamespace(
         view=Pipeline([Flip()], 32),
@@ -130,6 +135,16 @@ def test_a_momentum_bank_with_a_contrastive_loss_runs(tmp_path):
     train = train_rows(result.folder)
     assert len(train) == 8
     assert all(row["pml:contrastive_loss"] > 0 for row in train)
+
+
+@pytest.mark.parametrize(("side", "given"), [("san.maps", {"san.maps"}), ("san.map", None)])
+def test_a_loss_gets_the_side_output_that_it_names_and_no_other(side, given):
+    block = {"name": "san", "after": "conv3", "hidden": 8}
+    strategy, models, _, batch = setting(MapAgreement(side=side), [block], views=2)
+    every = models.plain("student")(batch["images"].views[0].images).side
+    assert len(every) > 1
+    found = strategy.given(models, batch, Clock(0, 0, 0))["side"]
+    assert set(found) == (given or set(every))  # all, for a message that lists them
 
 
 @pytest.mark.parametrize("name", ["contrastive_loss", "cbml"])
