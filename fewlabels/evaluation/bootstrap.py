@@ -39,9 +39,12 @@ class QueryScores(NamedTuple):
     lone: int  # queries of known class that have nothing to find
 
     def average(self) -> dict[str, float]:
-        """The mean of each measure, and the ends of its interval by class."""
+        """The mean of each measure, and the ends of its interval by class, if there are two; also
+        how many queries count, and the lone ones."""
         means = {name: float(values.mean()) for name, values in self.scores.items()}
-        ends: dict[str, float] = {}
+        ends = {"queries": float(len(self.labels)), "lone": float(self.lone)}
+        if len(np.unique(self.labels)) < 2:  # the interval of one class would be a point
+            return {**means, **ends}
         for name, values in self.scores.items():
             low, high = find_interval(average_by_class(values, self.labels))
             ends |= {f"low.{name}": low, f"high.{name}": high}
@@ -69,14 +72,14 @@ def find_interval_of_mean(
     """The interval of the mean over runs (seeds), minus that of ``others``, on the same classes.
 
     Classes are drawn once for all of them, so what makes a class hard for all cancels out of a
-    difference. None where the runs do not have the same queries, or there are none.
+    difference. None where the runs do not have the same queries, or these are of one class.
     """
     first = next(iter(runs), None)
     for scores in (*runs, *others):
         same = first is not None and np.array_equal(scores.classes, first.classes)
         if first is None or not same or not np.array_equal(scores.queries, first.queries):
             return None
-    if first is None:
+    if first is None or len(first.classes) < 2:
         return None
     means = [
         np.mean([_resample_means(scores) for scores in each], axis=0)

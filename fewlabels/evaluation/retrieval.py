@@ -33,12 +33,15 @@ def evaluate_retrieval(
 
     Args:
         queries and all that are not below: as for :func:`score_queries`.
+        gallery: (G, D); None: the queries search one another.
+        gallery_labels: (G,) the class of each, -1 unknown.
         nmi: also cluster the gallery into as many clusters as it has classes.
 
     Returns:
         ``recall@K`` for each K, ``map@r``, ``r_precision``, ``nmi``, ``queries`` (that count) and
         ``lone``; ``low.`` and ``high.`` before the first three are the ends of the interval that
-        :mod:`fewlabels.evaluation.bootstrap` finds by drawing classes anew.
+        :mod:`fewlabels.evaluation.bootstrap` finds by drawing classes anew, left out where all
+        queries are of one class.
 
     Raises:
         DataError: as :func:`score_queries`.
@@ -59,10 +62,8 @@ def evaluate_retrieval(
     )
     scores = found.average()
     if nmi:
-        scores["nmi"] = _measure_nmi(
-            _check_finite(gallery, device), np.asarray(gallery_labels), seed
-        )
-    return {**scores, "queries": float(len(found.labels)), "lone": float(found.lone)}
+        scores["nmi"] = measure_nmi(gallery, np.asarray(gallery_labels), seed)
+    return scores
 
 
 @torch.no_grad()
@@ -89,10 +90,17 @@ def score_queries(
 
     Args:
         queries: (Q, D).
+        query_labels: (Q,) the class of each, -1 unknown.
         gallery: (G, D).
+        gallery_labels: (G,) the class of each, -1 unknown.
+        ks: K of each Recall@K.
         query_rows: (Q,) numbers of the images; with ``gallery_rows`` (G,), equal ones are the same
             image. Without rows, a gallery shares no image with the queries.
         block_bytes: working memory in bytes, beside the embeddings.
+        device: where similarities are computed.
+
+    Returns:
+        The scores of each query that counts, ``recall@K``, ``map@r`` and ``r_precision``.
 
     Raises:
         DataError: embeddings that are not finite, rows that name an image twice, or no query that
@@ -179,13 +187,13 @@ def _group_by_class(
     return of_query, _Classes(by_class, sizes.cumsum(0) - sizes, sizes)
 
 
-def _measure_nmi(gallery: Tensor, labels: np.ndarray, seed: int) -> float:
-    """NMI of the known classes with as many k-means clusters of the gallery."""
+def measure_nmi(gallery: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+    """NMI of the known classes (G,) with as many k-means clusters of the gallery (G, D)."""
     from sklearn.metrics import normalized_mutual_info_score  # takes seconds to import
 
     labelled = labels >= 0
     truth = labels[labelled]
-    unit = normalize(gallery.float()).cpu().numpy()[labelled]
+    unit = normalize(_check_finite(gallery, "cpu").float()).numpy()[labelled]
     clusters = cluster_kmeans(unit, len(np.unique(truth)), seed=seed)[1]
     return float(normalized_mutual_info_score(truth, clusters))
 

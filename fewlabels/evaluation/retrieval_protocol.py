@@ -9,8 +9,8 @@ import numpy as np
 
 from fewlabels.data.pixels import Pixels, crop_centre
 from fewlabels.data.splits import Split
-from fewlabels.evaluation.bootstrap import ClassScores, average_by_class
-from fewlabels.evaluation.retrieval import evaluate_retrieval, score_queries
+from fewlabels.evaluation.bootstrap import ClassScores, QueryScores, average_by_class
+from fewlabels.evaluation.retrieval import measure_nmi, score_queries
 
 Score = dict[str, Any]
 EXAMPLES, NEAREST = 6, 7
@@ -55,6 +55,7 @@ class RetrievalTest:
             )
         if not apart or all_against_all:
             self.searches["all against all"] = (everything, everything)
+        self.scored: tuple[np.ndarray, QueryScores] | None = None  # the last in the first search
         self.unscored = self._explain_unscored()
         if self.unscored:
             self.searches = {}
@@ -80,32 +81,39 @@ class RetrievalTest:
 
     def score_features(self, model: str, features: np.ndarray) -> list[Score]:
         """One row per search, for the features (N, D) of the images ``rows``."""
-        result = []
+        result: list[Score] = []
         for name, (query, gallery) in self.searches.items():
-            scores = evaluate_retrieval(
-                features[query],
-                self.truth[query],
-                features[gallery],
-                self.truth[gallery],
-                ks=self.ks,
-                query_rows=query,
-                gallery_rows=gallery,
-            )
+            found = self._search(features, query, gallery, self.ks)
+            if not result:
+                self.scored = features, found
+            scores = {**found.average(), "nmi": measure_nmi(features[gallery], self.truth[gallery])}
             result.append({"kind": "evaluation", "model": model, "search": name, **scores})
         return result
 
+    def _search(
+        self, features: np.ndarray, query: np.ndarray, gallery: np.ndarray, ks: Sequence[int]
+    ) -> QueryScores:
+        """The scores of each query, by positions in ``rows``."""
+        return score_queries(
+            features[query],
+            self.truth[query],
+            features[gallery],
+            self.truth[gallery],
+            ks=ks,
+            query_rows=query,
+            gallery_rows=gallery,
+        )
+
     def score_classes(self, features: np.ndarray) -> ClassScores | None:
-        """Recall@1 by class in the first search, of features (N, D) of the images ``rows``."""
+        """Recall@1 by class in the first search, of features (N, D) of the images ``rows``.
+
+        The array that ``score_features`` had last is not searched again.
+        """
         for query, gallery in self.searches.values():
-            found = score_queries(
-                features[query],
-                self.truth[query],
-                features[gallery],
-                self.truth[gallery],
-                ks=(1,),
-                query_rows=query,
-                gallery_rows=gallery,
-            )
+            if self.scored is not None and self.scored[0] is features and 1 in self.ks:
+                found = self.scored[1]
+            else:
+                found = self._search(features, query, gallery, (1,))
             return average_by_class(found.scores["recall@1"], found.labels)
         return None
 

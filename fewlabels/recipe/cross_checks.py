@@ -88,12 +88,14 @@ def _check_split(check: Mistakes, data: dict[str, Any]) -> None:
         )
 
 
-def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
-    options = _get_section(data, "strategy")
+def _find_option(check: Mistakes, data: dict[str, Any], key: str) -> Any:
+    """An option of the strategy, or its default; None where it has no such option."""
     known = check.schemas.get(("strategy",), ("", {}))[1].get("properties", {})
-    batch, per_class = (
-        options.get(key, known.get(key, {}).get("default")) for key in ("batch", "per_class")
-    )
+    return _get_section(data, "strategy").get(key, known.get(key, {}).get("default"))
+
+
+def _check_strategy(check: Mistakes, data: dict[str, Any]) -> None:
+    batch, per_class = (_find_option(check, data, key) for key in ("batch", "per_class"))
     if type(batch) is int and type(per_class) is int and per_class > 0 and batch % per_class:
         check.add_mistake(
             ("strategy", "batch"), f"{batch} is no multiple of per_class, {per_class}; change one"
@@ -114,6 +116,15 @@ def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
     for i, name in enumerate(names):
         if isinstance(name, str) and name in names[:i]:
             check.add_mistake(("discovery", i, "name"), f"{name!r} is listed twice; keep one")
+    if _find_option(check, data, "pair_labels") != "left":
+        return
+    for i, value in enumerate(data["discovery"]):
+        if isinstance(value, dict) and value.get("across") is True:
+            check.add_mistake(
+                ("discovery", i, "across"),
+                "pairs of two clusters would give one image two labels in a batch; across needs "
+                "'strategy.pair_labels=union'",
+            )
 
 
 def _check_validation(check: Mistakes, data: dict[str, Any]) -> None:

@@ -41,6 +41,9 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 }
 """Weights of loss terms that a strategy had by default, where it has others now."""
 
+EMBEDDERS = ("metric", "tac_ccl")
+"""Strategies whose GoogLeNet had dropout, where it has none now."""
+
 
 def fill_earlier_values(data: dict[str, Any]) -> None:
     """Set, in the recipe of an older run, what it does not have; others are left alone.
@@ -55,9 +58,17 @@ def fill_earlier_values(data: dict[str, Any]) -> None:
         weights = WEIGHTS.get(str(strategy.get("name")), {})
         if isinstance(data.setdefault("weights", {}), dict):
             data["weights"] = {**weights, **data["weights"]}
+        _keep_dropout(strategy, model)
     for mapping, later in _find_later(data):
         for key, value in later.items():
             mapping.setdefault(key, value)
+
+
+def _keep_dropout(strategy: dict[str, Any], model: dict[str, Any]) -> None:
+    """GoogLeNet's dropout of .2, which embedders had; it changes the hash, as it does the run."""
+    options, name = model.get("backbone_options") or {}, str(model.get("backbone")).split(".")[0]
+    if strategy.get("name") in EMBEDDERS and name == "googlenet" and isinstance(options, dict):
+        model["backbone_options"] = {"drop_rate": 0.2, **options}
 
 
 def drop_earlier_values(resolved: dict[str, Any]) -> None:

@@ -131,8 +131,9 @@ class Optimizer(Section):
     )
     frozen_epochs: dict[str, Positive] = Field(
         {},
-        description="epochs in the beginning for which parameters stay as they are, by the start "
-        "of their path",
+        description="epochs in the beginning, and again after each restart of the weights, for "
+        "which parameters stay as they are, by the start of their path; running statistics move "
+        "unless model.freeze_batchnorm holds them",
     )
     options: dict[str, Any] = Field({}, description="passed on, as in {betas: [.9, .99]}")
 

@@ -25,7 +25,7 @@ from fewlabels.runs.parts import (
 )
 from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.loop import Loop
-from fewlabels.training.optimizers import check_starts
+from fewlabels.training.optimizers import check_frozen_epochs, check_starts
 from fewlabels.training.processes import end_with_parent
 from fewlabels.training.run_folder import Row, hold_run_folder
 
@@ -93,6 +93,9 @@ def prepare_loop(parts: RunParts) -> tuple[Loop, Extractor]:
     optimizer = parts.recipe.optimizer
     starts = {key: getattr(optimizer, key) for key in ("factors", "no_decay", "frozen_epochs")}
     check_starts(starts, loop.list_parameter_paths())
+    schedule = loop.trainer.schedule
+    trained = schedule.epochs_between_restarts(schedule.total - 1)[1]
+    check_frozen_epochs(optimizer.frozen_epochs, trained)
     loop.make_first_optimizers()
     return loop, extract
 

@@ -36,10 +36,12 @@ def make_optimizer(
         options: passed to the optimiser.
         no_decay: starts of paths of parameters without weight decay.
         frozen_epochs: for how many epochs parameters stay as they are, by the start of a path; the
-            longest start that fits counts. Their groups have it as ``frozen_epochs``.
+            longest start that fits counts. Epochs count from the last restart of the weights. Their
+            groups have it as ``frozen_epochs``.
 
     Raises:
-        FewLabelsError: an unknown optimiser or option, or factors that freeze everything.
+        FewLabelsError: an unknown optimiser or option, or factors or frozen epochs that freeze
+            everything.
     """
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for path, parameter in parameters:
@@ -54,6 +56,10 @@ def make_optimizer(
     if not groups:
         raise FewLabelsError(
             "optimizer.factors: 0 freezes every parameter of a phase; give one of them a factor"
+        )
+    if all(frozen for _, _, frozen in groups):
+        raise FewLabelsError(
+            "optimizer.frozen_epochs freezes every parameter of a phase at first; leave one out"
         )
     described = [
         {"params": group, "lr": lr * factor, "weight_decay": decays, "frozen_epochs": frozen}
@@ -87,6 +93,23 @@ def drop_frozen_gradients(optimizer: Optimizer, epochs: float) -> None:
         if epochs < frozen - 1e-6:  # epochs are sums of shares, and rounded
             for parameter in group["params"]:
                 parameter.grad = None
+
+
+def check_frozen_epochs(frozen_epochs: Mapping[str, int], epochs: int) -> None:
+    """Refuse parameters that stay frozen until training ends.
+
+    Args:
+        epochs: from the last restart of the weights to the end of the run.
+
+    Raises:
+        FewLabelsError: it names the first of them.
+    """
+    for start, frozen in frozen_epochs.items():
+        if frozen >= epochs:
+            raise FewLabelsError(
+                f"optimizer.frozen_epochs: {start!r} is frozen for {frozen} epochs, and weights "
+                f"train for {epochs}; lower it, or freeze for good by optimizer.factors: 0"
+            )
 
 
 def check_starts(

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from fewlabels.data.splits import Split
+from fewlabels.evaluation import retrieval_protocol
 from fewlabels.evaluation.bootstrap import (
     ClassScores,
     average_by_class,
@@ -34,6 +36,15 @@ def test_classes_of_many_queries_count_as_in_the_mean_over_queries():
     assert find_interval(scores) == (0.25, 1.0)  # two classes: one of them may be drawn twice
 
 
+def test_one_class_of_queries_has_no_interval():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 6 + [1, 2, 3])  # three classes have nothing to find
+    scores = evaluate_retrieval(rng.normal(size=(9, 4)), labels, nmi=False)
+    assert scores["queries"] == 6
+    assert not [name for name in scores if name.startswith(("low.", "high."))]
+    assert find_interval_of_mean([average_by_class(rng.random(6), labels[:6])]) is None
+
+
 def test_a_difference_that_all_classes_share_is_sure_though_the_classes_differ():
     rng = np.random.default_rng(0)
     queries, base = np.full(40, 20), rng.uniform(0.2, 0.9, 40)
@@ -47,6 +58,29 @@ def test_a_difference_that_all_classes_share_is_sure_though_the_classes_differ()
     other = [one._replace(queries=queries + 1) for one in first]
     assert find_interval_of_mean(second, other) is None
     assert find_interval_of_mean([]) is None
+
+
+def test_scores_by_class_are_those_of_the_evaluation_and_take_no_second_search(monkeypatch):
+    rng, rows, searches = np.random.default_rng(0), np.arange(40), []
+    search = retrieval_protocol.score_queries
+
+    def count_searches(*given, **more):
+        searches.append(more["ks"])
+        return search(*given, **more)
+
+    monkeypatch.setattr(retrieval_protocol, "score_queries", count_searches)
+    for ks in ((1, 4), (2,)):
+        split = Split(rows[:0], rows, rows, None)
+        test = retrieval_protocol.RetrievalTest(split, np.repeat(np.arange(8), 5), ks)
+        features = rng.normal(size=(40, 4))
+        (row,) = test.score_features("trained", features)
+        found = test.score_classes(features)
+        afresh = test.score_classes(features.copy())
+        assert all(np.array_equal(*pair) for pair in zip(found, afresh, strict=True))
+        if 1 in ks:
+            assert found.mean == pytest.approx(row["recall@1"])
+            assert row["queries"] == 40
+    assert searches == [(1, 4), (1,), (2,), (1,), (1,)]
 
 
 def test_scores_by_class_come_back_from_their_file_to_the_last_bit(tmp_path):

@@ -68,6 +68,23 @@ def test_a_weight_that_an_older_run_set_is_kept():
     assert recipe_from(old).weights == {"adversarial": 1.0, "entropy": 0.0}
 
 
+def test_an_older_embedders_googlenet_keeps_its_dropout():
+    data = {
+        "data": {"source": "digits"},
+        "model": {"backbone": "googlenet", "embedding_size": 8},
+        "strategy": "metric",
+        "discovery": "kmeans",
+        "losses": "multi_similarity",
+    }
+    now = recipe_from(data)
+    assert now.model.backbone_options == {}
+    assert recipe_from(now.resolved).model.backbone_options == {}
+    old = {**now.resolved, "model": {k: v for k, v in now.resolved["model"].items() if k != "mean"}}
+    assert recipe_from(old).model.backbone_options == {"drop_rate": 0.2}
+    none = {**old, "model": {**old["model"], "backbone_options": {"drop_rate": 0.0}}}
+    assert recipe_from(none).model.backbone_options == {"drop_rate": 0.0}
+
+
 def test_the_hash_is_that_of_before_where_nothing_newer_is_asked_for():
     recipe = recipe_from({**DATA, "strategy": "mean_teacher", "discovery": "confident"})
     for path in [("discovery", 0, "score"), ("schedule", "final_epochs"), ("model", "mean")]:

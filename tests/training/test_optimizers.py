@@ -5,6 +5,7 @@ from torch import nn
 from fewlabels.errors import FewLabelsError
 from fewlabels.training.optimizers import (
     TICKS,
+    check_frozen_epochs,
     check_starts,
     drop_frozen_gradients,
     make_optimizer,
@@ -61,6 +62,14 @@ def test_frozen_parameters_stay_to_the_bit_for_their_epochs_and_start_without_mo
     assert optimizer.state[model[0].weight]["step"] == 1
     del optimizer.param_groups[0]["frozen_epochs"]  # as in a checkpoint of before
     drop_frozen_gradients(optimizer, 0)
+
+
+def test_frozen_epochs_that_leave_nothing_to_train_are_refused():
+    with pytest.raises(FewLabelsError, match="freezes every parameter of a phase at first"):
+        make_optimizer(named(), "adamw", 0.1, frozen_epochs={"student": 1})
+    check_frozen_epochs({"student.0": 1}, 2)
+    with pytest.raises(FewLabelsError, match=r"'student\.0' is frozen for 2 epochs"):
+        check_frozen_epochs({"student.0": 2}, 2)
 
 
 def test_a_factor_for_nothing_and_an_unknown_optimiser_are_refused():

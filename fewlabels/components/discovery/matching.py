@@ -49,7 +49,7 @@ class Matching:
             view.
         neighbours: number of candidates of an image; ``all``: its whole cluster.
         across: candidates are the nearest whatever their cluster. Only such a pair can tell that
-            two clusters show one object.
+            two clusters show one object. Needs ``pair_labels: union`` of ``tac_ccl``.
         matches: largest number of partners of an image.
         min_inliers: smallest number of common keypoints; null: 12 for SIFT, 20 for affine-SIFT,
             whose many views agree by chance more often.

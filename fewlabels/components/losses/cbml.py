@@ -22,7 +22,8 @@ class CBML(nn.Module):
         log(1 + sum_P exp((a_p - s) / b_p)) + log(1 + sum_N exp((s - a_n) / b_n))
         + variance_weight * mean_N' (s - m)^2,    m = (1 - h) mean s + h (min_P' s + max_N' s) / 2
 
-    and that of a batch their sum divided by the number of labelled images. Anchors without a kept
+    and that of a batch their sum divided by the number of labelled images. Mean s is over all
+    labelled images, the anchor itself included, as in the authors' code. Anchors without a kept
     positive and a kept negative are left out. The authors sum the last term over the negatives of
     a batch; here it is a mean, so that a memory of any size can stand in for the batch, and
     ``variance_weight`` is their weight of 1 times the 95 negatives of their batches of 100.
@@ -36,7 +37,8 @@ class CBML(nn.Module):
         mix: h, the share of the middle between hardest positive and hardest negative in m.
         form: ``log`` as above, or ``sqrt``, which takes the root of 1 + sum in place of its
             logarithm.
-        use_memory: compare the batch with the memory alone, not with itself.
+        use_memory: compare the batch with the memory alone, not with itself; before
+            ``strategy.memory_start`` it is compared with itself.
 
     Source: Kan et al., "Contrastive Bayesian analysis for deep metric learning", TPAMI 2022, arXiv
     2210.04402; form and values: its authors' code.

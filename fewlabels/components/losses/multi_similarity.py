@@ -59,7 +59,8 @@ class MultiSimilarity(nn.Module):
 
         Args:
             second_labels: (B,) a further label of some images, -1 for none. Two images that share
-                either are positives.
+                either are positives; so is an entry of the memory, of which the second label is
+                known only if it comes from this batch.
         """
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
@@ -71,7 +72,10 @@ class MultiSimilarity(nn.Module):
             loss = self._compute_term(embeddings, embeddings, labels, labels, same, rows)
             if memory is not None and self.memory_weight:
                 past = memory.embeddings.to(embeddings.dtype)
+                # Of entries from this batch the second label is known; older ones have their own.
+                second = torch.cat([more, more.new_full((1,), -1)])[memory.writer]
                 same = _share_label(labels, more, memory.labels)
+                same = same | (_share_label(labels, more, second) & (second >= 0))
                 term = self._compute_term(
                     embeddings, past, labels, memory.labels, same, memory.writer
                 )

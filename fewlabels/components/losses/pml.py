@@ -109,7 +109,8 @@ class _Bridge(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor, memory: Memory | None = None) -> Tensor:
         """The loss () of embeddings (B, D) with labels (B,).
 
-        With ``use_memory`` it is computed between the batch and the memory only.
+        With ``use_memory`` it is computed between the batch and the memory only; within the batch
+        before ``strategy.memory_start``.
         """
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()

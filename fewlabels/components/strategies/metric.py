@@ -46,6 +46,9 @@ class Metric:
     The proxies of a loss that has one for each class, such as ``pml:proxy_anchor_loss``, are set to
     the new centres at each discovery that gives centres.
 
+    A loss that takes ``side`` and has an attribute of that name gets the side output called so, and
+    others get all.
+
     Args:
         batch: images in a step, over all processes, before views.
         per_class: images of one cluster or class in a batch; a divisor of ``batch``.
@@ -127,6 +130,11 @@ class Metric:
         for name, loss in build.losses().items():
             modules[f"loss.{name}"] = loss
             inputs = inspect.signature(loss.forward).parameters.values()
+            if self.memory is None and getattr(loss, "use_memory", False):
+                raise DataError(
+                    f"loss {name!r} has use_memory: true, and strategy.memory is null; change "
+                    "one of the two"
+                )
             ours = takewhile(lambda i: i.default is i.empty or i.name in self.supplies, inputs)
             self.loss_inputs[name] = [i.name for i in ours]
         learning = [n for n in modules if n.startswith("loss.") and list(modules[n].parameters())]
@@ -193,10 +201,14 @@ class Metric:
         }
 
     def _gather_side(self, models: Models, side: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The side outputs of all processes, if a loss asks for them, in the order of images."""
-        if not any("side" in inputs for inputs in self.loss_inputs.values()):
+        """The side outputs of all processes that losses ask for, in the order of images."""
+        asking = [name for name, inputs in self.loss_inputs.items() if "side" in inputs]
+        if not asking:
             return {}
-        return {name: self._gather_views(models, rows) for name, rows in side.items()}
+        wanted = {str(getattr(models.plain(f"loss.{name}"), "side", None)) for name in asking}
+        if not wanted <= side.keys():  # a loss names none, or a wrong one, and then tells which are
+            wanted = set(side)
+        return {name: self._gather_views(models, side[name]) for name in side if name in wanted}
 
     def _gather_views(self, models: Models, embedding: Tensor) -> Tensor:
         """Gather embeddings of all processes, view by view, in the order of a single process."""

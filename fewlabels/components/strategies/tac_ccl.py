@@ -72,8 +72,9 @@ class TACCCL(Metric):
             two are positives of each other in the metric losses.
         pair_labels: what else a matched pair is positive with: the ``left`` image's cluster, whose
             label both get; or the ``union`` of both images' clusters, as ``labels`` and
-            ``second_labels`` (of the losses here, ``multi_similarity`` takes these). The two are
-            the same while partners come from one cluster.
+            ``second_labels``, which every loss that compares labels must take (of the losses here
+            ``multi_similarity`` does). The two are the same while partners come from one cluster;
+            ``across`` of ``matching`` needs ``union``, as one image would have two labels.
         sigma: standard deviation of the Gaussians around common keypoints, as a share of half the
             image's side (Eq. 4.4).
         form: of Eq. 4.6: ``aligned`` compares T[M] with M', T being the affine map of the pair,
@@ -138,9 +139,12 @@ class TACCCL(Metric):
         """The modules of ``metric``.
 
         Raises:
-            ComponentError: a loss takes an attention map, and no block gives it.
+            ComponentError: a loss takes an attention map, and no block gives it; or one would take
+                matched images for negatives.
         """
         modules = super().modules(build)
+        if self.union and self.pairs:
+            self._refuse_single_labels()
         for name, inputs in self.loss_inputs.items():
             if "embeddings_pair" in inputs:  # "embeddings" can hold x and x'
                 self.loss_inputs[name] = ["first" if i == "embeddings" else i for i in inputs]
@@ -157,6 +161,16 @@ class TACCCL(Metric):
                 "write blocks: {name: cbam, after: MODULE}"
             )
         return modules
+
+    def _refuse_single_labels(self) -> None:
+        """Refuse a loss that sees the clusters of matched images, but not that they match."""
+        for name, inputs in self.loss_inputs.items():
+            if "labels" in inputs and not {"second_labels", "centres"} & set(inputs):
+                raise ComponentError(
+                    f"strategy.pair_labels: with union, loss {name!r} takes matched images of two "
+                    "clusters for negatives, as it takes no second_labels; use multi_similarity, "
+                    "or set pair_labels: left"
+                )
 
     def phases(self, round: Round) -> list[Phase]:
         """The phase of ``metric``, with a stream of matched pairs."""
@@ -182,7 +196,7 @@ class TACCCL(Metric):
         """Every loss of the recipe on the batch of all processes, and the terms that are logged."""
         losses = super().losses(phase, models, batch, clock)
         if self.watched is not None:
-            one, two, matrix, valid, _ = (tensor.detach().float() for tensor in self.watched)
+            one, two, matrix, valid, _ = (tensor.float() for tensor in self.watched)
             maps = torch.cat([one, two]).flatten(1)
             self.spread = (maps.std(1) / maps.mean(1)).median()
             losses["attention_spread"] = self.spread
@@ -220,7 +234,8 @@ class TACCCL(Metric):
             compared = [
                 self._compare_transformed(*maps[:2], *self._gather_matrices(models, sides[:2]))
             ]
-            self.watched = compared[0]
+            one, two, matrix, valid, mask = (tensor.detach() for tensor in compared[0])
+            self.watched = one, two, matrix, valid, mask
             if partners is not None:
                 compared.append(self._compare_matched(models, partners, sides[2:], *maps[2:]))
             given |= {

@@ -172,3 +172,6 @@ def test_images_that_share_either_of_two_labels_are_positives():
     ours = loss(x, y, remember(past, past_y), second)
     expected = by_hand(x, sets) + by_hand(past, [{int(label)} for label in past_y])
     assert ours.item() == pytest.approx(expected, rel=1e-9)
+    # The batch is in the memory when losses see it: there, too, both of its labels count.
+    both = loss(x, y, remember(x, y, torch.arange(12)), second)
+    assert both.item() == pytest.approx(2 * by_hand(x, sets), rel=1e-9)

@@ -7,9 +7,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from run_folders import read_rows
+from safetensors.torch import load_file
 from small import DIGITS
 
 import fewlabels
+from fewlabels.components.losses.cbml import CBML
+from fewlabels.components.losses.map_agreement import MapAgreement
 from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.losses.pml import resolve_pml_loss
 from fewlabels.components.strategies.metric import Metric
@@ -33,11 +36,15 @@ RECIPE = {
 }
 
 
-def setting(loss, **options):
+def setting(loss, blocks=(), **options):
     """A strategy with its modules, and a batch of 6 images of 3 classes."""
     torch.manual_seed(0)
     student = Embedder(
-        "convnet3", image_size=32, embedding_size=8, backbone_options={"width": 0.25}
+        "convnet3",
+        image_size=32,
+        embedding_size=8,
+        backbone_options={"width": 0.25},
+        blocks=list(blocks),
     )
     build = SimpleNamespace(
         view=Pipeline([Flip()], 32),
@@ -130,8 +137,31 @@ def test_a_momentum_bank_with_a_contrastive_loss_runs(tmp_path):
     assert all(row["pml:contrastive_loss"] > 0 for row in train)
 
 
+@pytest.mark.parametrize(("side", "given"), [("san.maps", {"san.maps"}), ("san.map", None)])
+def test_a_loss_gets_the_side_output_that_it_names_and_no_other(side, given):
+    block = {"name": "san", "after": "conv3", "hidden": 8}
+    strategy, models, _, batch = setting(MapAgreement(side=side), [block], views=2)
+    every = models.plain("student")(batch["images"].views[0].images).side
+    assert len(every) > 1
+    found = strategy.given(models, batch, Clock(0, 0, 0))["side"]
+    assert set(found) == (given or set(every))  # all, for a message that lists them
+
+
+@pytest.mark.parametrize("name", ["contrastive_loss", "cbml"])
+def test_a_loss_against_a_memory_that_is_not_there_is_refused(name):
+    if name == "cbml":
+        loss = CBML(use_memory=True)
+    else:
+        loss = resolve_pml_loss(name)(use_memory=True)
+    setting(loss)
+    with pytest.raises(
+        DataError, match=r"'loss' has use_memory: true, and strategy\.memory is null"
+    ):
+        setting(loss, memory=None)
+
+
 def test_head_and_proxies_train_alone_for_the_first_epoch(tmp_path):
-    """Proxy-Anchor's warm-up: the backbone stays to the bit, then it learns too."""
+    """Proxy-Anchor's warm-up: the backbone's parameters get no step, then they learn too."""
     recipe = recipe_from(
         {
             **RECIPE,
@@ -139,17 +169,24 @@ def test_head_and_proxies_train_alone_for_the_first_epoch(tmp_path):
             "discovery": [],
             "losses": [{"name": "pml:proxy_anchor_loss"}],
             "optimizer": {"name": "adamw", "lr": 1e-2, "frozen_epochs": {"student.backbone": 1}},
-            "train": {"log_every": 1, "checkpoint_every": 4, "keep_checkpoints": 9},
+            "train": {"log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 9},
             "rounds": {"rounds": 1, "epochs_per_round": 2, "steps_per_epoch": 4},
         }
     )
     folder = fewlabels.train(recipe, out=tmp_path).folder
-    one, two = sorted((folder / "checkpoints").iterdir())[:2]
+    places = {int(at.name[5:]): at for at in (folder / "checkpoints").iterdir()}
+    first, one, two = (places[step] for step in (1, 4, 8))
+    weights, held, freed = (load_file(at / "modules.safetensors") for at in (first, one, two))
+    backbone = [n for n in weights if "backbone" in n and n.endswith(("weight", "bias"))]
+    assert len(backbone) == 9
+    assert all(torch.equal(weights[name], held[name]) for name in backbone)
+    assert not any(torch.equal(weights[name], freed[name]) for name in backbone)
+    moved = [n for n in weights if n.endswith("running_mean")]
+    assert not any(torch.equal(weights[name], held[name]) for name in moved)
     learnt = [
         len(torch.load(at / "optimizers.pt", weights_only=True)["embed"]["state"])
         for at in (one, two)
     ]
-    assert [at.name[-1] for at in (one, two)] == ["4", "8"]
     assert learnt[0] == 3  # the head's weight and bias, and the proxies
     assert learnt[1] > 3
 

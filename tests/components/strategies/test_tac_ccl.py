@@ -12,6 +12,7 @@ from small import DIGITS
 
 import fewlabels
 from fewlabels.components.losses.attention_consistency import AttentionConsistency
+from fewlabels.components.losses.cbml import CBML
 from fewlabels.components.losses.feature_similarity import FeatureSimilarity
 from fewlabels.components.losses.multi_similarity import MultiSimilarity
 from fewlabels.components.strategies.tac_ccl import TACCCL
@@ -50,6 +51,7 @@ def setting(losses=("attention_consistency", "feature_similarity"), **options):
         "attention_consistency": AttentionConsistency(),
         "feature_similarity": FeatureSimilarity(),
         "multi_similarity": MultiSimilarity(),
+        "cbml": CBML(),
     }
     student = Embedder(
         "convnet3",
@@ -181,7 +183,7 @@ def test_metric_losses_get_both_images_of_a_matched_pair_as_one_label(metric_on)
 
 
 def test_a_pair_across_clusters_can_be_positive_with_both():
-    strategy, models, phase, batch = setting(pairs=2, pair_labels="union")
+    strategy, models, phase, batch = setting(("multi_similarity",), pairs=2, pair_labels="union")
     part, _ = matched_part()
     labels = np.array([0, 0, 1, 1, 2, 2, 0, 3, 2])
     found = LabelState(labels, labels, np.zeros(9, bool), None, None, False)
@@ -189,6 +191,17 @@ def test_a_pair_across_clusters_can_be_positive_with_both():
     given = strategy.given(models, {**batch, "pairs": part}, Clock(0, 0, 0))
     assert given["labels"][6:].tolist() == [0, 2, 3, 2]  # each image's own cluster
     assert given["second_labels"].tolist() == [-1] * 6 + [3, 2, 0, 2]  # and its partner's
+    with pytest.raises(ComponentError, match=r"loss 'cbml' takes matched images .* for negatives"):
+        setting(("multi_similarity", "cbml"), pairs=2, pair_labels="union")
+    setting(("cbml",), pairs=2)
+
+
+def test_pairs_across_clusters_with_the_left_images_label_alone_are_refused():
+    finders = [{"name": "kmeans"}, {"name": "matching", "across": True}]
+    strategy = {**RECIPE["strategy"], "pairs": 4}
+    with pytest.raises(RecipeError, match=r"across needs 'strategy\.pair_labels=union'"):
+        recipe_from({**RECIPE, "discovery": finders, "strategy": strategy})
+    recipe_from({**RECIPE, "discovery": finders, "strategy": {**strategy, "pair_labels": "union"}})
 
 
 def test_every_parameter_gets_a_gradient_and_the_watched_term_none():
