@@ -4,8 +4,8 @@ A run folder holds its recipe with every option of its day, so one that is missi
 than the run: it gets the value by which the run goes on as it began. What a person writes holds few
 options, and gets the defaults of today.
 
-What no option decides is as today in a run of before that goes on: compositions of an LMCS run, the
-passes of a ``vat`` run, and GoogLeNet's dropout in embedders, which is left out.
+What no option decides is as today in a run of before that goes on: compositions of an LMCS run, and
+the passes of a ``vat`` run.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 }
 """Weights of loss terms that a strategy had by default, where it has others now."""
 
+EARLIER_AVERAGE = {"end": 0.999, "start": 0.0, "steps": 0, "shape": "linear"}
+"""MixMatch's default, which null stands for in Snowball with MixMatch; it changes the hash, too."""
+
 EMBEDDERS = ("metric", "tac_ccl")
 """Strategies whose GoogLeNet had dropout, where it has none now."""
 
@@ -51,14 +54,18 @@ def fill_earlier_values(data: dict[str, Any]) -> None:
     Args:
         data: of a recipe, not yet checked, with lists of components; changed in place.
     """
-    if not Fixed.model_fields.keys() <= data.keys():
-        return  # written by a person
     strategy, model = data.get("strategy"), data.get("model")
-    if isinstance(strategy, dict) and isinstance(model, dict) and "mean" not in model:
+    if not Fixed.model_fields.keys() <= data.keys() or not isinstance(model, dict):
+        return  # written by a person
+    if "mean" in model:
+        return  # it has all options; others come where it is extended, or overridden
+    if isinstance(strategy, dict):
         weights = WEIGHTS.get(str(strategy.get("name")), {})
         if isinstance(data.setdefault("weights", {}), dict):
             data["weights"] = {**weights, **data["weights"]}
         _keep_dropout(strategy, model)
+        if (strategy.get("name"), strategy.get("base")) == ("snowball", "mixmatch"):
+            strategy["ema"] = strategy.get("ema") or dict(EARLIER_AVERAGE)
     for mapping, later in _find_later(data):
         for key, value in later.items():
             mapping.setdefault(key, value)

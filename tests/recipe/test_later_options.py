@@ -2,6 +2,7 @@
 
 import pytest
 
+from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import RecipeError
 from fewlabels.recipe.recipe import load_recipe, recipe_from
 from fewlabels.registry import REGISTRIES
@@ -68,6 +69,24 @@ def test_a_weight_that_an_older_run_set_is_kept():
     assert recipe_from(old).weights == {"adversarial": 1.0, "entropy": 0.0}
 
 
+def test_an_older_snowball_on_mixmatch_keeps_the_average_of_its_day():
+    now = recipe_from(
+        {**DATA, "strategy": {"name": "snowball", "base": "mixmatch"}, "discovery": "confident"}
+    )
+    assert now.strategy.options["ema"] is None
+    old = {**now.resolved, "model": {k: v for k, v in now.resolved["model"].items() if k != "mean"}}
+    again = recipe_from(old)
+    assert again.strategy.options["ema"] == Ramp(end=0.999)
+    assert recipe_from(again.resolved).hash == again.hash != now.hash
+
+
+@pytest.mark.parametrize("name", ["ict", "pi_model", "pseudo_label", "vat"])
+def test_another_strategy_in_a_recipe_of_today_has_the_defaults_of_today(name):
+    resolved = recipe_from({**DATA, "strategy": "mean_teacher", "discovery": "confident"}).resolved
+    given = recipe_from({**DATA, "strategy": name, "discovery": "confident"})
+    assert recipe_from(resolved, [f"strategy.name={name}"]).strategy == given.strategy
+
+
 def test_an_older_embedders_googlenet_keeps_its_dropout():
     data = {
         "data": {"source": "digits"},
@@ -94,6 +113,9 @@ def test_the_hash_is_that_of_before_where_nothing_newer_is_asked_for():
             place = place[step]
         assert key in place
     same = recipe_from({**DATA, "strategy": "mean_teacher", "discovery": {"name": "confident"}})
+    through = {"name": "confident", "by": "student"}
+    known = recipe_from({**DATA, "strategy": "mean_teacher", "discovery": through})
+    assert known.hash == "4a3f8407515d"  # as version 0.1 gave it
     other = recipe_from(
         {**DATA, "strategy": "mean_teacher", "discovery": {"name": "confident", "score": "ratio"}}
     )
