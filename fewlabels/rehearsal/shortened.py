@@ -35,7 +35,8 @@ def shorten_recipe(recipe: Recipe, facts: Facts, standin: StandIn, keeps: Counts
     """The recipe of the rehearsal.
 
     Three rounds at most, with two discoveries where there are any; random weights instead of ones
-    that would be fetched; labels and clusters in proportion to the images. Steps and batches are
+    that would be fetched; labels and clusters in proportion to the images. A rate that falls in the
+    last epochs does so in one, without warm-up, for the others may be gone. Steps and batches are
     cut where the loop makes them, so all else is the recipe's own.
 
     Args:
