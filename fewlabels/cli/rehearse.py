@@ -36,15 +36,17 @@ def rehearse_recipes(given: argparse.Namespace) -> int:
 
     Files that are the same recipe are rehearsed once.
     """
-    from fewlabels.rehearsal.elsewhere import parse_throughputs
+    from fewlabels.rehearsal.elsewhere import name_unused, parse_throughputs
 
     rates = parse_throughputs(given.images_per_second)
     paths, overrides = split_words(given.recipes)
     begin, refused = time.monotonic(), 0
     known: dict[str, str] = {}
+    backbones: set[str] = set()
     for path in paths:
         try:
             recipe = load_recipe(path, overrides, given.imports, ended=True)
+            backbones.add(recipe.model.backbone)
             if recipe.hash not in known:
                 known[recipe.hash] = tell_rehearsal(recipe, rates, len(paths) > 1)
             print(f"{path}: {known[recipe.hash]}", flush=True)
@@ -52,6 +54,12 @@ def rehearse_recipes(given: argparse.Namespace) -> int:
             own = isinstance(error, RecipeError)
             print(for_terminal(error if own else type(error)(f"{path}: {error}")), file=sys.stderr)
             refused += 1
+    if backbones and (unused := name_unused(rates, backbones)):
+        print(
+            f"--images-per-second {', '.join(unused)}: no recipe here has such a backbone, so it "
+            f"counted for nothing; there is {', '.join(sorted(backbones))}",
+            file=sys.stderr,
+        )
     if len(paths) > 1:
         minutes = (time.monotonic() - begin) / 60
         print(f"{len(paths)} recipes, {refused} refused, {minutes:.1f} minutes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,8 @@ def make_remarks(check: Mistakes, data: dict[str, Any], overrides: Overrides) ->
         if shared:
             place = format_key_path(path[:-1] if path[-1] in NAMING else path)
             again = " ".join(
-                f"{place}.{key}={format_inline(value)}" for key, value in shared.items()
+                shlex.quote(f"{place}.{key}={format_inline(value)}")
+                for key, value in shared.items()
             )
             given = f"{format_key_path(path)}={format_inline(override.value)}"
             yield (

@@ -87,7 +87,7 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
         cost("features for what phases begin with", each or each_scored, extracted),
         begins,
     ]
-    for name, component in whole.loops[0].discoverer.components:
+    for name, _ in whole.loops[0].discoverer.components:
         if growth := found.discoveries.get(name):
             seconds, cpu = growth.at(plan.train)
             how = growth.describe(plan.train)
@@ -98,7 +98,6 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
             how = f"measured on {found.small:,} images, at most in proportion"
         times = plan.discoveries
         costs.append(Cost(f"discovery {name}", times * seconds, times * cpu, how))
-        del component
     images = whole.before + plan.evaluations * whole.evaluated
     costs.append(cost("features for evaluation", each_scored, images))
     seconds, cpu = found.scoring.at(plan.scored)
@@ -158,9 +157,9 @@ def measure_room(found: Rehearsal, imported: int) -> Room:
     memory = imported + found.limits.peak.estimate(steps)
     pixels = {id(whole.parts.pixels): whole.keeps[0], id(whole.parts.searched): whole.keeps[1]}
     memory += sum(pixels.values())
-    memory += whole.module_bytes - found.module_bytes + width * (plan.train + plan.scored)
-    count, folder = len(found.facts.data.records), found.folder
     grown = max(0, whole.module_bytes - found.module_bytes)
+    memory += grown + width * (plan.train + plan.scored)
+    count, folder = len(found.facts.data.records), found.folder
     rows = plan.steps / recipe.train.log_every + 4 * plan.evaluations
     disk = recipe.train.keep_checkpoints * (folder["checkpoint"] + grown)
     disk += folder["model"] + folder["initial"] + folder["best"] + int(rows * folder["row"])
@@ -175,7 +174,7 @@ def count_decoded(found: Rehearsal) -> int:
     plan, whole, data = found.plan, found.whole, found.recipe.data
     every = plan.train + plan.scored
     decoded = every if data.max_bad or data.drop_duplicates else 0
-    decoded += plan.train if whole.keeps[0] else plan.extracted + sum(
+    decoded += plan.train if whole.keeps[0] else plan.extracted + begin_phases(found)[1] + sum(
         own.steps * own.sources for own in plan.phases.values()
     )  # fmt: skip
     if whole.parts.searched is not whole.parts.pixels or not whole.keeps[1]:

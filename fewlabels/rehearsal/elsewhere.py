@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.rehearsal.costs import Cost, cost_run, count_decoded
+from fewlabels.rehearsal.costs import Cost, begin_phases, cost_run, count_decoded
 from fewlabels.rehearsal.measure import Rehearsal
 
 EMBED = 3.0
@@ -17,10 +17,10 @@ def parse_throughputs(words: Iterable[str]) -> dict[str, float]:
     """Images a second by name: of a backbone, of ``embed`` or ``decode``, or of ``train``.
 
     Args:
-        words: ``900``, or ``NAME=900``.
+        words: ``900``, or ``NAME=900``; the tag after a backbone's name does not count.
 
     Raises:
-        FewLabelsError: no number above 0.
+        FewLabelsError: no number above 0, or none of training.
     """
     found = {}
     for word in words:
@@ -34,8 +34,18 @@ def parse_throughputs(words: Iterable[str]) -> dict[str, float]:
                 f"--images-per-second {word}: expected a number above 0, or NAME=NUMBER with a "
                 f"backbone or one of {', '.join(PARTS)}"
             )
-        found[name or "train"] = rate
+        found[name.partition(".")[0] or "train"] = rate
+    if found and not set(found) - {"embed", "decode"}:
+        raise FewLabelsError(
+            f"--images-per-second {', '.join(found)}: a time there needs images a second in "
+            "training too: NUMBER, or NAME=NUMBER with a backbone"
+        )
     return found
+
+
+def name_unused(rates: Mapping[str, float], backbones: Iterable[str]) -> list[str]:
+    """The names of rates that are neither of a part of the work nor of one of some backbones."""
+    return sorted(set(rates) - set(PARTS) - {name.partition(".")[0] for name in backbones})
 
 
 def find_rate(found: Rehearsal, rates: Mapping[str, float]) -> float | None:
@@ -55,6 +65,7 @@ def cost_elsewhere(found: Rehearsal, rates: Mapping[str, float]) -> list[Cost]:
     plan, whole = found.plan, found.whole
     seen = sum(own.steps * own.images for own in plan.phases.values())
     embedded = plan.extracted + whole.before + plan.evaluations * whole.evaluated
+    embedded += begin_phases(found)[1]
     costs = [
         Cost(f"{seen:,} images in training", seen / train, 0.0),
         Cost(f"{embedded:,} images embedded", embedded / embed, 0.0),

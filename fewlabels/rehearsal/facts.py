@@ -123,5 +123,10 @@ def describe_labels(data: TrainingData) -> dict[str, Any]:
         "train": len(data.train),
         "test": len(data.split.test),
         "labelled": int((data.labels >= 0).sum()),
-        "classes": len(np.unique(data.records.truth[data.split.train])),
+        "classes": count_classes(data.records.truth[data.split.train]),
     }
+
+
+def count_classes(truth: np.ndarray) -> int:
+    """How many classes images are of; those whose class nobody knows, -1, are of none."""
+    return len(np.unique(truth[truth >= 0]))

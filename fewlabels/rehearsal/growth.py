@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 BUDGET = 3.0
-"""Seconds that one more size may take to be measured."""
+"""Seconds that a third or later size may take to be measured; the first two always are."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.rehearsal.facts import Facts, find_facts
 from fewlabels.rehearsal.growth import Growth
-from fewlabels.rehearsal.memory import read_device_peak
 from fewlabels.rehearsal.plan import Plan, count_module_bytes, plan_run
 from fewlabels.rehearsal.short_loop import Limits, shorten_loop
 from fewlabels.rehearsal.shortened import choose_counts, has_no_weights_here, shorten_recipe
@@ -44,7 +43,7 @@ class Rehearsal:
         watch: the laps of the shortened run.
         reading: one lap of reading and examining the stand-in, its images counted.
         start: all else: making the parts, saving and loading.
-        discoveries, scoring: what does not grow as the number of images does.
+        discoveries, scoring: what is not in proportion to the number of images.
         folder: bytes of the shortened run's folder by what is in it.
     """
 
@@ -108,7 +107,7 @@ def rehearse_recipe(recipe: Recipe) -> Rehearsal:
         discoveries=measure_discoveries(recipe, whole.parts, whole.loops[0]),
         scoring=measure_scoring(recipe, whole.parts, whole.passes),
         small=found.train,
-        device_peak=read_device_peak(),
+        device_peak=limits.peak.device,
         module_bytes=found.module_bytes,
         folder=found.folder,
         start=found.start,
@@ -212,9 +211,13 @@ def run_shortened(recipe: Recipe, place: Path, limits: Limits) -> ShortRun:
 
 
 def read_shares(rows: list[Row]) -> dict[str, float]:
-    """By discovery, 0 where it labelled nothing, else 1: the whole budget."""
-    found = [row for row in rows if row["kind"] == "discovery"]
-    return {row["discovery"]: float(row["discovered"] > 0) for row in found}
+    """By discovery, 0 where it never labelled anything, else 1: the whole budget."""
+    shares: dict[str, float] = {}
+    for row in rows:
+        if row["kind"] == "discovery":
+            name = row["discovery"]
+            shares[name] = max(shares.get(name, 0.0), float(row["discovered"] > 0))
+    return shares
 
 
 def weigh_folder(folder: RunFolder) -> dict[str, int]:

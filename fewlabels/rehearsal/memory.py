@@ -22,18 +22,20 @@ class Peak:
         made: once all is made, before the first step.
         fixed: of gradients and of what the optimiser keeps, however many images a step has.
         steps: that steps have taken beyond both.
+        device: of a GPU at most, so far as it was looked at; 0 without one.
     """
 
     def __init__(self) -> None:
         give_back()
         forget_peak()
         self.base = self.most = read_memory("VmRSS")
-        self.made = self.steps = self.fixed = 0
+        self.made = self.steps = self.fixed = self.device = 0
 
     def note(self) -> int:
         """Look at the largest memory, and begin anew."""
         now = read_memory()
         self.most = max(self.most, now)
+        self.device = max(self.device, read_device_peak())
         forget_peak()
         return now
 
@@ -97,5 +99,5 @@ def name_device() -> str:
 
 
 def read_device_peak() -> int:
-    """Bytes of a GPU's memory at most; 0 without one."""
+    """Bytes of a GPU's memory at most since :func:`forget_peak`; 0 without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

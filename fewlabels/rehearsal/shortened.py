@@ -9,7 +9,7 @@ import numpy as np
 
 from fewlabels.files import find_path
 from fewlabels.recipe.recipe import Recipe, recipe_from
-from fewlabels.rehearsal.facts import Facts
+from fewlabels.rehearsal.facts import Facts, count_classes
 from fewlabels.rehearsal.standin import StandIn
 
 Counts = tuple[int, int]
@@ -24,7 +24,7 @@ def choose_counts(recipe: Recipe, facts: Facts, images_a_second: float) -> Count
     data, wanted = facts.data, int(min(400, max(48, 4 * images_a_second)))
     if facts.looks:
         wanted = 24
-    classes = min(facts.most_classes, len(np.unique(data.records.truth[data.split.train])))
+    classes = min(facts.most_classes, count_classes(data.records.truth[data.split.train]))
     train = max(wanted, (4 if isinstance(recipe.data.labels, int) else 2) * classes)
     if recipe.strategy.options.get("head") == "pca":
         train = max(train, recipe.model.embedding_size or 0)
@@ -34,10 +34,11 @@ def choose_counts(recipe: Recipe, facts: Facts, images_a_second: float) -> Count
 def shorten_recipe(recipe: Recipe, facts: Facts, standin: StandIn, keeps: Counts) -> Recipe:
     """The recipe of the rehearsal.
 
-    Three rounds at most, with two discoveries where there are any; random weights instead of ones
-    that would be fetched; labels and clusters in proportion to the images. A rate that falls in the
-    last epochs does so in one, without warm-up, for the others may be gone. Steps and batches are
-    cut where the loop makes them, so all else is the recipe's own.
+    Three rounds at most, with two discoveries where there are any, and two more of both where
+    weights restart for generations; random weights instead of ones that would be fetched; labels
+    and clusters in proportion to the images. A rate that falls in the last epochs does so in one,
+    without warm-up, for the others may be gone. Steps and batches are cut where the loop makes
+    them, so all else is the recipe's own.
 
     Args:
         keeps: bytes of decoded training and of tested images that the whole run keeps in memory.
@@ -82,7 +83,7 @@ def fit_to_counts(resolved: dict[str, Any], recipe: Recipe, facts: Facts, standi
     train = np.isin(standin.rows, split.train)
     small = int(train.sum())
     share = min(1.0, small / max(1, len(split.train)))
-    classes = len(np.unique(standin.records.truth[train]))
+    classes = max(1, count_classes(standin.records.truth[train]))
     for key in ("labels", "validation"):
         given = resolved["data"][key]
         if isinstance(given, int) and given:

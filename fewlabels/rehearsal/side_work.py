@@ -1,4 +1,4 @@
-"""What is done on features alone, whose cost does not grow as the number of images does."""
+"""What is done on features alone, whose cost is not in proportion to the number of images."""
 
 from __future__ import annotations
 

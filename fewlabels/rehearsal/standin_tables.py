@@ -29,7 +29,7 @@ def write_folder(root: Path, records: Records, sides: Sides, recipe: Recipe) -> 
         names = [f"{part}/{n}" for part, n in zip(records.columns["split"], names, strict=True)]
     table = recipe.source.options.get("labels_csv")
     if len(records.names):
-        names = [str(Path(name).with_suffix(".jpg")) for name in records.names]
+        names = [f"{name}.jpg" for name in records.names]  # 1.png and 1.jpg are two images
     if table or all("/" not in name for name in names):
         root.mkdir(parents=True, exist_ok=True)
         with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:

@@ -33,6 +33,7 @@ class WholeRun:
         passes: width of what an evaluation scores, by model.
         before, evaluated: images extracted before training, and in one evaluation.
         module_bytes: of all parameters and buffers.
+        begun: what phases and strategies begin with, once it was measured.
     """
 
     parts: RunParts
@@ -65,10 +66,13 @@ class WholeRun:
 
     def measure_start(self, loop: Loop) -> tuple[int, Lap]:
         """Images that the start of a strategy extracts, and the time of all else in it."""
-        extract, watch = CountingExtract(loop), Stopwatch()
-        with watch.measure("start"):
-            loop.strategy.start(loop.modules, extract)
-        return extract.count, watch.average("start")
+        key = f"start of loop {self.loops.index(loop)}"
+        if key not in self.begun:
+            extract, watch = CountingExtract(loop), Stopwatch()
+            with watch.measure("start"):
+                loop.strategy.start(loop.modules, extract)
+            self.begun[key] = extract.count, watch.average("start")
+        return self.begun[key]
 
 
 class CountingExtract:

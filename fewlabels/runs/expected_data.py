@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NoReturn, overload
 
@@ -112,7 +113,8 @@ def assume_classes(recipe: Recipe, split: str) -> tuple[list[int], list[int]]:
     shared = [n for n in (data.labels, data.validation) if isinstance(n, int) and n]
     alike = data.share == "balanced"
     few = [n for n in range(10, 1, -1) if not alike or not any(m % n for m in shared)]
-    count = few[0] if few else min(shared)
+    common = math.gcd(*shared)
+    count = few[0] if few else common if common > 1 else min(shared)
     if split != "zero_shot":
         own = sorted(train or range(count))
         return own, sorted(test or own)

@@ -29,19 +29,36 @@ fewlabels run "${short[@]}" name=halves --out "$out" > "$out/log" 2>&1 &
 until ls "$out"/halves/checkpoints/step-* > "$out/steps" 2> "$out/none" || ! kill -0 $!; do sleep 0.2; done
 kill -TERM $!
 wait $!
-echo "stopped with status $?, with $(ls "$out/halves/checkpoints" | tail -n 1)"
+status=$?
+[ $status -eq 143 ] || failed=1  # 128 and the number of TERM
+echo "stopped with status $status, with $(ls "$out/halves/checkpoints" | tail -n 1)"
 fewlabels run --resume "$out/halves" > "$out/log" || failed=1
 cat > "$out/compare.py" <<'END'
 import sys
 from safetensors.torch import load_file
 one, two = (load_file(f"{folder}/model/model.safetensors") for folder in sys.argv[1:])
-print("largest difference of a weight:", max((one[k].double() - two[k].double()).abs().max().item() for k in one))
+difference = max((one[k].double() - two[k].double()).abs().max().item() for k in one)
+print("largest difference of a weight:", difference, "(at most 1e-3)")
+sys.exit(0 if difference <= 1e-3 else 1)
 END
 python "$out/compare.py" "$out/whole" "$out/halves" || failed=1
 
+cat > "$out/speed.py" <<'END'
+import sys
+from fewlabels.recipe.recipe import load_recipe
+from fewlabels.rehearsal.costs import cost_steps
+from fewlabels.rehearsal.measure import rehearse_recipe
+from fewlabels.rehearsal.memory import name_device, remember_imports
+from fewlabels.rehearsal.report import format_page
+recipe, imported = load_recipe(sys.argv[1], ended=True), remember_imports()
+found = rehearse_recipe(recipe)
+print(format_page(found, {}, imported, name_device()))
+for stage, step in cost_steps(found).items():
+    print(f"{stage}: {step.plan.images / step.whole.seconds:.0f} images per second")
+END
 announce "images per second: MixMatch, WRN-28-2, 64 + 64 images of 32 px"
-fewlabels rehearse recipes/tables/table_3.1/mixmatch.yaml || failed=1
+python "$out/speed.py" recipes/tables/table_3.1/mixmatch.yaml || failed=1
 announce "images per second: TAC-CCL on CUB, GoogLeNet, 80 images and 20 pairs of 227 px"
-fewlabels rehearse recipes/tac_ccl_cub.yaml || failed=1
+python "$out/speed.py" recipes/tac_ccl_cub.yaml || failed=1
 announce "done; failed: $failed"
 exit $failed

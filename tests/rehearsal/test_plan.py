@@ -7,6 +7,7 @@ from small import DIGITS
 import fewlabels
 from fewlabels.recipe.recipe import recipe_from
 from fewlabels.rehearsal.facts import find_facts
+from fewlabels.rehearsal.measure import rehearse_recipe
 from fewlabels.rehearsal.plan import plan_run
 from fewlabels.runs.check_start import plain_accelerator, start_without_images
 
@@ -46,3 +47,20 @@ def test_the_plan_is_what_the_run_does(tmp_path, name):
         {(row["round"], row["step"]) for row in read_rows(folder, "evaluation") if "round" in row}
     )
     assert plan.evaluations == rounds
+
+
+def test_a_discovery_that_uses_up_its_budget_at_once_is_planned_so(tmp_path):
+    """It labels nothing the second time, which says nothing of the first."""
+    recipe = recipe_from(
+        {
+            **TEACHER,
+            "strategy": {"name": "mean_teacher", "labelled": 10, "batch": 40, "unlabelled": "rest"},
+            "discovery": {"name": "confident", "by": "student"},
+            "rounds": {"rounds": 3, "growth": "all", "limit": 20},
+            "train": {"log_every": 1},
+        }
+    )
+    plan = rehearse_recipe(recipe).plan
+    folder = fewlabels.train(recipe, out=tmp_path).folder
+    assert plan.labels == [400, 400, 400]
+    assert plan.steps == len(read_rows(folder, "train"))

@@ -12,7 +12,7 @@ from fewlabels.cli.main import main
 from fewlabels.errors import FewLabelsError
 from fewlabels.files import find_path
 from fewlabels.recipe.recipe import load_recipe, recipe_from
-from fewlabels.rehearsal.costs import cost_run, measure_room
+from fewlabels.rehearsal.costs import cost_run, count_decoded, measure_room
 from fewlabels.rehearsal.elsewhere import cost_elsewhere, parse_throughputs
 from fewlabels.rehearsal.measure import rehearse_recipe
 from fewlabels.rehearsal.report import format_line, format_page
@@ -154,13 +154,22 @@ def test_one_recipe_gets_a_page_and_several_a_line_each(tmp_path, capsys):
     assert second.removeprefix(str(same)) == first.removeprefix(str(path))  # rehearsed once
     assert "3 recipes, 1 refused" in given.out
     assert "student.none" in given.err
+    rates = ["convnet3=900", "googlnet=900", "decode=400"]
+    words = [word for rate in rates for word in ("--images-per-second", rate)]
+    assert main(["rehearse", str(path), "rounds.rounds=2", *words]) == 0
+    told = capsys.readouterr().err
+    assert "--images-per-second googlnet: no recipe here has such a backbone" in told
+    assert "there is convnet3" in told
 
 
 def test_throughputs_are_of_training_of_a_backbone_or_of_a_part():
     assert parse_throughputs(["900", "decode=1e3"]) == {"train": 900, "decode": 1000}
+    assert parse_throughputs(["resnet50.a1_in1k=900"]) == {"resnet50": 900}
     for word in ("0", "x", "a=b", "nan", "-3"):
         with pytest.raises(FewLabelsError, match="above 0"):
             parse_throughputs([word])
+    with pytest.raises(FewLabelsError, match="in training too"):
+        parse_throughputs(["decode=400"])
     found = rehearse_recipe(recipe_from(METRIC))
     train, embed, decode, *_ = cost_elsewhere(
         found, {"convnet3": 100, "train": 1, "embed": 10, "decode": 2}
@@ -168,3 +177,15 @@ def test_throughputs_are_of_training_of_a_backbone_or_of_a_part():
     assert train.seconds == 36_000 / 100
     assert embed.seconds == (6 * 1200 + 7 * 597) / 10
     assert decode.seconds == 2 * (1200 + 597) / 2
+
+
+def test_images_for_what_a_strategy_starts_with_are_embedded_there_and_decoded_too():
+    strategy = {"name": "metric", "batch": 40, "head": "pca"}
+    recipe = recipe_from({**METRIC, "strategy": strategy, "data": {**METRIC["data"], "memory": 0}})
+    found = rehearse_recipe(recipe)
+    images, lap = found.whole.measure_start(found.whole.loops[0])
+    assert images == 1200  # principal components of all training images
+    assert found.whole.measure_start(found.whole.loops[0])[1] is lap  # measured once
+    embed = cost_elsewhere(found, {"train": 100, "embed": 10})[1]
+    assert embed.seconds == (7 * 1200 + 7 * 597) / 10
+    assert count_decoded(found) == (1200 + 597) + 7 * 1200 + 36_000 + 7 * 597

@@ -8,8 +8,10 @@ from small import DIGITS
 
 from fewlabels.recipe.recipe import load_recipe, recipe_from
 from fewlabels.registry.build import build_component
-from fewlabels.rehearsal.facts import find_facts
+from fewlabels.rehearsal.facts import describe_labels, find_facts
+from fewlabels.rehearsal.shortened import choose_counts, shorten_recipe
 from fewlabels.rehearsal.standin import write_standin
+from fewlabels.runs.training_data import read_training_data
 
 METRIC = {**DIGITS, "losses": "multi_similarity"}
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -83,3 +85,39 @@ def test_a_folder_with_a_table_and_a_copy_of_the_hub_are_read_too(tmp_path):
     read, _, _ = write_and_read(recipe_from({**METRIC, "data": data}), tmp_path / "hub")
     assert len(set(read.truth)) == 10
     assert set(read.columns["split"]) == {"train", "test"}
+
+
+def draw_photos(root, names):
+    """Small images of one colour below a folder."""
+    from PIL import Image
+
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(root / name)
+
+
+def test_images_whose_class_nobody_knows_are_of_no_class(tmp_path):
+    counts = {"a": 24, "b": 24, "c": 24, "unlabeled": 40}
+    draw_photos(tmp_path, [f"{name}/{i}.png" for name, n in counts.items() for i in range(n)])
+    data = {"source": "folder", "path": str(tmp_path), "split": "all", "validation": 6}
+    model = {**DIGITS["model"], "embedding_size": None}
+    recipe = recipe_from(
+        {"data": {**data, "labels": "all"}, "model": model, "strategy": "supervised"}
+    )
+    facts = find_facts(recipe)
+    assert describe_labels(facts.data)["classes"] == 3
+    standin = write_standin(recipe, facts, *choose_counts(recipe, facts, 12.0), tmp_path / "stood")
+    short = shorten_recipe(recipe, facts, standin, (0, 0))
+    held = read_training_data(short, quiet=True).validation
+    assert len(held) == short.data.validation
+    assert short.data.validation % 3 == 0
+
+
+def test_images_that_differ_by_their_suffix_alone_are_two(tmp_path):
+    names = [
+        f"{kind}/{i}{suffix}" for kind in "ab" for i in range(4) for suffix in (".png", ".jpg")
+    ]
+    draw_photos(tmp_path / "photos", names)
+    data = {"source": "folder", "path": str(tmp_path / "photos"), "labels": "all"}
+    read, wanted, _ = write_and_read(recipe_from({**METRIC, "data": data}), tmp_path / "data", 9, 9)
+    assert np.bincount(read.truth).tolist() == np.bincount(wanted.truth).tolist()

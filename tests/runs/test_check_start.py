@@ -1,6 +1,7 @@
 """What a started run refuses, a check refuses in the same words, and looks at no image."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,15 @@ def test_options_that_a_new_name_takes_away_are_told_however_it_is_written(overr
     assert f"that it has too: {kept}" in told
 
 
+def test_options_to_give_again_can_be_pasted_into_a_shell():
+    recipe = recipe_from(
+        {**TEACHER, "strategy": {"name": "mean_teacher", "ema": {"end": 0.9, "steps": 5}}},
+        ["strategy.name=mixmatch"],
+    )
+    (remark,) = recipe.remarks
+    assert shlex.split(remark.split("too: ")[1]) == ["strategy.ema={end: 0.9, steps: 5}"]
+
+
 def test_a_check_asks_nothing_of_the_network(monkeypatch):
     import socket
 
@@ -185,6 +195,7 @@ def test_a_weight_of_a_loss_that_is_gone_names_the_weights_that_are_left():
     "data",
     [
         {"labels": 57},
+        {"labels": 68, "validation": 51},
         {"labels": 59, "share": "per_class", "validation": 3},
         {"labels": 40, "validation": 20, "share": "proportional"},
         {"split": "zero_shot"},
