@@ -109,13 +109,13 @@ class RetrievalTest:
 
         The array that ``score_features`` had last is not searched again.
         """
-        for query, gallery in self.searches.values():
-            if self.scored is not None and self.scored[0] is features and 1 in self.ks:
-                found = self.scored[1]
-            else:
-                found = self._search(features, query, gallery, (1,))
-            return average_by_class(found.scores["recall@1"], found.labels)
-        return None
+        if not self.searches:
+            return None
+        if self.scored is not None and self.scored[0] is features and 1 in self.ks:
+            found = self.scored[1]
+        else:
+            found = self._search(features, *next(iter(self.searches.values())), (1,))
+        return average_by_class(found.scores["recall@1"], found.labels)
 
     def find_examples(self, features: np.ndarray) -> Examples:
         """The nearest images of one query of each of a few classes, in the first search.

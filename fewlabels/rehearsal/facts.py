@@ -37,18 +37,18 @@ class Facts:
         data: split and labelled as the recipe says.
         origin: where the counts are from, in words.
         sides: width and height of an image.
-        looks: whether a discovery looks at the images, so that there are to be few.
+        looks_at_images: whether a discovery looks at the images, so that there are to be few.
     """
 
     data: TrainingData
     origin: str
     sides: tuple[int, int]
-    looks: bool = False
+    looks_at_images: bool = False
 
     @property
     def most_classes(self) -> int:
         """Of a part of the stand-in."""
-        return FEW_CLASSES if self.looks else MOST_CLASSES
+        return FEW_CLASSES if self.looks_at_images else MOST_CLASSES
 
 
 def find_facts(recipe: Recipe) -> Facts:
@@ -72,8 +72,8 @@ def find_facts(recipe: Recipe) -> Facts:
                 "assumed counts, as the data are not here",
             )
     found = [build_component("discovery", spec.name, spec.options) for spec in recipe.discovery]
-    looks = any(each.needs().images for each in found)
-    return Facts(share_out(recipe, records, source.default_split), origin, sides, looks)
+    looks_at_images = any(each.needs().images for each in found)
+    return Facts(share_out(recipe, records, source.default_split), origin, sides, looks_at_images)
 
 
 def choose_rows(facts: Facts, train: int, test: int, seed: int = 0) -> np.ndarray:

@@ -22,7 +22,7 @@ def choose_counts(recipe: Recipe, facts: Facts, images_a_second: float) -> Count
     principal components, as many as it has outputs.
     """
     data, wanted = facts.data, int(min(400, max(48, 4 * images_a_second)))
-    if facts.looks:
+    if facts.looks_at_images:
         wanted = 24
     classes = min(facts.most_classes, count_classes(data.records.truth[data.split.train]))
     train = max(wanted, (4 if isinstance(recipe.data.labels, int) else 2) * classes)

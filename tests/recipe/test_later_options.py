@@ -1,11 +1,15 @@
 """Recipes of older runs mean what they meant, though options and defaults came later."""
 
+import itertools
+
 import pytest
 
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import RecipeError
 from fewlabels.recipe.recipe import load_recipe, recipe_from
+from fewlabels.recipe.sections import Rounds
 from fewlabels.registry import REGISTRIES
+from fewlabels.training.round_schedule import RoundSchedule
 
 DATA = {"data": {"source": "digits", "labels": 20}}
 
@@ -161,6 +165,26 @@ def test_a_rate_that_would_fall_before_it_has_risen_is_refused(overrides, rounds
     fall(**rounds)
     with pytest.raises(RecipeError, match="so the rate is never whole"):
         fall(*overrides, **rounds)
+
+
+@pytest.mark.parametrize("restart", ["never", "generation", "round"])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_epochs_are_counted_as_the_run_counts_them(restart, first):
+    for given, generations, rounds in itertools.product([None, 1, 5], [1, 3], [1, 2, 5]):
+        said = Rounds(
+            restart=restart,
+            first_epochs=given,
+            generations=generations,
+            rounds=rounds,
+            epochs_per_round=3,
+            discover_every=max(1, first),
+        )
+        schedule = RoundSchedule(**said.model_dump(), first=first)
+        between = [schedule.epochs_between_restarts(i)[1] for i in range(schedule.total)]
+        assert said.count_epochs_between_restarts(bool(first)) == min(between)
+        last = max(i for i in range(schedule.total) if schedule.begins_with_discovery(i))
+        after = sum(schedule.count_epochs(i) for i in range(last, schedule.total))
+        assert said.count_epochs_after_discovery() == after
 
 
 def test_a_ramp_for_averages_is_refused_among_weights():
