@@ -108,6 +108,13 @@ class Pixels(Dataset[tuple[int, Tensor]]):
             # A plugin's own; a worker's comes with its traceback as text.
             raise DataError(re.split(r"fewlabels\.errors\.\w+: ", str(error))[-1].strip()) from None
 
+    def iterate_evaluation(
+        self, positions: list[list[int]], workers: int, size: int
+    ) -> Iterator[Tensor]:
+        """The middle (B, 3, size, size) uint8 of the images of each batch, as a model is tested."""
+        for _, images in self.iterate_batches(positions, workers):
+            yield crop_centre(images, size)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the images kept in memory; 0 if they are read at each access."""

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fewlabels.data.pixels import Pixels, crop_centre
+from fewlabels.data.cached_features import CachedFeatures
+from fewlabels.data.pixels import Pixels
 from fewlabels.models.insert import without_blocks
 from fewlabels.models.modes import evaluating
 
@@ -45,10 +46,11 @@ def extract_fields(
     positions = [mine[i : i + batch].tolist() for i in range(0, share, batch)]
     found: dict[str, list[Tensor]] = {name: [] for name in fields}
     hidden = True if not accelerator.is_main_process else None
-    loader = pixels.iterate_batches(positions, workers)
+    loader = pixels.iterate_evaluation(positions, workers, image_size)
     with evaluating(model):
-        for _, images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
-            images = crop_centre(images, image_size).to(accelerator.device).float() / 255
+        for images in tqdm(loader, "embed", len(positions), disable=hidden, leave=False):
+            images = images.to(accelerator.device)
+            images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
             with accelerator.autocast():
                 output = plain = model(images)
                 if BACKBONE in fields:
@@ -56,6 +58,8 @@ def extract_fields(
                         plain = model(images) if has_blocks else output
             for name in fields:
                 value = plain.features if name == BACKBONE else getattr(output, name)
+                if name == BACKBONE and isinstance(pixels, CachedFeatures):
+                    value = images.flatten(1)
                 found[name].append(value.float())
     gathered = [accelerator.gather(torch.cat(found[name])) for name in fields]
     return [value[: len(wanted)].cpu().numpy() for value in gathered]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewlabels.contracts import Output, collect_side, has_heads
 from fewlabels.data.decode import Images
 from fewlabels.errors import ModelError
+from fewlabels.models.head import Kind
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.modes import evaluating
 from fewlabels.models.saved_folder import ClassifierConfig
@@ -52,6 +53,8 @@ class Classifier(ImageModel):
         std: Sequence[float] | None = None,
         backbone_options: dict[str, Any] | None = None,
         blocks: Sequence[Mapping[str, Any]] = (),
+        head: Kind | None = None,
+        hidden: int = 512,
     ) -> None:
         if len(classes) < 2:
             raise ModelError(f"a classifier needs two classes or more, got {list(classes)}")
@@ -67,6 +70,8 @@ class Classifier(ImageModel):
             std=std,
             backbone_options=backbone_options,
             blocks=blocks,
+            head=head,
+            hidden=hidden,
         )
         self.classes = tuple(classes)
         self.heads: int = self.backbone.heads if has_heads(self.backbone) else 1

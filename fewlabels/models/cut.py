@@ -65,7 +65,7 @@ def freeze_before(model: Classifier, layer: str) -> Tensor:
         ModelError: a layer that does not cut the network in two, or whose output is no map.
     """
     rng = torch.Generator().manual_seed(0)
-    one, two = torch.rand(2, 1, 3, model.image_size, model.image_size, generator=rng)
+    one, two = torch.rand(2, 1, *model.input_shape, generator=rng)
     with torch.no_grad():
         found = map_at(model, layer, one)
     if not isinstance(found, Tensor) or found.ndim not in (3, 4):
@@ -109,7 +109,7 @@ def is_affine_after(model: Classifier, layer: str, like: Tensor) -> bool:
     """
     rng = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, *like.shape, generator=rng).to(like)
-    image = torch.zeros(1, 3, model.image_size, model.image_size).to(like)
+    image = torch.zeros(1, *model.input_shape).to(like)
 
     def pooled(maps: Tensor) -> Tensor:
         with replace_output(model, layer, lambda own: maps.clone()):

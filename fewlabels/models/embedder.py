@@ -14,6 +14,7 @@ from fewlabels.contracts import Output, collect_side
 from fewlabels.contracts.outputs import LARGEST_EMBEDDING
 from fewlabels.data.decode import Images
 from fewlabels.errors import ModelError
+from fewlabels.models.head import Kind
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.saved_folder import EmbedderConfig
 
@@ -59,6 +60,8 @@ class Embedder(ImageModel):
         normalize: bool = True,
         backbone_options: dict[str, Any] | None = None,
         blocks: Sequence[Mapping[str, Any]] = (),
+        head: Kind | None = None,
+        hidden: int = 512,
     ) -> None:
         if embedding_size is not None and not 0 <= embedding_size <= LARGEST_EMBEDDING:
             raise ModelError(
@@ -76,6 +79,8 @@ class Embedder(ImageModel):
             std=std,
             backbone_options=backbone_options,
             blocks=blocks,
+            head=head,
+            hidden=hidden,
         )
         if "drop_rate" not in self.backbone_options and hasattr(self.backbone, "drop_rate"):
             self.backbone.drop_rate = 0.0

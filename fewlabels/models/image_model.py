@@ -28,6 +28,7 @@ from fewlabels.hub.upload import check_name, upload_files
 from fewlabels.models import saved_folder as folders
 from fewlabels.models.backbone import insert_block, load_exactly, load_weights, make_backbone
 from fewlabels.models.finite import refuse_endless_rows, refuse_not_finite
+from fewlabels.models.head import HeadedBackbone, Kind
 from fewlabels.models.modes import evaluating
 from fewlabels.models.required_plugins import check_plugins, plugins_of
 from fewlabels.models.shapes import computing_nothing, trace_blank_image
@@ -46,6 +47,10 @@ class ImageModel(nn.Module):
         backbone_options: passed on to the backbone's constructor.
         blocks: blocks to insert into the backbone, in order: each a mapping of ``name`` (a
             registered block), ``after`` (a module's path), and the block's options.
+        head: what stands between the pooled features and the last layer: ``linear``, nothing;
+            ``cosine``, they are scaled to length 1; ``mlp``, two hidden layers. None: as the
+            backbone has it.
+        hidden: width of the hidden layers of ``mlp``.
 
     Raises:
         ModelError: an unknown backbone or block, options that it refuses, or weights that do not
@@ -70,6 +75,8 @@ class ImageModel(nn.Module):
         std: Sequence[float] | None = None,
         backbone_options: dict[str, Any] | None = None,
         blocks: Sequence[Mapping[str, Any]] = (),
+        head: Kind | None = None,
+        hidden: int = 512,
     ) -> None:
         super().__init__()
         if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
@@ -107,6 +114,11 @@ class ImageModel(nn.Module):
             buffer = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
         self.feature_size = self._measure_width()
+        self.input_shape: tuple[int, int, int] = (3, self.image_size, self.image_size)
+        self.head_kind, self.hidden = head, hidden
+        if head is not None:
+            self.backbone = HeadedBackbone(self.backbone, self.feature_size, head, hidden)
+            self.feature_size = self.backbone.num_features
 
     def _measure_width(self) -> int:
         """Measure the width of the features; the backbone's own figure ignores its pooling."""
@@ -211,6 +223,8 @@ class ImageModel(nn.Module):
             **self.statistics,  # type: ignore[arg-type]
             backbone_options=self.backbone_options,
             blocks=self.blocks,  # type: ignore[arg-type]
+            head=self.head_kind,
+            hidden=self.hidden,
             plugins=plugins_of(self.name, self.blocks),
             **self._own_config(),
         )

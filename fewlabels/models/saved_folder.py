@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from torch import Tensor
 
+from fewlabels.contracts.outputs import LARGEST_EMBEDDING
 from fewlabels.errors import LONGEST_MISTAKE, FewLabelsError, ModelError, shorten, suggest_nearest
 from fewlabels.files import new_file, read_bounded
 from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
@@ -72,6 +73,8 @@ class ImageConfig(SavedConfig):
     std: ThreePositive
     backbone_options: dict[str, Any]
     blocks: Annotated[list[PlacedBlock], FailFast()] = []
+    head: Literal["linear", "cosine", "mlp"] | None = None
+    hidden: Annotated[int, Ge(1), Le(LARGEST_EMBEDDING)] = 512
     plugins: Annotated[list[Plugin], FailFast()] = []
 
 
@@ -113,8 +116,9 @@ def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) 
         ModelError: an option of the backbone that JSON cannot hold.
         FewLabelsError: the folder cannot be written.
     """
+    plain = config.model_dump(mode="json", exclude=set() if config.head else {"head", "hidden"})
     try:
-        text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+        text = json.dumps(plain, indent=2) + "\n"
     except ValueError as error:
         raise ModelError(f"backbone_options cannot be written to {CONFIG}: {error}") from error
     with new_file(folder / CONFIG) as config_draft, new_file(folder / WEIGHTS) as weights_draft:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from fewlabels.errors import ModelError
 from fewlabels.models.backbone import make_backbone, place_block
+from fewlabels.models.head import HeadedBackbone
 from fewlabels.models.saved_folder import ClassifierConfig, EmbedderConfig, ImageConfig
 from fewlabels.registry import backbones, blocks
 
@@ -110,6 +111,13 @@ def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> 
     yield count()
     for each in placed:
         place_block(backbone, each, config.image_size)
+        yield count()
+    if config.head is not None:
+        image = torch.zeros(1, 3, config.image_size, config.image_size)
+        with torch.no_grad():
+            maps = backbone.eval().forward_features(image)
+            width = backbone.forward_head(maps, pre_logits=True).shape[1]
+        backbone = HeadedBackbone(backbone, width, config.head, config.hidden)
         yield count()
     if isinstance(config, ClassifierConfig):
         backbone.reset_classifier(len(config.classes))

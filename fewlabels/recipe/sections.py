@@ -78,6 +78,9 @@ class Data(Section):
     drop_duplicates: bool = Field(
         False, description="leave out training images that are copies of test images"
     )
+    cached_views: Positive = Field(
+        8, description="known views of each image, with a frozen backbone: steps draw from them"
+    )
     memory: Rate = Field(4.0, description="GiB of decoded images kept; more are read lazily")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="processes that read lazily")
 
@@ -101,6 +104,18 @@ class Model(Section):
     )
     std: Annotated[list[Annotated[float, Field(gt=0)]], Three] | None = Field(
         None, description="by which images are divided then; null: as the backbone has it"
+    )
+    frozen: bool = Field(
+        False,
+        description="train only what stands above the backbone, on features of it that are kept",
+    )
+    head: Literal["linear", "cosine", "mlp"] | None = Field(
+        None,
+        description="between pooled features and the last layer: nothing, a scaling to length 1, "
+        "or two hidden layers; null: as the backbone has it",
+    )
+    hidden: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] = Field(
+        512, description="width of the hidden layers of head: mlp"
     )
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",

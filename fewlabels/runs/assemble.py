@@ -18,10 +18,10 @@ from fewlabels.runs.deploy import deploy_models
 from fewlabels.runs.make_loop import make_loop, make_pretraining, start_from_backbone
 from fewlabels.runs.parts import (
     RunParts,
-    decode_images,
     make_extractor,
     make_parts,
     open_metrics,
+    read_images,
 )
 from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.loop import Loop
@@ -73,7 +73,7 @@ def run_parts(parts: RunParts, watch: Callable[[RunParts, Loop], None] | None = 
     if watch is not None:
         for each in [loop, *([pretraining.loop] if pretraining else [])]:
             watch(parts, each)
-    decode_images(parts)
+    read_images(parts)
     if pretraining is not None:
         start_from_backbone(parts, pretraining.train_backbone())
     loop.run()

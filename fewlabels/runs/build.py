@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from fewlabels.contracts import ViewComponent, ViewFunction
+from fewlabels.data.cached_features import KnownViews
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import ComponentError, FewLabelsError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
+from fewlabels.models.frozen import detach_head
 from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe, Spec
 from fewlabels.registry.build import build_component, list_positional
@@ -39,24 +42,34 @@ class Builder:
         torch.manual_seed(derive_seed(recipe.seed, "weights"))
         same, width = _model_options(recipe), recipe.model.embedding_size
         self.model = task.make_model(same, width, names)
+        self.trained = detach_head(self.model) if recipe.model.frozen else self.model
         self.image_size = self.model.image_size
         self.embedding_size = width or self.model.feature_size
-        self.view = self.view_with()
+        self.known_views = KnownViews(recipe.data.cached_views if recipe.model.frozen else 0)
+
+    @cached_property
+    def view(self) -> ViewFunction:
+        """The recipe's views, one after the other."""
+        return self.view_with()
 
     def view_with(self, *more: ViewComponent) -> ViewFunction:
-        """A pipeline of the recipe's views followed by ``more``, made by the strategy."""
+        """A pipeline of the recipe's views followed by ``more``, made by the strategy.
+
+        Where the backbone is frozen, it draws from features of known views.
+        """
         views = [build_spec("views", spec) for spec in self.recipe.views]
-        return Pipeline([*views, *more], self.image_size)
+        pipeline = Pipeline([*views, *more], self.image_size)
+        return self.known_views.add(pipeline) if self.recipe.model.frozen else pipeline
 
     def embedder(self) -> Embedder:
         """The recipe's model, for a strategy whose task is retrieval."""
-        assert isinstance(self.model, Embedder)
-        return self.model
+        assert isinstance(self.trained, Embedder)
+        return self.trained
 
     def classifier(self) -> Classifier:
         """The recipe's model, for a strategy whose task is classification."""
-        assert isinstance(self.model, Classifier)
-        return self.model
+        assert isinstance(self.trained, Classifier)
+        return self.trained
 
     def losses(self) -> dict[str, nn.Module]:
         """The recipe's losses by name."""
@@ -66,7 +79,9 @@ class Builder:
 
 
 def _model_options(recipe: Recipe) -> dict[str, Any]:
-    same = recipe.model.model_dump(exclude={"embedding_size", "freeze_batchnorm"})
+    same = recipe.model.model_dump(exclude={"embedding_size", "freeze_batchnorm", "frozen"})
+    if recipe.model.frozen:
+        same["head"] = recipe.model.head or "linear"
     return {**same, "blocks": [{"name": spec.name, **spec.options} for spec in recipe.blocks]}
 
 

@@ -12,6 +12,7 @@ from fewlabels.evaluation.bootstrap import write_class_scores
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
 from fewlabels.files import new_file
+from fewlabels.models.frozen import attach_head
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
 from fewlabels.training.loop import Loop
@@ -47,6 +48,8 @@ def save_model(parts: RunParts, loop: Loop) -> None:
     model: Any = parts.modules.plain(name)
     if loop.schedule.keep_best:
         load_modules(parts.folder.best, {name: model})
+    if parts.recipe.model.frozen:
+        model = attach_head(parts.builder.model, model)
     model.save_pretrained(parts.folder.model)
 
 

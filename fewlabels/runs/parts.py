@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from fewlabels.contracts import Strategy
+from fewlabels.data.cached_features import CachedFeatures
 from fewlabels.data.decode import resize_to_square
 from fewlabels.data.examine import examine_images, write_left_out
 from fewlabels.data.label_split import write_labelled
@@ -26,6 +27,7 @@ from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.user_code import copy_modules
 from fewlabels.runs.build import Builder, build_spec, check_plugins_made, place_modules
 from fewlabels.runs.environment import describe_environment
+from fewlabels.runs.frozen_features import FrozenBackbone
 from fewlabels.runs.provenance import list_plugins
 from fewlabels.runs.resume import fingerprint_data, read_beginning, refuse_other_data
 from fewlabels.runs.task import TASKS, Task
@@ -49,13 +51,18 @@ class RunParts:
     data: TrainingData
     classes: int | None  # labels that the losses must tell apart
     modules: TrainingModules
+    builder: Builder  # of the modules; it holds the whole model
     scoring: Scoring
     pixels: Pixels  # the training images
     searched: Pixels  # those that are scored, which may be the same
     folder: RunFolder  # os.devnull until it is made
     metrics: MetricLog
-    image_size: int
     say: Callable[[str], None]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the model's images."""
+        return self.builder.image_size
 
 
 def make_parts(
@@ -127,9 +134,10 @@ def fit_parts(
         image_size=model.image_size,
         interpolation=model.interpolation,
     )
-    pixels = searched = Pixels(data.records.images, data.train, prepare)
+    kind = CachedFeatures if recipe.model.frozen else Pixels
+    pixels = searched = kind(data.records.images, data.train, prepare)
     if not np.array_equal(data.train, scoring.rows):
-        searched = Pixels(data.records.images, scoring.rows, prepare)
+        searched = kind(data.records.images, scoring.rows, prepare)
     return RunParts(
         recipe=recipe,
         accelerator=accelerator,
@@ -139,12 +147,12 @@ def fit_parts(
         data=data,
         classes=classes,
         modules=modules,
+        builder=builder,
         scoring=scoring,
         pixels=pixels,
         searched=searched,
         folder=RunFolder(os.devnull),
         metrics=MetricLog(None),
-        image_size=builder.image_size,
         say=say,
     )
 
@@ -245,18 +253,39 @@ def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) ->
     return Extractor(parts.accelerator, modules.plain, pixels, parts.image_size, batch, workers)
 
 
-def decode_images(parts: RunParts) -> None:
-    """Decode the images once where they fit the recipe's memory.
+def read_images(parts: RunParts) -> None:
+    """Decode the images once where they fit the recipe's memory, or have their features ready.
 
     Raises:
         DataError: images that cannot be read, of all that train or are scored.
     """
-    budget = parts.recipe.data.memory * 2**30
-    quiet = not parts.accelerator.is_main_process
     try:
-        parts.pixels.decode_all(budget, quiet)
-        if parts.searched is not parts.pixels:
-            parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
+        if parts.recipe.model.frozen:
+            cache_features(parts)
+        else:
+            decode_images(parts)
     except DataError:
+        quiet = not parts.accelerator.is_main_process
         examine_images(parts.data.records, parts.data.split, 0, False, quiet)
         raise
+
+
+def cache_features(parts: RunParts) -> None:
+    """Read the features of the frozen backbone, or compute them."""
+    recipe, views = parts.recipe, parts.builder.known_views
+    backbone = FrozenBackbone(
+        parts.builder.model, parts.accelerator, recipe.train.precision, recipe.data.workers
+    )
+    for images in (parts.pixels, parts.searched):
+        assert isinstance(images, CachedFeatures)
+        pipelines = views.pipelines if images is parts.pixels else []
+        backbone.fill(images, pipelines, views.count)
+
+
+def decode_images(parts: RunParts) -> None:
+    """Decode the images once where they fit the recipe's memory."""
+    budget = parts.recipe.data.memory * 2**30
+    quiet = not parts.accelerator.is_main_process
+    parts.pixels.decode_all(budget, quiet)
+    if parts.searched is not parts.pixels:
+        parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
