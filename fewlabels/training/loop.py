@@ -199,7 +199,7 @@ class Loop:
         Methods are compared by the first phase that a strategy declares.
         """
         first = self.strategy.phases(self.make_round(0))[0].name
-        own, images = self.progress.steps[first], self.progress.images[first]
+        own, images = (got.get(first, 0) for got in (self.progress.steps, self.progress.images))
         return {"steps": own, "images": images, "other_steps": self.progress.step - own}
 
     def make_round(self, index: int) -> Round:

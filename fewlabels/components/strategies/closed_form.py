@@ -1,0 +1,80 @@
+"""Base of strategies that compute a classifier's last layer instead of training it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewlabels.contracts import Batch, Build, Clock, Extract, LabelState, Models, Phase, Round
+from fewlabels.contracts.ramp import Ramp
+from fewlabels.errors import DataError
+from fewlabels.ops.linear_rules import LinearRule, fit_temperature, score_left_out
+
+
+class ClosedForm:
+    """Base: a round computes the last layer from the features of all labelled images.
+
+    Nothing else of the network changes and no step is trained, so with ``model.frozen`` a round
+    takes a second. Subclasses write :meth:`fit`. Scores are scaled so that their softmax is a
+    probability: by the factor under which the given labels are the likeliest when each is predicted
+    from a fit without it.
+    """
+
+    task: Literal["classification"] = "classification"
+    deploys = "student"
+    supplies = ()
+    terms: tuple[str, ...] = ("none",)
+    weights: Mapping[str, Ramp] = {}
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearRule:
+        """The rule of features (N, D) and their labels (N,)."""
+        raise NotImplementedError
+
+    def modules(self, build: Build) -> dict[str, nn.Module]:
+        """The student.
+
+        Raises:
+            DataError: a backbone whose last layer is not one linear layer.
+        """
+        student: Any = build.classifier()
+        self.classes = len(student.classes)
+        if not isinstance(student.backbone.get_classifier(), nn.Linear):
+            raise DataError(
+                "a strategy in closed form sets a linear layer, which this backbone does not end "
+                "in; set model.head: cosine"
+            )
+        return {"student": student}
+
+    def seen_through(self, model: str, discoveries: int) -> str:
+        """The name of the model through which a discovery sees images: here the same."""
+        return model
+
+    def start(self, models: Models, extract: Extract) -> None:
+        """Nothing to prepare."""
+
+    def phases(self, round: Round) -> list[Phase]:
+        """One phase without steps, whose begin computes the layer."""
+        return [Phase("fit", ("student",), {}, steps=0)]
+
+    def begin(self, phase: Phase, models: Models, found: LabelState, extract: Extract) -> None:
+        """Compute the last layer from all labels that there are now."""
+        known = np.flatnonzero(found.labels >= 0)
+        features, labels = extract("student", "features", known), found.labels[known]
+        weights = np.ones(len(known))
+        given = np.flatnonzero(found.given[known])
+        judged, scores = score_left_out(self.fit, features, labels, weights, given)
+        factor = fit_temperature(scores, labels[judged])
+        rule = self.fit(features, labels, weights).scale(factor)
+        student: Any = models.plain("student")
+        with torch.no_grad():
+            layer = student.backbone.get_classifier()
+            layer.weight.copy_(torch.from_numpy(rule.weight))
+            layer.bias.copy_(torch.from_numpy(rule.bias))
+
+    def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Never asked for: no phase has steps."""
+        return {}

@@ -1,0 +1,25 @@
+"""NearestMean: the class whose mean feature is nearest, in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewlabels.components.strategies.closed_form import ClosedForm
+from fewlabels.ops.linear_rules import LinearRule, fit_nearest_mean
+from fewlabels.registry import strategies
+
+
+@strategies.register("nearest_mean")
+class NearestMean(ClosedForm):
+    """The class whose mean feature is nearest; with one label a class, the nearest labelled image.
+
+    With a discovery each round computes the means anew from given and discovered labels.
+
+    Source: Snell et al., "Prototypical networks for few-shot learning", NeurIPS 2017, without its
+    training.
+    Recipe: `strategy: nearest_mean`
+    """
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearRule:
+        """The rule of features (N, D) and their labels (N,)."""
+        return fit_nearest_mean(features, labels, self.classes, weights)
