@@ -20,6 +20,7 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
     """Record every mistake; ``data`` is not validated, so any value may have any type."""
     for test in (
         _check_backbone,
+        _check_frozen,
         _check_split,
         _check_strategy,
         _check_tasks,
@@ -55,6 +56,31 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
             check.check_options(("model", "backbone_options"), "backbones", name, options)
         except ComponentError as error:
             check.add_mistake(("model", "backbone"), str(error))
+
+
+def _check_frozen(check: Mistakes, data: dict[str, Any]) -> None:
+    """What stands in a frozen backbone, or is made by training it, would not be trained."""
+    model = _get_section(data, "model")
+    options = model.get("backbone_options")
+    if (model.get("frozen") is True or model.get("head")) and isinstance(options, dict):
+        if options.get("heads", 1) != 1:
+            check.add_mistake(
+                ("model", "backbone_options", "heads"),
+                "model.head and model.frozen have one last layer; set heads: 1",
+            )
+    if model.get("frozen") is not True:
+        return
+    if data["blocks"]:
+        check.add_mistake(
+            ("blocks",),
+            "blocks stand in the backbone, which model.frozen does not train; set 'blocks=[]'",
+        )
+    if data.get("pretrain"):
+        check.add_mistake(
+            ("pretrain",),
+            "it trains the backbone, which model.frozen forbids; pretrain in a run of its own and "
+            "name its weights, or set 'pretrain=null'",
+        )
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
