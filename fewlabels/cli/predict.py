@@ -16,7 +16,7 @@ from fewlabels.cli.options import (
     print_remark,
 )
 from fewlabels.data.class_names import clean_label
-from fewlabels.errors import FewLabelsError, ModelError, first_few
+from fewlabels.errors import FewLabelsError, ModelError, first_few, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.training.processes import join_processes
 
@@ -131,6 +131,10 @@ def check_none_options(none: NoneOptions) -> None:
     if none.below is not None and not 0 < none.below <= 1:  # nor NaN
         raise FewLabelsError(
             f"--none-below {none.below:g}: expected a probability above 0 and at most 1, as in 0.7"
+        )
+    if not (none.word or "").isprintable():
+        raise FewLabelsError(
+            f"--none-as {make_printable(none.word or '')}: give a word of printable letters"
         )
     if none.word is not None and none.min_precision is None and none.below is None:
         raise FewLabelsError(

@@ -237,9 +237,7 @@ def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -
 def describe_none(run: FinishedRun, model: Classifier) -> list[str]:
     """From which probability on a classifier's answers are as precise as wished."""
     if model.precision_curve is None:
-        return [
-            "From which probability on it is right is not known: no labelled image was held out"
-        ]
+        return ["How often a sure answer is right is not known: no labelled image was held out"]
     best = run.recipe.evaluation.report == "best"
     chosen = ", which chose the checkpoint too" if best else ""
     return [
