@@ -82,10 +82,8 @@ def labels_weigh_from_0_to_1_where_it_says_that_they_are_weighed(subject: Subjec
     """A true ``weigh`` and weights go together: what it says decides which recipes are refused."""
     component = subject.make_component()
     says, found = weighs_found(component), ask_discovery(component, make_pool(subject))
-    said = "weigh is true, and it gave no weights"
-    if not says:
-        said = "it gave weights; give it an option weigh, or its class weigh = True"
-    assert says == (found.weights is not None), said
+    assert not says or found.weights is not None, "weigh is true, and it gave no weights"
+    assert says or found.weights is None, "it gave weights; say so by an option or attribute weigh"
 
 
 @CHECKS.add
