@@ -7,7 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
-from run_folders import forget_end, load_newest_modules, newest_checkpoint, remove_checkpoints_after
+from run_folders import (
+    forget_end,
+    load_newest_modules,
+    newest_checkpoint,
+    read_rows,
+    remove_checkpoints_after,
+)
 
 import fewlabels
 from fewlabels import registry
@@ -16,6 +22,7 @@ from fewlabels.contracts import Discovered, LabelState, Needs, Phase, Pool, Stre
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.errors import ComponentError
+from fewlabels.recipe.recipe import recipe_from
 from fewlabels.training.batches import Batches
 from fewlabels.training.round_schedule import RoundSchedule
 from fewlabels.training.run_folder import RunFolder
@@ -245,3 +252,14 @@ def test_what_replaces_labels_replaces_their_weights(tmp_path, monkeypatch):
     arrays = read_arrays(folder)
     assert (arrays["labels"] >= 0).sum() == 23
     assert "weights" not in arrays
+
+
+@pytest.mark.slow
+def test_two_processes_weigh_as_one(in_one_and_two_processes):
+    changes = {"name": "recipe", "strategy": {"name": "supervised", "labelled": 10}}
+    recipe = recipe_from({**RECIPE, **changes}, ["model.freeze_batchnorm=statistics"])
+    one, two = in_one_and_two_processes(recipe)
+    losses = [[row["loss"] for row in read_rows(folder, "train")] for folder in (one, two)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert len(losses[0]) == 8
+    assert max(read_ledger(two)[0]["weight"]) < 1
