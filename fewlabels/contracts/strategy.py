@@ -153,6 +153,9 @@ class Strategy(Protocol):
             task pretrains another run's backbone (``pretrain:``): it trains a module called
             student for ``epochs``, and is not evaluated.
         weights: of loss terms for which the recipe gives none; terms in neither have weight 1.
+
+    One may say by ``weighs_labels`` whether its losses count a label by its weight
+    (``Part.weights``); see :func:`fewlabels.contracts.weighs_labels`.
     """
 
     deploys: str
@@ -187,3 +190,5 @@ class LabelState(NamedTuple):
     centres: np.ndarray | None  # (K, D) of the last discovery
     pairs: Pairs | None
     changed: bool  # whether labels changed since the phase before
+    weights: np.ndarray | None = None  # (N,) float32 in [0, 1] of labels; None: each is 1
+    previous_weights: np.ndarray | None = None  # (N,) of previous; given labels have 1 in both

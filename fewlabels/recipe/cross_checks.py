@@ -25,6 +25,7 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
         _check_strategy,
         _check_tasks,
         _check_discovery,
+        _check_label_weights,
         _check_losses,
         _check_weights,
         _check_validation,
@@ -151,6 +152,32 @@ def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
                 "pairs of two clusters would give one image two labels in a batch; across needs "
                 "'strategy.pair_labels=union'",
             )
+
+
+def list_weighing(check: Mistakes, data: dict[str, Any]) -> dict[int, str]:
+    """Which of a recipe's discoveries weigh the labels that they find, by number; and what to do
+    where that is not wanted."""
+    found = {}
+    for i, value in enumerate(data["discovery"]):
+        schema = check.schemas.get(("discovery", i), ("", {}))[1]
+        option = schema.get("properties", {}).get("weigh", {})
+        if schema.get("x-weigh"):
+            found[i] = "use another one"
+        elif schema and value.get("weigh", option.get("default")) is True:
+            found[i] = "set weigh: false"
+    return found
+
+
+def _check_label_weights(check: Mistakes, data: dict[str, Any]) -> None:
+    what, schema = check.schemas.get(("strategy",), ("", {}))
+    if schema.get("x-weighs-labels") is not False:
+        return
+    for i, fix in list_weighing(check, data).items():
+        found = check.schemas["discovery", i][0]
+        check.add_mistake(
+            ("discovery", i, "weigh"),
+            f"{found} weighs its labels, and {what} would count each as 1; {fix}",
+        )
 
 
 def _check_validation(check: Mistakes, data: dict[str, Any]) -> None:

@@ -219,8 +219,8 @@ class Loop:
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                phases = self.strategy.phases(self.make_round(index))
-                result = [self.discoverer.discover_labels(index, self.state.labels, seen, phases)]
+                phases, known = self.strategy.phases(self.make_round(index)), self.state.label_state
+                result = [self.discoverer.discover_labels(index, known, seen, phases)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:

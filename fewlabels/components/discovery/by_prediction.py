@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
+from fewlabels.ops.certainty import measure_certainty
 from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
 
@@ -28,6 +29,9 @@ class ByPrediction:
         balance: take the same number from each class, not the best of all classes together.
         by: the model whose probabilities are used.
         precision: of the probabilities that are compared; ``single`` shows what rounding costs.
+        weigh: a label counts in the loss as much as it is certain: 1 - H(p) / log C, with H the
+            entropy of the sample's probabilities p and C the number of classes (Iscen et al.,
+            "Label propagation for deep semi-supervised learning", CVPR 2019). false: as 1.
 
     Source: Li (2021), chapter 2, Fig. 2.7.
     Recipe: `discovery: {name: by_prediction, by: student}`
@@ -43,9 +47,10 @@ class ByPrediction:
         balance: bool = False,
         by: Literal["student", "teacher", "master"] = "master",
         precision: Literal["double", "single"] = "double",
+        weigh: bool = False,
     ) -> None:
         self.select, self.pool_factor = select, pool_factor
-        self.balance, self.by, self.precision = balance, by, precision
+        self.balance, self.by, self.precision, self.weigh = balance, by, precision, weigh
 
     def needs(self) -> Needs:
         """The probabilities (N, C) of the model ``by``."""
@@ -71,4 +76,10 @@ class ByPrediction:
             score, labels, budget, self.select, self.pool_factor, self.balance, rng
         )
         chosen = chosen[free[chosen].argsort()]
-        return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))
+        certainty = measure_certainty(pool.probabilities[free[chosen]]).astype(np.float32)
+        return Discovered(
+            free[chosen],
+            labels[chosen],
+            score[chosen].astype(np.float32),
+            weights=certainty if self.weigh else None,
+        )

@@ -96,6 +96,7 @@ class TACCCL(Metric):
         "second_labels",
     )
     terms: tuple[str, ...] = ("attention_spread", "attention_correlation")
+    weighs_labels = False
     weights: Mapping[str, Ramp] = {
         "attention_spread": Ramp(end=0.0),
         "attention_correlation": Ramp(end=0.0),
