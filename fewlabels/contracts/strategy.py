@@ -96,11 +96,14 @@ class Clock:
 class Build(Protocol):
     """What a strategy may ask for when it makes its modules."""
 
-    view: ViewFunction  # the recipe's views, one after the other
     size: int  # training images; Part.indices are below this
     classes: int | None  # labels that the losses must tell apart
 
     embedding_size: int
+
+    @property
+    def view(self) -> ViewFunction:
+        """The recipe's views, one after the other."""
 
     def view_with(self, *more: ViewComponent) -> ViewFunction:
         """The recipe's views and then ``more``, as one function: a stronger view than ``view``."""

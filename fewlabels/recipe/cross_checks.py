@@ -62,13 +62,12 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
 def _check_frozen(check: Mistakes, data: dict[str, Any]) -> None:
     """What stands in a frozen backbone, or is made by training it, would not be trained."""
     model = _get_section(data, "model")
-    options = model.get("backbone_options")
-    if (model.get("frozen") is True or model.get("head")) and isinstance(options, dict):
-        if options.get("heads", 1) != 1:
-            check.add_mistake(
-                ("model", "backbone_options", "heads"),
-                "model.head and model.frozen have one last layer; set heads: 1",
-            )
+    options = _get_section(model, "backbone_options")
+    if (model.get("frozen") is True or model.get("head")) and options.get("heads", 1) != 1:
+        check.add_mistake(
+            ("model", "backbone_options", "heads"),
+            "model.head and model.frozen have one last layer; set heads: 1",
+        )
     if model.get("frozen") is not True:
         return
     if data["blocks"]:

@@ -13,8 +13,8 @@ from fewlabels.evaluation.bootstrap import write_class_scores
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
 from fewlabels.files import new_file
-from fewlabels.models.frozen import attach_head
 from fewlabels.models.classifier import Classifier
+from fewlabels.models.frozen import attach_head
 from fewlabels.models.precision_curve import measure_precision
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost

@@ -71,7 +71,7 @@ def test_left_out_scores_are_those_of_fits_without_the_sample():
     x, y = make_data(n=12)
 
     def fit(features, labels, weights):
-        return fit_lda(features, labels, 3, 0.5, weights)
+        return fit_lda(features, labels, 4, 0.5, weights)
 
     judged, scores = score_left_out(fit, x, y, np.ones(12), np.array([0, 4, 9]))
     assert sorted(judged.tolist()) == [0, 4, 9]
@@ -81,9 +81,12 @@ def test_left_out_scores_are_those_of_fits_without_the_sample():
         left = np.setdiff1d(np.arange(12), out)
         assert np.allclose(score, fit(x[left], y[left], np.ones(len(left))).score(x[[place]])[0])
     lone = np.concatenate([y[:-1], [3]])  # a class of one cannot be judged
-    assert 11 not in score_left_out(
-        lambda f, l, w: fit_lda(f, l, 4, 0.5, w), x, lone, np.ones(12), np.arange(12)
-    )[0]
+    assert (
+        11
+        not in score_left_out(
+            lambda f, l, w: fit_lda(f, l, 4, 0.5, w), x, lone, np.ones(12), np.arange(12)
+        )[0]
+    )
 
 
 def test_the_temperature_is_that_of_the_largest_likelihood():

@@ -129,7 +129,16 @@ def test_two_processes_draw_the_views_that_one_draws(in_one_and_two_processes):
     [
         ({"blocks": {"name": "cbam", "after": "stage1"}}, "blocks=[]"),
         ({"pretrain": "rotation"}, "pretrain=null"),
-        ({"model": {**RECIPE["model"], "backbone": "convnet13", "backbone_options": {"heads": 2}}}, "set heads: 1"),
+        (
+            {
+                "model": {
+                    **RECIPE["model"],
+                    "backbone": "convnet13",
+                    "backbone_options": {"heads": 2},
+                }
+            },
+            "set heads: 1",
+        ),
         ({"model": {**RECIPE["model"], "hidden": 0}}, "hidden"),
         ({"data": {**DATA, "cached_views": 0}}, "cached_views"),
     ],
