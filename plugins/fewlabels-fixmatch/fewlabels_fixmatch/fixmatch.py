@@ -63,8 +63,9 @@ class FixMatch(SemiSupervised):
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
         threshold: the probability from which a label is learnt; a number, a ramp over steps, or
-            ``adaptive``: FreeMatch's, of each class as sure as the network has been of late. With
-            it there is the term ``fairness``, whose weight is 0 where ``weights:`` says nothing.
+            ``adaptive``: FreeMatch's, which asks for no number and was level with a chosen one,
+            not better (docs/results/fixmatch.md). It gives the term ``fairness``, too, whose
+            weight is 0 unless ``weights:`` says another; with a number that weight does nothing.
         ema: decay of the average that is evaluated; by default .999, and it reaches back over a
             tenth of the steps so far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
