@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -23,7 +22,6 @@ from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Pha
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
 from fewlabels.ops.draws import Share
-from fewlabels_fixmatch.adaptive import AdaptiveThreshold
 from fewlabels_fixmatch.randaugment import Operations, RandAugment
 
 fewlabels_api = 1  # the version of the contracts that this is written for
@@ -32,21 +30,6 @@ fewlabels_api = 1  # the version of the contracts that this is written for
 THRESHOLD = Ramp(start=0.6, end=0.95, steps=10_000)
 """The paper's .95 from step 10,000 of its 2^20 on; before that, and so in a run of a few hundred
 steps, less, since a young network is hardly ever that sure."""
-
-
-def check_threshold(threshold: float | Ramp) -> Ramp:
-    """The ramp of a threshold, which for a number is that number at every step.
-
-    Raises:
-        DataError: it is no probability, or a ramp of shape ``reach``.
-    """
-    ramp = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
-    if ramp.shape == "reach" or not (0 <= ramp.start <= 1 and 0 <= ramp.end <= 1):
-        raise DataError(
-            "strategy.threshold: a probability is between 0 and 1, also at the start and the "
-            "end of a ramp, which is linear, sigmoid, cosine or step"
-        )
-    return ramp
 
 
 @strategies.register("fixmatch")
@@ -62,10 +45,7 @@ class FixMatch(SemiSupervised):
         labelled: labelled images a step, over all processes.
         mu: unlabelled images a step for each labelled one.
         unlabelled: ``all`` images with their labels hidden, or the ``rest`` that has no label.
-        threshold: the probability from which a label is learnt; a number, a ramp over steps, or
-            ``adaptive``: FreeMatch's, which asks for no number and was level with a chosen one,
-            not better (docs/results/fixmatch.md). It gives the term ``fairness``, too, whose
-            weight is 0 unless ``weights:`` says another; with a number that weight does nothing.
+        threshold: the probability from which a label is learnt; a number, or a ramp over steps.
         ema: decay of the average that is evaluated; by default .999, and it reaches back over a
             tenth of the steps so far at most. Its running statistics are the student's.
         operations, count, magnitude, cutout: of ``randaugment``.
@@ -75,8 +55,8 @@ class FixMatch(SemiSupervised):
     """
 
     deploys = "teacher"
-    terms: tuple[str, ...] = ("supervised", "unlabelled", "sure", "fairness")
-    weights: Mapping[str, Ramp] = {"sure": Ramp(end=0.0), "fairness": Ramp(end=0.0)}
+    terms: tuple[str, ...] = ("supervised", "unlabelled", "sure")
+    weights: Mapping[str, Ramp] = {"sure": Ramp(end=0.0)}
     views = (1, 2)
 
     def __init__(
@@ -85,7 +65,7 @@ class FixMatch(SemiSupervised):
         labelled: Count = 64,
         mu: Count = 7,
         unlabelled: Unlabelled = "all",
-        threshold: Share | Ramp | Literal["adaptive"] = THRESHOLD,
+        threshold: Share | Ramp = THRESHOLD,
         ema: Ramp = AVERAGE,
         operations: Operations | None = None,
         count: Count = 2,
@@ -93,19 +73,22 @@ class FixMatch(SemiSupervised):
         cutout: Share = 0.5,
     ) -> None:
         super().__init__(labelled=labelled, batch=mu * labelled, unlabelled=unlabelled)
-        self.threshold = None if isinstance(threshold, str) else check_threshold(threshold)
+        ramp = threshold if isinstance(threshold, Ramp) else Ramp(end=threshold)
+        if ramp.shape == "reach" or not (0 <= ramp.start <= 1 and 0 <= ramp.end <= 1):
+            raise DataError(
+                "strategy.threshold: a probability is between 0 and 1, also at the start and the "
+                "end of a ramp, which is linear, sigmoid, cosine or step"
+            )
+        self.threshold = ramp
         self.averages = {"teacher": Average("student", ema)}
         self.augment = RandAugment(
             operations=operations, count=count, magnitude=magnitude, cutout=cutout
         )
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
-        """The student, its average and, where the threshold is adaptive, what it follows from."""
+        """The student and its average."""
         modules = super().modules(build)
-        student: Any = modules["student"]
-        modules["teacher"] = copy.deepcopy(student).requires_grad_(False)
-        if self.threshold is None:
-            modules["threshold"] = AdaptiveThreshold(len(student.classes))
+        modules["teacher"] = copy.deepcopy(modules["student"]).requires_grad_(False)
         self.strong = build.view_with(self.augment)
         return modules
 
@@ -122,17 +105,10 @@ class FixMatch(SemiSupervised):
             models["student"], get_images(part), get_images(rest), get_images(rest, 1)
         )
         known, weak, strong = (require_output(output.logits) for output in outputs)
-        guess = weak.detach().softmax(1)
-        probability, label = guess.max(1)
-        losses = {"supervised": cross_entropy(known, part.labels)}
-        if self.threshold is None:
-            averages: Any = models.plain("threshold")
-            averages.update(models.gather(guess), clock.step)
-            sure = (probability >= averages.by_class()[label]).to(strong.dtype)
-            everywhere = models.gather(strong.softmax(1))
-            losses["fairness"] = averages.fairness(everywhere, models.gather(sure) > 0)
-        else:
-            sure = (probability >= self.threshold(clock.step)).to(strong.dtype)
-        losses["unlabelled"] = (sure * cross_entropy(strong, label, reduction="none")).mean()
-        losses["sure"] = sure.mean()
-        return losses
+        probability, label = weak.detach().softmax(1).max(1)
+        sure = (probability >= self.threshold(clock.step)).to(strong.dtype)
+        return {
+            "supervised": cross_entropy(known, part.labels),
+            "unlabelled": (sure * cross_entropy(strong, label, reduction="none")).mean(),
+            "sure": sure.mean(),
+        }

@@ -27,8 +27,6 @@ RECIPE = Path(__file__).parents[1] / "digits_40.yaml"
 class Net(nn.Module):
     """A linear classifier of 12 pixel values."""
 
-    classes = ("a", "b", "c")
-
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(12, 3)
@@ -103,24 +101,6 @@ def test_the_default_threshold_is_low_in_a_short_run_and_the_paper_s_in_a_long_o
     assert share_that_is_sure(600) == 1
     assert share_that_is_sure(20_000) == 0
     assert share_that_is_sure(600, threshold=0.95) == 0  # a number holds at every step
-
-
-def test_an_adaptive_threshold_lets_a_class_take_part_from_its_own_probability_on():
-    strategy, models, batch = setting(threshold="adaptive")
-    losses = strategy.losses(None, models, batch, Clock(0, 0, 0))
-    net = models.plain("student")
-    weak, strong = (probabilities(net, view.images) for view in batch["unlabelled"].views)
-    largest, label = weak.max(1), weak.argmax(1)
-    by_class = largest.mean() * weak.mean(0) / weak.mean(0).max()  # at step 0, of this batch alone
-    sure = largest >= by_class[label]
-    assert 0 < sure.mean() < 1
-    assert losses["sure"].item() == pytest.approx(sure.mean())
-    expected = -np.log(strong[np.arange(6), label]) * sure
-    assert losses["unlabelled"].item() == pytest.approx(expected.sum() / 6, rel=1e-4)
-    given = torch.from_numpy(strong)
-    fairness = models.plain("threshold").fairness(given, torch.from_numpy(sure))
-    assert losses["fairness"].item() == pytest.approx(fairness.item(), rel=1e-4)
-    assert "fairness" not in setting()[0].losses(None, models, batch, Clock(0, 0, 0))
 
 
 def test_the_average_of_a_short_run_has_left_the_beginning_behind():
