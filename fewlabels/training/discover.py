@@ -71,12 +71,11 @@ class Discoverer:
         result: dict[str, Needs] = {}
         for _, component in self.components:
             need = component.needs()
-            other = result.get(need.model, Needs(need.model, features=False))
+            other = result.get(need.model, Needs(need.model))
             result[need.model] = Needs(
                 need.model,
                 max(need.history, other.history),
                 need.probabilities or other.probabilities,
-                features=need.features or other.features,
             )
         return result
 
@@ -202,7 +201,7 @@ class Discoverer:
     def _make_pool(
         self, component: Discovery, labels: np.ndarray, seen: Extracted, found: Discovered | None
     ) -> Pool:
-        need, names = component.needs(), self.records.names
+        need = component.needs()
         return Pool(
             self.rows,
             seen.features,
@@ -213,8 +212,6 @@ class Discoverer:
             images=Selected(self.records.images, self.rows) if need.images else None,
             history=seen.history[: need.history],
             found=found,
-            names=[str(names[row]) for row in self.rows.tolist()] if len(names) else (),
-            class_names=self.records.classes,
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:

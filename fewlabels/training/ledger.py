@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,9 +26,6 @@ def write_ledger(
     ``label`` should be; cluster numbers mean nothing by themselves. The truth in this file never
     enters training. ``weight`` is what the label counts in the loss, 1 where a discovery does not
     weigh; like ``label`` it is the discovery's, also in a run that trains on the true labels.
-
-    The file's metadata have ``classes``, the names of the classes, and ``anew``: whether labels that
-    were discovered before it count no more.
     """
     rows = pool.rows[found.indices]
     truth = records.truth[rows]
@@ -50,8 +45,5 @@ def write_ledger(
             "truth": truth.astype(np.int64),
         }
     )
-    anew = found.merge == "replace" or not ((pool.labels >= 0) & ~pool.given).any()
-    notes = {"classes": json.dumps(list(records.classes)), "anew": json.dumps(bool(anew))}
-    table = table.replace_schema_metadata(notes)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
