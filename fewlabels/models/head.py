@@ -9,7 +9,7 @@ from torch.nn.functional import layer_norm, normalize
 
 from fewlabels.models.pooling import pool_features
 
-Kind = Literal["linear", "cosine", "mlp"]
+Kind = Literal["linear", "cosine", "root", "mlp"]
 """Of a head: what it does to pooled features before the last linear layer."""
 
 
@@ -29,8 +29,9 @@ class Hidden(nn.Module):
 class HeadNetwork(nn.Module):
     """A network with timm's interface whose images are pooled features (B, F, 1, 1).
 
-    ``linear``: nothing before the last layer; ``cosine``: features are scaled to length 1; ``mlp``:
-    two hidden layers, between which a composition can cut.
+    ``linear``: nothing before the last layer; ``cosine``: features are scaled to length 1; ``root``:
+    their square roots are, by which large numbers count less; ``mlp``: two hidden layers, between
+    which a composition can cut.
 
     Args:
         width: of the features, F.
@@ -63,7 +64,9 @@ class HeadNetwork(nn.Module):
 
     def forward_features(self, maps: Tensor) -> Tensor:
         """What stands before the last layer, (B, H, 1, 1)."""
-        if self.kind == "cosine":
+        if self.kind == "root":
+            maps = maps.sign() * maps.abs().sqrt()
+        if self.kind in ("root", "cosine"):
             return normalize(maps)
         for stage in self.stages:
             maps = self.get_submodule(stage)(maps)

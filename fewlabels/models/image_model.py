@@ -49,8 +49,8 @@ class ImageModel(nn.Module):
         blocks: blocks to insert into the backbone, in order: each a mapping of ``name`` (a
             registered block), ``after`` (a module's path), and the block's options.
         head: what stands between the pooled features and the last layer: ``linear``, nothing;
-            ``cosine``, they are scaled to length 1; ``mlp``, two hidden layers. None: as the
-            backbone has it.
+            ``cosine``, they are scaled to length 1; ``root``, their square roots are; ``mlp``, two
+            hidden layers. None: as the backbone has it.
         hidden: width of the hidden layers of ``mlp``.
 
     Raises:

@@ -74,7 +74,7 @@ class ImageConfig(SavedConfig):
     std: ThreePositive
     backbone_options: dict[str, Any]
     blocks: Annotated[list[PlacedBlock], FailFast()] = []
-    head: Literal["linear", "cosine", "mlp"] | None = None
+    head: Literal["linear", "cosine", "root", "mlp"] | None = None
     hidden: Annotated[int, Ge(1), Le(LARGEST_EMBEDDING)] = 512
     plugins: Annotated[list[Plugin], FailFast()] = []
 

@@ -105,10 +105,10 @@ class Model(Section):
         False,
         description="train only what stands above the backbone, on features of it that are kept",
     )
-    head: Literal["linear", "cosine", "mlp"] | None = Field(
+    head: Literal["linear", "cosine", "root", "mlp"] | None = Field(
         None,
         description="between pooled features and the last layer: nothing, a scaling to length 1, "
-        "or two hidden layers; null: as the backbone has it",
+        "that of their square roots, or two hidden layers; null: as the backbone has it",
     )
     hidden: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] = Field(
         512, description="width of the hidden layers of head: mlp"
@@ -194,10 +194,10 @@ class Rounds(Section):
     )
     steps_per_epoch: Positive | None = None
     discover_every: Positive = 1
-    growth: Literal["double", "fixed", "all"] = Field(
+    growth: Literal["double", "fixed", "even", "all"] = Field(
         "double",
-        description="a discovery's budget: as many as are labelled now, as were given, or all; "
-        "kmeans labels all in any case",
+        description="a discovery's budget: as many as are labelled now, as were given, an equal "
+        "share of all in each discovery of a generation, or all; kmeans labels all in any case",
     )
     limit: Annotated[float, Field(ge=1)] | None = Field(
         None, description="labelled samples at most, as a multiple of the given ones"

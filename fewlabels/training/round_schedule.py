@@ -25,7 +25,7 @@ class RoundSchedule:
     oracle: bool = False
     steps_per_epoch: int | None = None
     discover_every: int = 1
-    growth: Literal["double", "fixed", "all"] = "double"
+    growth: Literal["double", "fixed", "even", "all"] = "double"
     limit: float | None = None
     accumulate: int = 1
     clip: float | None = None
@@ -91,7 +91,13 @@ class RoundSchedule:
         room = len(labels) - labelled
         if self.limit is not None:
             room = min(room, int(self.limit * start) - labelled)
-        wanted = {"all": len(labels), "double": labelled, "fixed": start}[self.growth]
+        discoveries = -(-self.rounds // self.discover_every)  # of a generation
+        wanted = {
+            "all": len(labels),
+            "double": labelled,
+            "fixed": start,
+            "even": -(-(len(labels) - start) // discoveries),
+        }[self.growth]
         return max(
             0, len(labels) if self.growth == "all" and self.limit is None else min(wanted, room)
         )

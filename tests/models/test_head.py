@@ -20,7 +20,7 @@ def make_classifier(head):
     return Classifier(classes=list("abcd"), head=head, **SMALL).eval()
 
 
-@pytest.mark.parametrize("head", ["linear", "cosine", "mlp"])
+@pytest.mark.parametrize("head", ["linear", "cosine", "root", "mlp"])
 def test_the_part_above_a_backbone_is_the_model_without_it(head, tmp_path):
     whole = make_classifier(head)
     part = detach_head(whole).eval()
@@ -46,6 +46,12 @@ def test_cosine_features_have_length_1_and_linear_ones_are_the_backbones():
     linear = make_classifier("linear")
     assert torch.equal(linear(IMAGES).features, pool_features(linear, IMAGES))
     assert make_classifier("mlp").feature_size == 12
+
+
+def test_roots_count_large_numbers_less_and_keep_signs():
+    maps = torch.tensor([[4.0, -9.0, 0.0, 36.0]])[:, :, None, None]
+    found = make_classifier("root").backbone.head.forward_features(maps)
+    assert torch.allclose(found[0, :, 0, 0], torch.tensor([2.0, -3.0, 0.0, 6.0]) / 7)
 
 
 def test_an_embedder_keeps_its_own_head():

@@ -45,6 +45,23 @@ def test_weights_begin_again_and_schedules_with_them(restart, begins, stretches)
     assert [plan.epochs_between_restarts(i) for i in range(7)] == stretches
 
 
+def test_equal_shares_label_all_in_the_discoveries_of_a_generation():
+    plan = RoundSchedule(growth="even", rounds=4)
+    labels = np.full(103, -1)
+    labels[:3] = 0
+    given, sizes = labels >= 0, []
+    for _ in range(4):
+        sizes.append(int((labels >= 0).sum()))
+        labels[sizes[-1] : sizes[-1] + plan.label_budget(labels, given)] = 0
+    assert [*sizes, int((labels >= 0).sum())] == [3, 28, 53, 78, 103]
+    assert (
+        RoundSchedule(growth="even", rounds=5, discover_every=2).label_budget(
+            np.array([0, -1, -1, -1]), np.array([True, False, False, False])
+        )
+        == 1
+    )
+
+
 def test_labels_double_from_250_to_4000():
     plan = RoundSchedule(growth="double")
     labels = np.full(50_000, -1)
