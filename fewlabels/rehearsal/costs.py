@@ -103,9 +103,9 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
     images = whole.before + plan.evaluations * whole.evaluated
     costs.append(cost("features for evaluation", each_scored, images))
     frozen = watch.total("frozen backbone")
-    if frozen.images:
-        each = scale(frozen, enlarge_frozen(found) / frozen.images)
-        costs.append(cost("the frozen backbone beside it", each, count_frozen_images(found)))
+    each_frozen = scale(frozen, 1 / frozen.images) if frozen.images else each_scored
+    times = enlarge_frozen(found) * count_frozen_images(found)
+    costs.append(cost("the frozen backbone beside it", each_frozen, times))
     seconds, cpu = found.scoring.at(plan.scored)
     times = plan.evaluations + (2 if whole.before else 0)
     how = found.scoring.describe(plan.scored)
