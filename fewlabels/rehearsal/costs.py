@@ -104,8 +104,8 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
     costs.append(cost("features for evaluation", each_scored, images))
     frozen = watch.total("frozen backbone")
     each_frozen = scale(frozen, 1 / frozen.images) if frozen.images else each_scored
-    times = enlarge_frozen(found) * count_frozen_images(found)
-    costs.append(cost("the frozen backbone beside it", each_frozen, times))
+    share = enlarge_frozen(found) * count_frozen_images(found)
+    costs.append(cost("the frozen backbone beside it", each_frozen, share))
     seconds, cpu = found.scoring.at(plan.scored)
     times = plan.evaluations + (2 if whole.before else 0)
     how = found.scoring.describe(plan.scored)

@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +17,17 @@ from fewlabels.cli.main import main
 from fewlabels.evaluation.against_frozen import describe_loss
 from fewlabels.models.backbone import make_backbone
 from fewlabels.models.load import load_model
-from fewlabels.recipe.recipe import recipe_from
+from fewlabels.recipe.recipe import load_recipe, recipe_from
 from fewlabels.runs.card import make_card
 from fewlabels.runs.finished_run import read_run
 from fewlabels.runs.frozen_baseline import has_own_images, prepares_otherwise
 from fewlabels.runs.study import run_study
 from fewlabels.runs.study_table import format_markdown
 from fewlabels.runs.training_data import read_training_data
+from fewlabels.runs.use_frozen import list_lda_overrides
+from fewlabels.training.run_folder import RunFolder
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 WIDTH = {"width": 0.25}
 CLASSIFIER = {
     "data": {"source": "digits", "split": "official", "labels": 40, "validation": 20},
@@ -111,10 +115,11 @@ def test_a_classifier_stands_beside_scikit_learns_lda_on_the_weights_it_began_wi
     assert f"LDA on the frozen backbone, 16 px {100 * row['error']:8.2f}" in printed
 
 
+@pytest.mark.parametrize("pretrain", [None, {"name": "rotation", "epochs": 1}])
 def test_where_training_loses_that_is_said_first_with_a_command_that_gives_the_number(
-    tmp_path, capsys
+    tmp_path, capsys, pretrain
 ):
-    folder = fewlabels.train(CLASSIFIER, out=tmp_path).folder
+    folder = fewlabels.train({**CLASSIFIER, "pretrain": pretrain}, out=tmp_path).folder
     end = read_rows(folder)[-1]
     lines = capsys.readouterr().out.splitlines()
     after = next(i for i, line in enumerate(lines) if line.startswith("round 2/2")) + 1
@@ -132,11 +137,24 @@ def test_where_training_loses_that_is_said_first_with_a_command_that_gives_the_n
     text = make_card([read_run(folder)], load_model(folder / "model"), "lab/model")
     summary = text.partition("\n# model\n")[2].strip()
     assert summary.startswith(f"Training lost: test error {numbers}")
-    assert "fewlabels run recipe.yaml strategy=lda model.frozen=true model.head=cosine" in summary
+    command = "fewlabels run recipe.yaml strategy=lda model.frozen=true model.head=cosine"
+    assert (command in summary) == (pretrain is None)  # its backbone is not pushed
     assert str(tmp_path) not in text
     assert (
         f"| LDA on the frozen backbone, 16 px | test images | {100 * end['frozen']:.2f} |" in text
     )
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_the_command_is_of_a_good_recipe(path):
+    recipe = load_recipe(path, ended=True)
+    words = list_lda_overrides(recipe, RunFolder("runs/mine"))
+    if recipe.data.labels == "none" or words is None:
+        return
+    lda = load_recipe(path, words, ended=True)
+    assert (lda.strategy.name, lda.discovery, lda.blocks, lda.losses) == ("lda", (), (), ())
+    assert lda.pretrain is None
+    assert has_own_images(lda) == has_own_images(recipe) or recipe.pretrain
 
 
 def test_an_embedder_stands_beside_its_backbone_with_the_images_that_that_was_trained_on(
