@@ -133,6 +133,8 @@ OPTIONAL |= {
     "supplies",
     "counts",
     "disjoint",
+    "weighs_labels",
+    "weigh",
 }
 
 

@@ -1,9 +1,8 @@
-"""Commands that apply a saved model to images: index, search, demo, predict, assembly."""
+"""Commands that apply a saved model to images: index, search, demo, assembly."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from fewlabels.cli.options import (
     import_beside_model,
     print_remark,
 )
-from fewlabels.errors import DataError, FewLabelsError, ModelError, first_few, make_printable
+from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printable
 from fewlabels.files import new_file, refuse_existing
 from fewlabels.training.processes import join_processes
 
 
 def add_commands(commands: Any) -> None:
-    """Declare ``index``, ``search``, ``demo``, ``predict`` and ``assembly``."""
+    """Declare ``index``, ``search``, ``demo`` and ``assembly``."""
     index = commands.add_parser("index", help="make a folder of images ready to be searched")
     index.add_argument("model", help="the folder of an embedder, as in runs/NAME/model")
     index.add_argument("folder", nargs="?", help="a folder of images")
@@ -42,11 +41,6 @@ def add_commands(commands: Any) -> None:
     demo.add_argument("index", help="a folder that `index` wrote")
     demo.add_argument("--images", metavar="FOLDER", help="the folder that was indexed, to show")
     demo.add_argument("--port", type=int, help="the first that is free from 7860 on if left out")
-    predict = commands.add_parser("predict", help="write a classifier's labels of a folder")
-    predict.add_argument("model", help="the folder of a classifier, as in runs/NAME/model")
-    predict.add_argument("folder", help="a folder of images")
-    predict.add_argument("-o", "--out", required=True, help="a CSV file to write, as labels.csv")
-    add_skip_option(predict)
     assembly = commands.add_parser("assembly", help="picture where SAN moves an image's features")
     assembly.add_argument("model", help="a model folder, as in runs/NAME/model")
     assembly.add_argument("image", help="a picture")
@@ -58,7 +52,6 @@ def add_commands(commands: Any) -> None:
         (index, run_index),
         (search, run_search),
         (demo, run_demo),
-        (predict, run_predict),
         (assembly, run_assembly),
     ):
         add_import_option(command)
@@ -85,12 +78,6 @@ def run_demo(given: argparse.Namespace) -> None:
     from fewlabels.cli.demo_page import serve_page
 
     serve_page(given.model, given.index, given.images, given.port)
-
-
-def run_predict(given: argparse.Namespace) -> None:
-    """``fewlabels predict``."""
-    import_beside_model(given)
-    predict_labels(given.model, given.folder, given.out, given.skip_unreadable)
 
 
 def run_assembly(given: argparse.Namespace) -> None:
@@ -169,39 +156,6 @@ def search_index(model: str, index: str, image: str, k: int, expand: int, rerank
     found = loaded.search(image, k, expand=expand, rerank=rerank, shortlist=shortlist)
     for score, name in zip(found.scores[0], found.ids[0], strict=True):
         print(f"{score:.4f}\t{make_printable(name) if sys.stdout.isatty() else name}")
-
-
-def predict_labels(model: str, folder: str, out: str, skip_unreadable: bool) -> None:
-    """Write a CSV (file, label, probability) with a classifier's most probable class per image.
-
-    An existing file is not overwritten: it may have labels that a person gave.
-
-    Args:
-        skip_unreadable: leave out images that cannot be read, and list them.
-    """
-    from fewlabels.data.readable import Readable, left_out
-    from fewlabels.models.load import load_classifier
-    from fewlabels.search.embeddings_file import list_images
-
-    refuse_existing(out, "labels of yours")
-    classifier = load_classifier(model)
-    names, _ = list_images(Path(folder), print_remark)
-    images = Readable(Path(folder), names, classifier.prepare_image, skip_unreadable)
-    probabilities = classifier.predict(images, device=join_processes().device)  # (N, C)
-    labels = [classifier.classes[best] for best in probabilities.argmax(1)]
-    sure = [f"{p:.6f}" for p in probabilities.max(1)]
-    with new_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as opened:
-        table = csv.writer(opened, lineterminator="\n")
-        table.writerow(["file", "label", "probability"])
-        table.writerows(zip(images.read, labels, sure, strict=True))
-    print(f"{out}: {len(images.read)} images")
-    if formulas := sorted({label for label in labels if label.startswith(("=", "+", "-", "@"))}):
-        print_remark(
-            f"{out}: a spreadsheet takes {first_few(list(map(repr, formulas)), 3)} for a formula; "
-            "open the file as text"
-        )
-    if images.unreadable:
-        print(left_out(images.unreadable), file=sys.stderr)
 
 
 def draw_assembly(model: str, image: str, at: Sequence[str] | None, out: str) -> None:

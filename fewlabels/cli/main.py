@@ -63,11 +63,11 @@ def run_command(words: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run_command``, a function of the parsed arguments."""
     with end_at_ctrl_c():
-        from fewlabels.cli import components, embed, images, models, new, recipes, rehearse
+        from fewlabels.cli import components, embed, images, models, new, predict, recipes, rehearse
 
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (recipes, rehearse, components, models, embed, images, new):
+    for family in (recipes, rehearse, components, models, embed, images, predict, new):
         family.add_commands(commands)
     return parser
 

@@ -37,6 +37,8 @@ from fewlabels.contracts.members import (
     rename_published,
     restore_state,
     state_of,
+    weighs_found,
+    weighs_labels,
     weights_of,
 )
 from fewlabels.contracts.outputs import (
@@ -114,6 +116,8 @@ __all__ = [
     "rename_published",
     "restore_state",
     "state_of",
+    "weighs_found",
+    "weighs_labels",
     "weights_of",
     "write_side",
     "write_term",

@@ -103,6 +103,7 @@ class Part(NamedTuple):
     labels: Tensor  # (B,) int64, -1 = unlabelled
     views: list[View]
     partners: Partners | None = None
+    weights: Tensor | None = None  # (B,) float32 in [0, 1] of the labels; None: each is 1
 
 
 Batch = Mapping[str, Part]

@@ -24,6 +24,7 @@ class Needs:
     history: int = 0
     probabilities: bool = False
     images: bool = False
+    features: bool = True  # false: the pool's may have no numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Discovered:
-    """Labels found for M samples of a pool of N."""
+    """Labels found for M samples of a pool of N.
+
+    ``weights`` say how much a label counts in the loss, beside 1 for one that a person gave; None
+    is 1 for each. Only a discovery with a true ``weigh`` gives them (:class:`Discovery`).
+    """
 
     indices: np.ndarray  # (M,) int64 positions in the pool
     labels: np.ndarray  # (M,) int64
@@ -49,6 +54,7 @@ class Discovered:
     centres: np.ndarray | None = None  # (K, D) float32
     pairs: Pairs | None = None
     merge: Literal["add", "replace"] = "add"
+    weights: np.ndarray | None = None  # (M,) float32 in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Pool:
     images: Sequence[Image] | None = None
     history: tuple[np.ndarray, ...] = ()  # (N, D) each, newest first
     found: Discovered | None = None  # by the discovery before this one in the recipe's list
+    names: Sequence[str] = ()  # (N,) of the images, where they have names
+    class_names: tuple[str, ...] = ()  # by class number
 
 
 class Discovery(Protocol):
@@ -71,7 +79,8 @@ class Discovery(Protocol):
 
     ``classes`` is the number of its own labels (clusters), or None if it gives labels of the pool.
     A discovery that keeps state between rounds also has ``state_dict() -> dict[str, ndarray]`` and
-    ``load_state_dict``.
+    ``load_state_dict``. One that weighs its labels has a true ``weigh``: an option of that name,
+    or an attribute of its class, so that a recipe whose strategy would ignore weights is refused.
     """
 
     classes: int | None
@@ -98,6 +107,8 @@ def check_discovered(found: Any, pool: Pool, budget: int, classes: int | None) -
         return "indices, labels and scores differ in length"
     if indices.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
         return "indices and labels are not whole numbers"
+    if broken := _check_weights(found.weights, len(indices)):
+        return broken
     if found.merge not in ("add", "replace"):
         return f"merge is {found.merge!r}, neither 'add' nor 'replace'"
     if found.merge == "add" and len(indices) > budget:
@@ -134,4 +145,18 @@ def check_discovered(found: Any, pool: Pool, budget: int, classes: int | None) -
         return f"a label is {labels.max()}, of {most} classes"
     if not np.isfinite(scores).all():
         return "a score is not finite"
+    return ""
+
+
+def _check_weights(weights: Any, count: int) -> str:
+    if weights is None:
+        return ""
+    if not isinstance(weights, np.ndarray) or weights.ndim != 1 or weights.dtype.kind != "f":
+        return "weights are no array of floating-point numbers of one axis"
+    if len(weights) != count:
+        return f"there are {len(weights)} weights of {count} labels"
+    if not np.isfinite(weights).all():
+        return "a weight is not finite"
+    if count and not 0 <= weights.min() <= weights.max() <= 1:
+        return f"weights are from {weights.min():g} to {weights.max():g}, not within 0 and 1"
     return ""

@@ -96,6 +96,25 @@ def weights_of(component: Any) -> Mapping[str, Ramp]:
     return declared
 
 
+def weighs_labels(strategy: type | Callable[..., Any]) -> bool | None:
+    """Whether a strategy's losses count a label by its weight; None if its class does not say.
+
+    What ``weighs_labels`` says goes for the ``losses`` that stand in the same class or above it: a
+    subclass that writes ``losses`` of its own says it anew.
+    """
+    for base in getattr(strategy, "__mro__", ()):
+        if "weighs_labels" in vars(base):
+            return bool(base.weighs_labels)
+        if "losses" in vars(base):
+            return None
+    return None
+
+
+def weighs_found(discovery: Any) -> bool:
+    """Whether a discovery, or its class, says by ``weigh`` that it weighs the labels it finds."""
+    return bool(getattr(discovery, "weigh", False))
+
+
 def recentre_loss(loss: Any, centres: Any) -> None:
     """Pass class centres to a loss that keeps one vector per class, if it has ``recentre``."""
     if hasattr(loss, "recentre"):

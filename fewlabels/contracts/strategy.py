@@ -96,11 +96,14 @@ class Clock:
 class Build(Protocol):
     """What a strategy may ask for when it makes its modules."""
 
-    view: ViewFunction  # the recipe's views, one after the other
     size: int  # training images; Part.indices are below this
     classes: int | None  # labels that the losses must tell apart
 
     embedding_size: int
+
+    @property
+    def view(self) -> ViewFunction:
+        """The recipe's views, one after the other."""
 
     def view_with(self, *more: ViewComponent) -> ViewFunction:
         """The recipe's views and then ``more``, as one function: a stronger view than ``view``."""
@@ -153,6 +156,9 @@ class Strategy(Protocol):
             task pretrains another run's backbone (``pretrain:``): it trains a module called
             student for ``epochs``, and is not evaluated.
         weights: of loss terms for which the recipe gives none; terms in neither have weight 1.
+
+    One may say by ``weighs_labels`` whether its losses count a label by its weight
+    (``Part.weights``); see :func:`fewlabels.contracts.weighs_labels`.
     """
 
     deploys: str
@@ -187,3 +193,5 @@ class LabelState(NamedTuple):
     centres: np.ndarray | None  # (K, D) of the last discovery
     pairs: Pairs | None
     changed: bool  # whether labels changed since the phase before
+    weights: np.ndarray | None = None  # (N,) float32 in [0, 1] of labels; None: each is 1
+    previous_weights: np.ndarray | None = None  # (N,) of previous; given labels have 1 in both

@@ -16,6 +16,7 @@ from fewlabels.errors import ModelError
 from fewlabels.models.head import Kind
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.modes import evaluating
+from fewlabels.models.precision_curve import PrecisionCurve, check_precision, count_needed
 from fewlabels.models.saved_folder import ClassifierConfig
 from fewlabels.models.shapes import may_compute, trace_blank_image
 
@@ -28,6 +29,7 @@ class Classifier(ImageModel):
     Args:
         backbone: a name of timm, or of a plugin.
         classes: names of the classes, in the order of the logits.
+        precision_curve: how often its answers are right on held-out images; a run notes it.
 
     The other arguments are those of :class:`ImageModel`.
 
@@ -55,6 +57,7 @@ class Classifier(ImageModel):
         blocks: Sequence[Mapping[str, Any]] = (),
         head: Kind | None = None,
         hidden: int = 512,
+        precision_curve: PrecisionCurve | Mapping[str, Any] | None = None,
     ) -> None:
         if len(classes) < 2:
             raise ModelError(f"a classifier needs two classes or more, got {list(classes)}")
@@ -74,6 +77,9 @@ class Classifier(ImageModel):
             hidden=hidden,
         )
         self.classes = tuple(classes)
+        self.precision_curve = (
+            None if precision_curve is None else PrecisionCurve.model_validate(precision_curve)
+        )
         self.heads: int = self.backbone.heads if has_heads(self.backbone) else 1
         self.backbone.reset_classifier(len(classes))
         self._check_head()
@@ -129,8 +135,47 @@ class Classifier(ImageModel):
 
         return self._map_batches(images, probabilities, len(self.classes), batch_size, device)
 
+    def find_threshold(self, min_precision: float) -> float:
+        """The lowest of the largest probabilities at which at least this share of answers is right.
+
+        It is chosen on labelled images that were held out in training (``data.validation``), so it
+        holds for images of the known classes; of others it says nothing.
+
+        Args:
+            min_precision: the share, above 0 and below 1.
+
+        Raises:
+            ModelError: no image was held out, or too few to bear out such a precision.
+        """
+        check_precision(min_precision)
+        if self.precision_curve is None:
+            raise ModelError(
+                "this model notes no labelled images that were held out in its training, by which "
+                "to choose a threshold; train it with data.validation (precision "
+                f"{min_precision:g} takes {count_needed(min_precision)} images or more), or give a "
+                "threshold of your own"
+            )
+        return self.precision_curve.find_point(min_precision).threshold
+
+    def name_classes(self, probabilities: np.ndarray, none_below: float = 0.0) -> list[str | None]:
+        """The name of each image's most probable class.
+
+        ::
+
+            probabilities = classifier.predict(photos)
+            names = classifier.name_classes(probabilities, classifier.find_threshold(0.95))
+
+        Args:
+            probabilities: (N, C), as :meth:`predict` gives them.
+            none_below: images whose largest probability is below this get None.
+        """
+        return [
+            self.classes[best] if sure >= none_below else None
+            for best, sure in zip(probabilities.argmax(1), probabilities.max(1), strict=True)
+        ]
+
     def _own_config(self) -> dict[str, Any]:
-        return {"classes": list(self.classes)}
+        return {"classes": list(self.classes), "precision_curve": self.precision_curve}
 
 
 def _compute_logits(backbone: Any, features: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
+from fewlabels.models.pooling import pool_features
+
 Kind = Literal["linear", "cosine", "mlp"]
 """Of a head: what it does to pooled features before the last linear layer."""
 
@@ -120,10 +122,7 @@ class HeadedBackbone(nn.Module):
 
     def pool_features(self, images: Tensor) -> Tensor:
         """The trunk's pooled features (B, F) of normalised images (B, 3, H, W)."""
-        pooled: Tensor = self.trunk.forward_head(
-            self.trunk.forward_features(images), pre_logits=True
-        )
-        return pooled
+        return pool_features(self.trunk, images)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """What stands before the last layer, (B, H, 1, 1), of normalised images."""

@@ -30,8 +30,9 @@ from fewlabels.models.backbone import insert_block, load_exactly, load_weights, 
 from fewlabels.models.finite import refuse_endless_rows, refuse_not_finite
 from fewlabels.models.head import HeadedBackbone, Kind
 from fewlabels.models.modes import evaluating
+from fewlabels.models.pooling import measure_width, pool_features
 from fewlabels.models.required_plugins import check_plugins, plugins_of
-from fewlabels.models.shapes import computing_nothing, trace_blank_image
+from fewlabels.models.shapes import computing_nothing
 from fewlabels.models.size_limits import check_options, check_size
 
 
@@ -113,31 +114,15 @@ class ImageModel(nn.Module):
         for name, values in self.statistics.items():
             buffer = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
-        self.feature_size = self._measure_width()
+        self.feature_size = measure_width(self.backbone, backbone, pooling, self.image_size)
         self.input_shape: tuple[int, int, int] = (3, self.image_size, self.image_size)
         self.head_kind, self.hidden = head, hidden
         if head is not None:
             self.backbone = HeadedBackbone(self.backbone, self.feature_size, head, hidden)
             self.feature_size = self.backbone.num_features
 
-    def _measure_width(self) -> int:
-        """Measure the width of the features; the backbone's own figure ignores its pooling."""
-        try:
-            features = trace_blank_image(self.backbone, _pool_features, self.image_size)
-        except Exception as error:  # options can make a network fail in any way
-            raise ModelError(
-                f"backbone {self.name!r} cannot see images of {self.image_size} pixels: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if features.ndim != 2:
-            raise ModelError(
-                f"backbone {self.name!r} with pooling {self.pooling!r} gives "
-                f"{tuple(features.shape[1:])} an image, not a vector; name a pooling, as in avg"
-            )
-        return features.shape[1]
-
     def _extract_features(self, images: Tensor) -> Tensor:
-        return _pool_features(self.backbone, (images - self.mean) / self.std)
+        return pool_features(self.backbone, (images - self.mean) / self.std)
 
     # ------------------------------------------------------------------------ images
 
@@ -300,9 +285,3 @@ class ImageModel(nn.Module):
             ) from error
         load_exactly(model, state, f"{what}/{WEIGHTS}")
         return model.eval()
-
-
-def _pool_features(backbone: Any, images: Tensor) -> Tensor:
-    """Features (B, F) of normalised images."""
-    pooled: Tensor = backbone.forward_head(backbone.forward_features(images), pre_logits=True)
-    return pooled

@@ -147,5 +147,7 @@ def describe_model(model: Embedder | Classifier) -> dict[str, str]:
         "centre_crop": str(model.image_size),
     }
     if isinstance(model, Classifier):
-        return {**found, "classes": json.dumps(model.classes)}
+        curve = model.precision_curve
+        noted = {} if curve is None else {"precision_curve": curve.model_dump_json()}
+        return {**found, "classes": json.dumps(model.classes), **noted}
     return {**found, "embedding_size": str(model.embedding_size)}

@@ -16,6 +16,7 @@ from fewlabels.contracts.outputs import LARGEST_EMBEDDING
 from fewlabels.errors import LONGEST_MISTAKE, FewLabelsError, ModelError, shorten, suggest_nearest
 from fewlabels.files import new_file, read_bounded
 from fewlabels.hub.model_files import CONFIG, WEIGHTS, describe_missing_file
+from fewlabels.models.precision_curve import PrecisionCurve
 from fewlabels.models.tensor_file import read_tensors, write_tensors
 
 FORMAT: Literal[1] = 1
@@ -87,10 +88,14 @@ class EmbedderConfig(ImageConfig):
 
 
 class ClassifierConfig(ImageConfig):
-    """The config of a classifier; ``classes`` are the names of its logits."""
+    """The config of a classifier; ``classes`` are the names of its logits.
+
+    ``precision_curve`` stands in it where labelled images were held out in training.
+    """
 
     kind: Literal["classifier"] = "classifier"
     classes: Annotated[list[str], Len(2), FailFast()]
+    precision_curve: PrecisionCurve | None = None
 
 
 Config = TypeVar("Config", bound=ImageConfig)
@@ -116,9 +121,9 @@ def write_model(folder: Path, config: ImageConfig, state: Mapping[str, Tensor]) 
         ModelError: an option of the backbone that JSON cannot hold.
         FewLabelsError: the folder cannot be written.
     """
-    plain = config.model_dump(mode="json", exclude=set() if config.head else {"head", "hidden"})
     try:
-        text = json.dumps(plain, indent=2) + "\n"
+        told = config.model_dump(mode="json", exclude=_list_unsaid(config))
+        text = json.dumps(told, indent=2) + "\n"
     except ValueError as error:
         raise ModelError(f"backbone_options cannot be written to {CONFIG}: {error}") from error
     with new_file(folder / CONFIG) as config_draft, new_file(folder / WEIGHTS) as weights_draft:
@@ -203,6 +208,12 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
         ]
         said += [f"{file}: {more:,} more mistakes"] if more else []
         raise ModelError("\n".join(said)) from error
+
+
+def _list_unsaid(config: ImageConfig) -> set[str]:
+    """Keys that no file has where they say nothing, so that earlier versions read it."""
+    unsaid = {key for key in ("precision_curve", "head") if getattr(config, key, None) is None}
+    return unsaid | {"hidden"} if "head" in unsaid else unsaid
 
 
 def _read_text(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from fewlabels.contracts import weighs_found, weighs_labels
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import ComponentError
 from fewlabels.registry import REGISTRIES
@@ -42,7 +43,9 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
 
     ``x-inputs``: the required inputs of a loss; ``x-supplies``: the inputs that a strategy gives to
     losses; ``x-terms``: the loss terms that a strategy or a block computes itself; ``x-task``: the
-    task of a strategy; ``x-source`` and ``x-recipe``: what its docstring says under these words.
+    task of a strategy; ``x-weighs-labels``: whether it counts labels by their weights, if it says;
+    ``x-weigh``: a discovery weighs, whatever its options; ``x-source`` and ``x-recipe``: what its
+    docstring says under these words.
 
     Raises:
         ComponentError: an option has a type that a recipe cannot hold.
@@ -80,6 +83,10 @@ def derive_component_schema(component: Callable[..., Any]) -> Schema:
             result[f"x-{key}"] = list(getattr(component, key))
     if hasattr(component, "task"):
         result["x-task"] = component.task
+    if (says := weighs_labels(component)) is not None:
+        result["x-weighs-labels"] = says
+    if weighs_found(component):
+        result["x-weigh"] = True
     for word in ("Source", "Recipe"):
         if said := re.search(rf"^{word}: (.+?)(?=\n(?:Source: |Recipe: |\n)|\Z)", doc, re.M | re.S):
             result[f"x-{word.lower()}"] = " ".join(said[1].split()).strip("`")

@@ -20,10 +20,12 @@ def check_across(check: Mistakes, data: dict[str, Any]) -> None:
     """Record every mistake; ``data`` is not validated, so any value may have any type."""
     for test in (
         _check_backbone,
+        _check_frozen,
         _check_split,
         _check_strategy,
         _check_tasks,
         _check_discovery,
+        _check_label_weights,
         _check_losses,
         _check_weights,
         _check_validation,
@@ -55,6 +57,30 @@ def _check_backbone(check: Mistakes, data: dict[str, Any]) -> None:
             check.check_options(("model", "backbone_options"), "backbones", name, options)
         except ComponentError as error:
             check.add_mistake(("model", "backbone"), str(error))
+
+
+def _check_frozen(check: Mistakes, data: dict[str, Any]) -> None:
+    """What stands in a frozen backbone, or is made by training it, would not be trained."""
+    model = _get_section(data, "model")
+    options = _get_section(model, "backbone_options")
+    if (model.get("frozen") is True or model.get("head")) and options.get("heads", 1) != 1:
+        check.add_mistake(
+            ("model", "backbone_options", "heads"),
+            "model.head and model.frozen have one last layer; set heads: 1",
+        )
+    if model.get("frozen") is not True:
+        return
+    if data["blocks"]:
+        check.add_mistake(
+            ("blocks",),
+            "blocks stand in the backbone, which model.frozen does not train; set 'blocks=[]'",
+        )
+    if data.get("pretrain"):
+        check.add_mistake(
+            ("pretrain",),
+            "it trains the backbone, which model.frozen forbids; pretrain in a run of its own and "
+            "name its weights, or set 'pretrain=null'",
+        )
 
 
 def check_files(check: Mistakes, data: dict[str, Any]) -> None:
@@ -125,6 +151,32 @@ def _check_discovery(check: Mistakes, data: dict[str, Any]) -> None:
                 "pairs of two clusters would give one image two labels in a batch; across needs "
                 "'strategy.pair_labels=union'",
             )
+
+
+def list_weighing(check: Mistakes, data: dict[str, Any]) -> dict[int, str]:
+    """Which of a recipe's discoveries weigh the labels that they find, by number; and what to do
+    where that is not wanted."""
+    found = {}
+    for i, value in enumerate(data["discovery"]):
+        schema = check.schemas.get(("discovery", i), ("", {}))[1]
+        option = schema.get("properties", {}).get("weigh", {})
+        if schema.get("x-weigh"):
+            found[i] = "use another one"
+        elif schema and value.get("weigh", option.get("default")) is True:
+            found[i] = "set weigh: false"
+    return found
+
+
+def _check_label_weights(check: Mistakes, data: dict[str, Any]) -> None:
+    what, schema = check.schemas.get(("strategy",), ("", {}))
+    if schema.get("x-weighs-labels") is not False:
+        return
+    for i, fix in list_weighing(check, data).items():
+        found = check.schemas["discovery", i][0]
+        check.add_mistake(
+            ("discovery", i, "weigh"),
+            f"{found} weighs its labels, and {what} would count each as 1; {fix}",
+        )
 
 
 def _check_validation(check: Mistakes, data: dict[str, Any]) -> None:

@@ -30,8 +30,14 @@ COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("strategy", "tac_ccl"): {"pair_labels": "left"},
     ("strategy", "temporal_ensembling"): {"average": None},
     ("strategy", "vat"): {"average": None},
-    ("discovery", "by_prediction"): {"precision": "double"},
-    ("discovery", "confident"): {"score": "distance"},
+    ("discovery", "by_prediction"): {
+        "precision": "double",
+        "weigh": False,
+        "mass": "free",
+        "score": "probability",
+        "relabel": False,
+    },
+    ("discovery", "confident"): {"score": "distance", "weigh": False},
     ("discovery", "matching"): {"across": False},
     ("losses", "attention_consistency"): {"form": "printed"},
 }

@@ -22,6 +22,7 @@ from fewlabels.recipe import yaml_file
 from fewlabels.recipe.cross_checks import check_across, check_files
 from fewlabels.recipe.later_options import drop_earlier_values, fill_earlier_values
 from fewlabels.recipe.messages import LISTS, SLOTS, Mistakes
+from fewlabels.recipe.null_keys import drop_null_keys
 from fewlabels.recipe.overrides import ONLY_FILES, Overrides, apply_overrides, take_texts
 from fewlabels.recipe.remarks import make_remarks
 from fewlabels.recipe.sections import (
@@ -33,7 +34,6 @@ from fewlabels.recipe.sections import (
     Rounds,
     Schedule,
     Train,
-    drop_null_keys,
 )
 from fewlabels.recipe.unfit_values import find_unfit_values
 from fewlabels.recipe.yaml_file import Origins, show_value

@@ -9,7 +9,8 @@ from pydantic import BaseModel, create_model
 
 from fewlabels.recipe.component_schema import Schema, Section, derive_component_schema
 from fewlabels.recipe.messages import BESIDE, LISTS, SLOTS
-from fewlabels.recipe.sections import FREE_KEYS, Data, Fixed
+from fewlabels.recipe.null_keys import FREE_KEYS
+from fewlabels.recipe.sections import Data, Fixed
 from fewlabels.registry import REGISTRIES
 
 NULL: Schema = {"type": "null"}

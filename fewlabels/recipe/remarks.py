@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from fewlabels.recipe.cross_checks import list_weighing
 from fewlabels.recipe.messages import Mistakes
 from fewlabels.recipe.overrides import COMMAND_LINE, Overrides
 from fewlabels.recipe.sections import Optimizer, Rounds
@@ -38,6 +39,13 @@ def make_remarks(check: Mistakes, data: dict[str, Any], overrides: Overrides) ->
                 f"{COMMAND_LINE}: {given} takes away all "
                 f"options that the recipe gave there; to keep those that it has too: {again}"
             )
+    strategy, schema = check.schemas["strategy",]
+    if "x-weighs-labels" not in schema and list_weighing(check, data):
+        yield (
+            f"discovery.weigh: {strategy} does not say whether it counts labels by their weights, "
+            "so they may count for nothing; if you wrote it, multiply its losses by Part.weights "
+            "and give its class weighs_labels = True"
+        )
     rounds = data.get("rounds") or {}
     if rounds.get("first_epochs") and not data["discovery"]:
         yield (

@@ -18,10 +18,6 @@ Rate = Annotated[float, Field(ge=0, le=LARGEST_RATE)]
 Three = Field(min_length=3, max_length=3)
 
 
-FREE_KEYS = (("weights",), ("optimizer", "factors"), ("optimizer", "frozen_epochs"))
-"""Mappings of keys that a recipe chooses; null takes one away that ``extends`` brought, or all."""
-
-
 class Subset(Section):
     """Some of a data set's images: by class numbers ("0-40,77") and by the values of columns."""
 
@@ -287,21 +283,3 @@ class Fixed(Section):
     rounds: Rounds = Rounds()
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
-
-
-def drop_null_keys(data: dict[str, Any]) -> None:
-    """Take away what is null of the mappings of ``FREE_KEYS``, and the keys in them that are.
-
-    Args:
-        data: of a recipe, not yet checked; changed in place, the mappings themselves are not.
-    """
-    for *outer, key in FREE_KEYS:
-        holder = data.get(outer[0]) if outer else data
-        if not isinstance(holder, dict) or key not in holder:
-            continue
-        if outer:
-            data[outer[0]] = holder = dict(holder)
-        if holder[key] is None:
-            del holder[key]
-        elif isinstance(holder[key], dict):
-            holder[key] = {k: v for k, v in holder[key].items() if v is not None}

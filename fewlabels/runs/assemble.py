@@ -22,8 +22,8 @@ from fewlabels.runs.parts import (
     make_extractor,
     make_parts,
     open_metrics,
-    read_images,
 )
+from fewlabels.runs.read_images import read_images, refuse_pairs
 from fewlabels.training.launch_environment import start_accelerate
 from fewlabels.training.loop import Loop
 from fewlabels.training.optimizers import check_frozen_epochs, check_starts
@@ -98,6 +98,8 @@ def prepare_loop(parts: RunParts) -> tuple[Loop, Extractor]:
     schedule = loop.trainer.schedule
     trained = schedule.epochs_between_restarts(schedule.total - 1)[1]
     check_frozen_epochs(optimizer.frozen_epochs, trained)
+    if parts.recipe.model.frozen:
+        refuse_pairs(parts, parts.strategy.phases(loop.make_round(0)))
     loop.make_first_optimizers()
     return loop, extract
 

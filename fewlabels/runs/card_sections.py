@@ -237,9 +237,23 @@ def describe_limits(runs: Sequence[FinishedRun], model: Embedder | Classifier) -
     if isinstance(model, Classifier):
         names = first_few([escape_markdown(name) for name in model.classes], CLASSES_SHOWN)
         lines.append(f"Every image gets one of its {len(model.classes)} classes: {names}")
+        lines += describe_none(runs[0], model)
     else:
         lines.append("A cosine says how alike two images are among others, not whether they match")
     return _format_list(lines)
+
+
+def describe_none(run: FinishedRun, model: Classifier) -> list[str]:
+    """From which probability on a classifier's answers are as precise as wished."""
+    if model.precision_curve is None:
+        return ["How often a sure answer is right is not known: no labelled image was held out"]
+    best = run.recipe.evaluation.report == "best"
+    chosen = ", which chose the checkpoint too" if best else ""
+    return [
+        "`fewlabels predict --min-precision` answers none where it is not sure enough, by images "
+        f"of its classes that were held out{chosen}; of images of no class they say nothing",
+        *(f"Precision {told}" for told in model.precision_curve.describe()),
+    ]
 
 
 def describe_versions(run: FinishedRun, model: Embedder | Classifier) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 
 from fewlabels.data.pixels import crop_centre
@@ -13,7 +14,9 @@ from fewlabels.evaluation.bootstrap import write_class_scores
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.retrieval_protocol import Examples
 from fewlabels.files import new_file
+from fewlabels.models.classifier import Classifier
 from fewlabels.models.frozen import attach_head
+from fewlabels.models.precision_curve import measure_precision
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
 from fewlabels.runs.use_frozen import find_loss
@@ -55,7 +58,23 @@ def save_model(parts: RunParts, loop: Loop) -> None:
         load_modules(parts.folder.best, {name: model})
     if parts.recipe.model.frozen:
         model = attach_head(parts.builder.model, model)
+    if isinstance(model, Classifier):
+        note_precision(parts, model)
     model.save_pretrained(parts.folder.model)
+
+
+def note_precision(parts: RunParts, model: Classifier) -> None:
+    """Note in a classifier how often it is right on the held-out images, if there are any.
+
+    They pass it as in ``predict``, not in the run's precision.
+    """
+    scored, records = parts.searched, parts.data.records
+    held = np.flatnonzero(np.isin(scored.rows, parts.data.validation))
+    if not len(held):
+        return
+    images = (crop_centre(scored[i][1], model.image_size) for i in held.tolist())
+    found = model.predict(images, parts.recipe.evaluation.batch)
+    model.precision_curve = measure_precision(found, records.truth[scored.rows[held]])
 
 
 def save_picture(parts: RunParts, examples: Examples) -> None:

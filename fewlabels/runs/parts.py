@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from fewlabels.contracts import Strategy
 from fewlabels.data.cached_features import CachedFeatures
 from fewlabels.data.decode import resize_to_square
-from fewlabels.data.examine import examine_images, write_left_out
+from fewlabels.data.examine import write_left_out
 from fewlabels.data.label_split import write_labelled
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError, first_few, make_printable
@@ -27,7 +27,6 @@ from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry.user_code import copy_modules
 from fewlabels.runs.build import Builder, build_spec, check_plugins_made, place_modules
 from fewlabels.runs.environment import describe_environment
-from fewlabels.runs.frozen_features import FrozenBackbone
 from fewlabels.runs.provenance import list_plugins
 from fewlabels.runs.resume import fingerprint_data, read_beginning, refuse_other_data
 from fewlabels.runs.task import TASKS, Task
@@ -251,41 +250,3 @@ def make_extractor(parts: RunParts, modules: TrainingModules, pixels: Pixels) ->
     """An Extractor of features of ``pixels`` by a run's unwrapped modules."""
     batch, workers = parts.recipe.evaluation.batch, parts.recipe.data.workers
     return Extractor(parts.accelerator, modules.plain, pixels, parts.image_size, batch, workers)
-
-
-def read_images(parts: RunParts) -> None:
-    """Decode the images once where they fit the recipe's memory, or have their features ready.
-
-    Raises:
-        DataError: images that cannot be read, of all that train or are scored.
-    """
-    try:
-        if parts.recipe.model.frozen:
-            cache_features(parts)
-        else:
-            decode_images(parts)
-    except DataError:
-        quiet = not parts.accelerator.is_main_process
-        examine_images(parts.data.records, parts.data.split, 0, False, quiet)
-        raise
-
-
-def cache_features(parts: RunParts) -> None:
-    """Read the features of the frozen backbone, or compute them."""
-    recipe, views = parts.recipe, parts.builder.known_views
-    backbone = FrozenBackbone(
-        parts.builder.model, parts.accelerator, recipe.train.precision, recipe.data.workers
-    )
-    for images in (parts.pixels, parts.searched):
-        assert isinstance(images, CachedFeatures)
-        pipelines = views.pipelines if images is parts.pixels else []
-        backbone.fill(images, pipelines, views.count)
-
-
-def decode_images(parts: RunParts) -> None:
-    """Decode the images once where they fit the recipe's memory."""
-    budget = parts.recipe.data.memory * 2**30
-    quiet = not parts.accelerator.is_main_process
-    parts.pixels.decode_all(budget, quiet)
-    if parts.searched is not parts.pixels:
-        parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)

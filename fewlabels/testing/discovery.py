@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fewlabels.contracts import Discovered, Needs, Pool, check_discovered
+from fewlabels.contracts import Discovered, Needs, Pool, check_discovered, weighs_found
 from fewlabels.errors import FewLabelsError
+from fewlabels.testing.answers import check_same, list_weights, map_labels
 from fewlabels.testing.pools import BUDGET, arrays_of, ask_discovery, make_pool, reorder_pool
 from fewlabels.testing.subject import Checks, Subject
 
@@ -40,7 +41,7 @@ def the_same_seed_gives_the_same_labels(subject: Subject) -> None:
     for global_seed in (1, 2):
         with _global_seed(global_seed):
             answers.append(ask_discovery(subject.make_component(), make_pool(subject)))
-    _check_same(answers[0], answers[1], "two runs of one seed differ; draw from rng alone")
+    check_same(answers[0], answers[1], "two runs of one seed differ; draw from rng alone")
 
 
 @CHECKS.add
@@ -77,6 +78,15 @@ def every_label_is_a_class_that_exists(subject: Subject) -> None:
 
 
 @CHECKS.add
+def labels_weigh_from_0_to_1_where_it_says_that_they_are_weighed(subject: Subject) -> None:
+    """A true ``weigh`` and weights go together: what it says decides which recipes are refused."""
+    component = subject.make_component()
+    says, found = weighs_found(component), ask_discovery(component, make_pool(subject))
+    assert not says or found.weights is not None, "weigh is true, and it gave no weights"
+    assert says or found.weights is None, "it gave weights; say so by an option or attribute weigh"
+
+
+@CHECKS.add
 def the_order_of_the_images_means_nothing(subject: Subject) -> None:
     """The same images in another order get the same labels, from the same state."""
     import pytest
@@ -85,16 +95,20 @@ def the_order_of_the_images_means_nothing(subject: Subject) -> None:
     start = subject.make_component()
     ask_discovery(start, pool)
     first, other = (_ask_copy(subject, start, pool, seed) for seed in (0, 1))
-    if _labels_by_row(pool, first) != _labels_by_row(pool, other):
+    if map_labels(pool, first) != map_labels(pool, other):
         pytest.skip("it draws by chance, so its answer may depend on the order")
     order = np.random.default_rng(5).permutation(len(pool.rows))
     turned = reorder_pool(pool, order)
     second = _ask_copy(subject, start, turned)
     said = "another order of the images gave other labels"
-    assert _labels_by_row(pool, first) == _labels_by_row(turned, second), said
-    scores = [dict(zip(p.rows[f.indices], f.scores)) for p, f in ((pool, first), (turned, second))]
-    for row, score in scores[0].items():
-        np.testing.assert_allclose(scores[1][row], score, rtol=1e-3, atol=1e-5, err_msg=said)
+    assert map_labels(pool, first) == map_labels(turned, second), said
+    for of in (lambda found: found.scores, list_weights):
+        one, two = (
+            dict(zip(p.rows[f.indices], of(f), strict=True))
+            for p, f in ((pool, first), (turned, second))
+        )
+        for row, value in one.items():
+            np.testing.assert_allclose(two[row], value, rtol=1e-3, atol=1e-5, err_msg=said)
 
 
 @CHECKS.add
@@ -184,7 +198,7 @@ def half_precision_features_give_the_same_labels(subject: Subject) -> None:
         subject.make_component(), replace(whole, features=half.astype(np.float32), history=single)
     )
     said = "float16 features got other labels than the same numbers as float32"
-    assert _labels_by_row(whole, first) == _labels_by_row(whole, second), said
+    assert map_labels(whole, first) == map_labels(whole, second), said
 
 
 @CHECKS.add
@@ -196,7 +210,7 @@ def it_can_be_sent_to_another_process(subject: Subject) -> None:
     except Exception as error:
         raise AssertionError(f"it cannot be pickled: {error}") from error
     pool = make_pool(subject)
-    _check_same(
+    check_same(
         ask_discovery(component, pool),
         ask_discovery(again, pool),
         "a pickled copy gives other labels",
@@ -214,7 +228,7 @@ def a_stopped_run_goes_on_with_the_same_labels(subject: Subject) -> None:
         pool = make_pool(subject, seed=1)
         found, expected = (ask_discovery(each, pool, seed=1) for each in (same, again))
         said = "after a stop it gives other labels; put all that it keeps into state_dict()"
-        _check_same(found, expected, said)
+        check_same(found, expected, said)
 
 
 @CHECKS.add
@@ -273,21 +287,6 @@ def _copy_with_state(subject: Subject, component: Any) -> Any:
             if arrays.files:  # as the loop does, which gives nothing back where nothing was kept
                 fresh.load_state_dict({name: arrays[name] for name in arrays.files})
     return fresh
-
-
-def _labels_by_row(pool: Pool, found: Discovered) -> dict[int, int]:
-    """The discovered labels, by data-set row."""
-    return dict(zip(pool.rows[found.indices].tolist(), found.labels.tolist(), strict=True))
-
-
-def _check_same(one: Discovered, two: Discovered, said: str) -> None:
-    for name in ("indices", "labels", "scores"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), f"{said} ({name})")
-    assert (one.pairs is None) == (two.pairs is None), said
-    if one.pairs is not None and two.pairs is not None:
-        for name in ("left", "right", "affine", "scores"):
-            first, second = getattr(one.pairs, name), getattr(two.pairs, name)
-            np.testing.assert_array_equal(first, second, f"{said} (pairs.{name})")
 
 
 @contextmanager

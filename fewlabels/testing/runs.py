@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,14 +22,18 @@ from PIL import Image
 from torch import Tensor
 
 import fewlabels
+from fewlabels.contracts import Part, Stream
 from fewlabels.recipe.recipe import Recipe, recipe_from
 from fewlabels.registry import REGISTRIES
 from fewlabels.testing.subject import Subject
 from fewlabels.training.run_folder import RunFolder
 
 _PLACE = tempfile.TemporaryDirectory(prefix="fewlabels-conformance-")
-_RUNS: dict[tuple[str, bool], ShortRun] = {}
+_RUNS: dict[tuple[str, Changed], ShortRun] = {}
 _PAIRS: dict[str, ShortRun | str] = {}
+Changed = Literal["nothing", "hidden labels", "weights", "weights and labels"]
+"""What a strategy is given otherwise: other labels in streams that hide them; 0 as the weight of
+each label; other labels of weight 0."""
 SECONDS = 300  # for each recipe in two processes
 
 
@@ -98,17 +102,13 @@ def recipe_of(subject: Subject, name: str | None = None) -> dict[str, Any]:
     return {**recipe, **subject.recipe}
 
 
-def run_of(subject: Subject, hide: bool = False) -> ShortRun:
-    """Run the subject in this process and record its steps; a second call returns the same run.
-
-    Args:
-        hide: replace the labels in the streams whose labels a strategy must not use.
-    """
-    key = _name_subject(subject), hide
+def run_of(subject: Subject, changed: Changed = "nothing") -> ShortRun:
+    """Run the subject in this process and record its steps; a second call returns the same run."""
+    key = _name_subject(subject), changed
     if key not in _RUNS:
-        with _watch_strategy(subject, hide) as (name, seen):
+        with _watch_strategy(subject, changed) as (name, seen):
             recipe = recipe_from(recipe_of(subject, name))
-            out = Path(_PLACE.name) / ("hidden" if hide else "plain")
+            out = Path(_PLACE.name) / changed.replace(" ", "-")
             folder = fewlabels.train(recipe, out=out).folder
         own = recipe_from(recipe_of(subject))  # to be resumed without being watched
         RunFolder(folder).recipe.write_text(own.to_yaml(), "utf-8")
@@ -120,7 +120,7 @@ def run_of(subject: Subject, hide: bool = False) -> ShortRun:
 
 
 @contextmanager
-def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRecord]]:
+def _watch_strategy(subject: Subject, changed: Changed) -> Iterator[tuple[str, StepRecord]]:
     """Register, for the duration, a subclass of the strategy that records what its steps do."""
     component, seen = subject.component, StepRecord()
     assert inspect.isclass(component), f"strategy {subject.name!r} is no class"
@@ -131,12 +131,7 @@ def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRec
 
         def losses(self, phase: Any, models: Any, batch: Any, clock: Any) -> dict[str, Tensor]:
             """The strategy's own losses, recorded."""
-            if hide:
-                silent = {n for n, s in phase.streams.items() if s.of in ("all", "unlabelled")}
-                batch = {
-                    n: p._replace(labels=torch.full_like(p.labels, 3)) if n in silent else p
-                    for n, p in batch.items()
-                }
+            batch = {n: _change_part(changed, phase.streams[n], p) for n, p in batch.items()}
             found: dict[str, Tensor] = super().losses(phase, models, batch, clock)
             seen.terms += [(name, value.detach()) for name, value in found.items()]
             for module in (*phase.trains, *phase.averages):
@@ -158,6 +153,17 @@ def _watch_strategy(subject: Subject, hide: bool) -> Iterator[tuple[str, StepRec
         yield name, seen
     finally:
         del subject.registry._registered[name]
+
+
+def _change_part(changed: Changed, stream: Stream, part: Part) -> Part:
+    """A part of a batch as a run is given it in which something is changed."""
+    hides = stream.of in ("all", "unlabelled")
+    if changed == "hidden labels" and hides:
+        return part._replace(labels=torch.full_like(part.labels, 3))
+    if changed.startswith("weights") and not hides:
+        labels = (part.labels + 1) % 4 if changed == "weights and labels" else part.labels
+        return part._replace(labels=labels, weights=torch.zeros_like(part.labels).float())
+    return part
 
 
 def in_two_processes(subject: Subject, expected: Sequence[Subject]) -> ShortRun:

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 
 import fewlabels
+from fewlabels.contracts import weighs_labels
 from fewlabels.runs.train import Result
 from fewlabels.testing.runs import ShortRun, in_two_processes, run_of
 from fewlabels.testing.subject import Checks, Subject
@@ -47,12 +48,26 @@ def no_gradient_flows_into_an_average(subject: Subject) -> None:
 @CHECKS.add
 def labels_that_are_hidden_are_never_looked_at(subject: Subject) -> None:
     """Streams of unlabelled images, and of all, hide labels: other ones there change nothing."""
-    plain, blind = run_of(subject), run_of(subject, hide=True)
+    plain, blind = run_of(subject), run_of(subject, "hidden labels")
     _check_same(
         _read_weights(plain),
         _read_weights(blind),
         "labels of an unlabelled stream change the weights",
     )
+
+
+@CHECKS.add
+def labels_count_by_their_weights_where_it_says_so(subject: Subject) -> None:
+    """A label of weight 0 counts for nothing, and what it is changes nothing."""
+    import pytest
+
+    if not weighs_labels(subject.component):
+        pytest.skip("its class does not say weighs_labels = True")
+    plain, light = _read_weights(run_of(subject)), _read_weights(run_of(subject, "weights"))
+    other = _read_weights(run_of(subject, "weights and labels"))
+    _check_same(light, other, "a label of weight 0 changes the weights; use Part.weights")
+    same = all(np.array_equal(plain[name], light[name]) for name in plain)
+    assert not same, "weights of labels change nothing; use Part.weights"
 
 
 @CHECKS.add

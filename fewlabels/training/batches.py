@@ -117,14 +117,15 @@ class Batches:
                     derive(f"view {name} {i}", epoch, number)
                     for i in range(len(stream.views) * (2 if stream.of == "pairs" else 1))
                 ]
-                labels = _labels_of(stream, found)
+                labels, weights = _labels_of(stream, found), _weights_of(stream, found)
                 if stream.of == "pairs" and found.pairs is not None:
                     own = orders[name][number - start]
-                    batch[name] = self._make_pair_part(
-                        stream, found.pairs, own, labels, seeds, images
-                    )
+                    part = self._make_pair_part(stream, found.pairs, own, labels, seeds, images)
+                    places = found.pairs.left[own]
                 else:
-                    batch[name] = self._make_part(stream, labels, seeds, indices, images)
+                    part = self._make_part(stream, labels, seeds, indices, images)
+                    places = indices.numpy()
+                batch[name] = part._replace(weights=self._weigh_labels(stream, weights, places))
             yield number, batch
 
     def _find_members(self, stream: Stream, found: LabelState) -> np.ndarray:
@@ -147,6 +148,14 @@ class Batches:
         if stream.of in ("unlabelled", "all"):
             own = torch.full_like(own, -1)
         return Part(indices.to(self.device), own.to(self.device), views)
+
+    def _weigh_labels(
+        self, stream: Stream, weights: np.ndarray | None, places: np.ndarray
+    ) -> Tensor | None:
+        """The weights (B,) of the labels at ``places``; None where each is 1 or they are hidden."""
+        if weights is None or stream.of in ("unlabelled", "all") or (weights[places] == 1).all():
+            return None
+        return torch.from_numpy(weights[places]).to(self.device)
 
     def _make_pair_part(
         self,
@@ -203,3 +212,8 @@ class Batches:
 def _labels_of(stream: Stream, found: LabelState) -> np.ndarray:
     """The labels (N,) that a stream uses."""
     return found.previous if stream.lag else found.labels
+
+
+def _weights_of(stream: Stream, found: LabelState) -> np.ndarray | None:
+    """The weights (N,) of these labels; None where each is 1."""
+    return found.previous_weights if stream.lag else found.weights

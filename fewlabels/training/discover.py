@@ -21,6 +21,7 @@ from fewlabels.contracts import (
     check_discovered,
     restore_state,
     state_of,
+    weighs_found,
 )
 from fewlabels.data.pixels import Selected
 from fewlabels.errors import ComponentError, FewLabelsError, component_failed
@@ -70,11 +71,12 @@ class Discoverer:
         result: dict[str, Needs] = {}
         for _, component in self.components:
             need = component.needs()
-            other = result.get(need.model, Needs(need.model))
+            other = result.get(need.model, Needs(need.model, features=False))
             result[need.model] = Needs(
                 need.model,
                 max(need.history, other.history),
                 need.probabilities or other.probabilities,
+                features=need.features or other.features,
             )
         return result
 
@@ -95,39 +97,36 @@ class Discoverer:
     def discover_labels(
         self,
         round: int,
-        before: np.ndarray,
+        before: LabelState,
         seen: Mapping[str, Extracted],
         phases: Sequence[Phase],
     ) -> tuple[LabelState, int]:
         """Run the discoveries; give the new labels, and how many labels were found.
 
         Args:
-            before: (N,) labels so far, -1 = unlabelled.
+            before: the labels so far, with their weights.
             seen: outputs for the training images, by model.
             phases: of the round; unlabelled images that they train on must not run out.
 
         Raises:
             ComponentError: a discovery that fails, or that breaks its contract.
         """
-        labels, found, count = before.copy(), None, 0
+        labels, found, count = before.labels.copy(), None, 0
+        weights = np.ones(len(labels), np.float32) if before.weights is None else before.weights
+        weights = weights.copy()
         centres: np.ndarray | None = None
         pairs: Pairs | None = None
         for name, component in self.components:
             pool = self._make_pool(component, labels, seen[component.needs().model], found)
             budget = self._find_budget(labels, phases)
-            rng = make_generator(self.seed, "discovery", name, round)
-            try:
-                found = component.discover(pool, budget, rng)
-            except FewLabelsError:
-                raise
-            except Exception as error:
-                raise component_failed(f"discovery {name!r}", error) from error
-            if broken := check_discovered(found, pool, budget, component.classes):
-                raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
+            found = self._ask(name, component, pool, budget, round)
             if found.merge == "replace":
                 labels = np.where(self.given, labels, -1)
+                weights[:] = 1
             truth = self.records.truth[self.rows[found.indices]]
             labels[found.indices] = truth if self.schedule.oracle else found.labels
+            counts = found.weights is not None and not self.schedule.oracle
+            weights[found.indices] = found.weights if counts else 1
             centres = centres if found.centres is None else found.centres
             pairs = pairs if found.pairs is None else found.pairs
             count += len(found.indices)
@@ -137,13 +136,44 @@ class Discoverer:
             write_ledger(path, found, pool, self.records, round, name)
             told: dict[str, float] = {"discovered": float(len(found.indices))}
             if own:
-                told |= of_clusters(found.labels, truth, before[found.indices])
+                told |= of_clusters(found.labels, truth, before.labels[found.indices])
             else:
                 told |= of_classes(found.labels, truth)
             if found.pairs is not None:
                 told |= of_pairs(found.pairs, labels, self.records.truth[self.rows])
             self.metrics.write_rows([{"kind": "discovery", "discovery": name, **told}], round=round)
-        return LabelState(labels, before, self.given, centres, pairs, changed=count > 0), count
+        state = LabelState(
+            labels,
+            before.labels,
+            self.given,
+            centres,
+            pairs,
+            changed=count > 0,
+            weights=None if (weights == 1).all() else weights,
+            previous_weights=before.weights,
+        )
+        return state, count
+
+    def _ask(
+        self, name: str, component: Discovery, pool: Pool, budget: int, round: int
+    ) -> Discovered:
+        """What a discovery finds in a pool, held to its contract."""
+        rng = make_generator(self.seed, "discovery", name, round)
+        try:
+            found = component.discover(pool, budget, rng)
+        except FewLabelsError:
+            raise
+        except Exception as error:
+            raise component_failed(f"discovery {name!r}", error) from error
+        broken = check_discovered(found, pool, budget, component.classes)
+        if not broken and found.weights is not None and not weighs_found(component):
+            broken = (
+                "it gave weights and does not say so; give it an option weigh, or its class "
+                "weigh = True"
+            )
+        if broken:
+            raise ComponentError(f"discovery {name!r} broke its contract: {broken}")
+        return found
 
     def _find_budget(self, labels: np.ndarray, phases: Sequence[Phase]) -> int:
         """How many samples a discovery may label now, of labels (N,) so far.
@@ -172,7 +202,7 @@ class Discoverer:
     def _make_pool(
         self, component: Discovery, labels: np.ndarray, seen: Extracted, found: Discovered | None
     ) -> Pool:
-        need = component.needs()
+        need, names = component.needs(), self.records.names
         return Pool(
             self.rows,
             seen.features,
@@ -183,6 +213,8 @@ class Discoverer:
             images=Selected(self.records.images, self.rows) if need.images else None,
             history=seen.history[: need.history],
             found=found,
+            names=[str(names[row]) for row in self.rows.tolist()] if len(names) else (),
+            class_names=self.records.classes,
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -219,8 +219,8 @@ class Loop:
         result: list[Any] = [None]
         if self.accelerator.is_main_process:
             try:
-                phases = self.strategy.phases(self.make_round(index))
-                result = [self.discoverer.discover_labels(index, self.state.labels, seen, phases)]
+                phases, known = self.strategy.phases(self.make_round(index)), self.state.label_state
+                result = [self.discoverer.discover_labels(index, known, seen, phases)]
             except FewLabelsError as error:  # raised in every process below, so that none waits
                 result = [error]
             except Exception as error:
@@ -237,8 +237,9 @@ class Loop:
     def _extract_for(self, need: Needs) -> Extracted:
         """The outputs for the training images that a discovery needs."""
         model = self.strategy.seen_through(need.model, self.progress.discoveries)
-        fields = (self.discovery_field, *(("logits",) if need.probabilities else ()))
-        features, *logits = (self._extract_field(model, field) for field in fields)
+        seen = self._extract_field(model, self.discovery_field) if need.features else None
+        features = np.empty((len(self.state.labels), 0), np.float32) if seen is None else seen
+        logits = [self._extract_field(model, "logits")] if need.probabilities else []
         probabilities = None
         if logits:  # in double precision, so that few are 1
             probabilities = torch.from_numpy(logits[0]).double().softmax(1).numpy()

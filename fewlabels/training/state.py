@@ -60,13 +60,15 @@ class State:
         """Keep only the labels that people gave, in the present and the previous labels."""
         known = self.label_state
         labels = np.where(known.given, known.labels, -1)
-        self.label_state = known._replace(labels=labels, previous=labels, changed=True)
+        self.label_state = LabelState(labels, labels, known.given, known.centres, known.pairs, True)
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """The state as arrays by name, and as values that JSON can hold."""
         arrays = {"labels": self.label_state.labels, "earlier": self.label_state.previous}
-        if self.label_state.centres is not None:
-            arrays["centres"] = self.label_state.centres
+        for name in ("centres", "weights", "previous_weights"):
+            value = getattr(self.label_state, name)
+            if value is not None:
+                arrays[name] = value
         if self.label_state.pairs is not None:
             arrays |= {f"pairs.{k}": v for k, v in flatten_pairs(self.label_state.pairs).items()}
         for model, past in self.history.items():
@@ -94,7 +96,8 @@ class State:
         pairs = gather_pairs({k[6:]: v for k, v in arrays.items() if k.startswith("pairs.")})
         given, centres = self.label_state.given, arrays.get("centres")
         self.progress = progress
-        self.label_state = LabelState(labels, previous, given, centres, pairs, changed)
+        weights = (arrays.get("weights"), arrays.get("previous_weights"))
+        self.label_state = LabelState(labels, previous, given, centres, pairs, changed, *weights)
         self.history = {}
         for key in sorted(k for k in arrays if k.startswith("history.")):
             model = key.split(".", 2)[2]

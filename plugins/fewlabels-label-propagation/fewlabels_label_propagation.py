@@ -14,6 +14,7 @@ from fewlabels import discovery
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import l2_normalize
+from fewlabels.ops.certainty import measure_certainty
 from fewlabels.ops.selection import select_samples
 
 fewlabels_api = 1  # the version of the contracts that this is written for
@@ -36,6 +37,8 @@ class LabelPropagation:
         alpha: share of a sample's labels that come from its neighbours.
         balance: the same number from each class instead of the best of all together.
         by: the model whose features are compared.
+        weigh: a label counts in the loss as much as it is certain, which is its score, as in the
+            paper; false: as 1.
     """
 
     classes: int | None = None
@@ -49,9 +52,10 @@ class LabelPropagation:
         alpha: Annotated[float, Interval(gt=0, lt=1)] = 0.99,
         balance: bool = True,
         by: Literal["student", "teacher", "master"] = "student",
+        weigh: bool = False,
     ) -> None:
         self.neighbours, self.mutual, self.gamma = neighbours, mutual, gamma
-        self.alpha, self.balance, self.by = alpha, balance, by
+        self.alpha, self.balance, self.by, self.weigh = alpha, balance, by, weigh
 
     def needs(self) -> Needs:
         """One model's features."""
@@ -75,10 +79,12 @@ class LabelPropagation:
         spread = diffuse(graph, (pool.labels[:, None] == known).astype(float), self.alpha)
         # Certainties can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero((pool.labels < 0) & (spread.sum(1) > 0)))
-        labels, score = known[spread[free].argmax(1)], certainty(spread[free])
+        labels, score = known[spread[free].argmax(1)], measure_certainty(spread[free])
         chosen = select_samples(score, labels, budget, "min", None, self.balance, rng)
         chosen = chosen[free[chosen].argsort()]
-        return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))
+        score = score[chosen].astype(np.float32)
+        weights = score if self.weigh else None
+        return Discovered(free[chosen], labels[chosen], score, weights=weights)
 
 
 def affinity(features: np.ndarray, neighbours: int, gamma: float, mutual: bool) -> csr_array:
@@ -101,10 +107,3 @@ def diffuse(graph: csr_array, known: np.ndarray, alpha: float) -> np.ndarray:
     system = (eye_array(len(known)) - alpha * scale @ graph @ scale).tocsr()
     columns = [cg(system, column, rtol=1e-6)[0] for column in known.T]
     return np.maximum(np.stack(columns, 1), 0)
-
-
-def certainty(spread: np.ndarray) -> np.ndarray:
-    """One minus the entropy of each row (N, C), made to sum to 1, over log C (Eq. 11)."""
-    shares = spread / spread.sum(1, keepdims=True)
-    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
-    return 1 + (shares * logs).sum(1) / np.log(max(2, spread.shape[1]))

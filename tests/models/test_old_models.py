@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fewlabels.errors import ModelError
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 
@@ -94,3 +95,9 @@ def test_a_classifier_with_a_block_of_version_0_1_is_read(tmp_path):
     assert classifier.classes == ("cat", "dog")
     expected = [0.977226, 0.022774]  # as version 0.1.0 computes it
     assert classifier.predict([picture()])[0] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(
+        ModelError, match=r"train it with data\.validation \(precision 0\.95 takes 45"
+    ):
+        classifier.find_threshold(0.95)
+    classifier.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text("utf-8")) == CLASSIFIER

@@ -18,6 +18,7 @@ from fewlabels.registry import blocks
 
 SMALL = {"image_size": 16, "crop_pct": 0.8, "backbone_options": {"width": 0.25}}
 TINY = {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 4}
+CURVE = {"images": 20, "points": [{"threshold": 0.7, "answered": 15, "right": 14}]}
 MODELS = {
     "blocks": lambda: Embedder(
         "convnet3",
@@ -35,7 +36,9 @@ MODELS = {
         image_size=16,
         backbone_options=TINY,
     ),
-    "classifier": lambda: Classifier("convnet3", classes=["cat", "dog", "owl"], **SMALL),
+    "classifier": lambda: Classifier(
+        "convnet3", classes=["cat", "dog", "owl"], precision_curve=CURVE, **SMALL
+    ),
 }
 
 
@@ -78,6 +81,7 @@ def test_other_programs_get_the_answers_of_the_model(tmp_path, capsys, kind):
     assert told["fingerprint"] == fingerprint_model(model)
     if kind == "classifier":
         assert json.loads(told["classes"]) == ["cat", "dog", "owl"]
+        assert json.loads(told["precision_curve"]) == CURVE
     else:
         assert told["embedding_size"] == str(expected.shape[1])
 

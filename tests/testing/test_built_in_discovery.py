@@ -20,6 +20,16 @@ def test_confident(check):
     check()
 
 
+@conformance("discovery", "by_prediction", options={"weigh": True})
+def test_by_prediction_that_weighs(check):
+    check()
+
+
+@conformance("discovery", "confident", options={"weigh": True, "normalise": False})
+def test_confident_that_weighs(check):
+    check()
+
+
 @conformance("discovery", "confident", options={"fusion": "rank", "balance": True})
 def test_confident_of_three_models(check):
     check()

@@ -114,6 +114,14 @@ def three_arrays(self, pool, budget, rng):
     return found.indices, found.labels, found.scores
 
 
+def weighs(weight):
+    def discover(self, pool, budget, rng):
+        found = self.answer(pool, budget, rng)
+        return replace(found, weights=np.full(len(found.labels), weight))
+
+    return discover
+
+
 def raises(self, pool, budget, rng):
     raise RuntimeError("a component is asked for its state before it has found anything")
 
@@ -213,6 +221,21 @@ def test_what_is_right_passes(subject, check, monkeypatch):
             {"discover": twice},
             "labels_of_people_are_kept_and_no_sample_is_named_twice",
             "an index comes twice",
+        ),
+        (
+            {"discover": weighs(0.5)},
+            "labels_weigh_from_0_to_1_where_it_says_that_they_are_weighed",
+            "it gave weights; say so by an option or attribute weigh",
+        ),
+        (
+            {"weigh": True},
+            "labels_weigh_from_0_to_1_where_it_says_that_they_are_weighed",
+            "weigh is true, and it gave no weights",
+        ),
+        (
+            {"discover": weighs(2.0), "weigh": True},
+            "labels_of_people_are_kept_and_no_sample_is_named_twice",
+            "weights are from 2 to 2, not within 0 and 1",
         ),
         (
             {"needs": lambda self: None},

@@ -202,6 +202,18 @@ def with_an_idle_part(self, build):
     return made
 
 
+def forgets_weights(self, phase, models, batch, clock):
+    known = batch["labelled"]._replace(weights=None)
+    return MeanTeacher.losses(self, phase, models, {**batch, "labelled": known}, clock)
+
+
+def hears_weights_alone(self, phase, models, batch, clock):
+    right = forgets_weights(self, phase, models, batch, clock)
+    less = 1 if batch["labelled"].weights is None else 0.5
+    return {**right, "supervised": less * right["supervised"]}
+
+
+WEIGHS = {"weighs_labels": True}
 MISTAKES = {
     "losses": [
         (Loss, {"forward": vector}, "it_is_one_finite_number", "it has the shape (1,); take the mean"),
@@ -240,6 +252,8 @@ MISTAKES = {
         (Student, {"losses": reads_labels}, "labels_that_are_hidden_are_never_looked_at", "labels of an unlabelled stream change the weights"),
         (Student, {"losses": remembers}, "a_stopped_run_goes_on_bit_for_bit", "the run that was stopped ends with other weights"),
         (Student, {"losses": undeclared}, "every_loss_term_is_finite_and_has_a_name_that_a_recipe_can_weigh", "term 'extra' is not in terms"),
+        (Student, {**WEIGHS, "losses": forgets_weights}, "labels_count_by_their_weights_where_it_says_so", "a label of weight 0 changes the weights"),
+        (Student, {**WEIGHS, "losses": hears_weights_alone}, "labels_count_by_their_weights_where_it_says_so", "a label of weight 0 changes the weights"),
         (Student, {"modules": with_an_idle_part}, "every_parameter_that_a_phase_trains_is_reached", "no gradient reaches student.idle.bias, student.idle.weight of 2"),
     ],
 }  # fmt: skip

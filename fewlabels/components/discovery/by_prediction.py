@@ -9,6 +9,8 @@ from annotated_types import Ge
 
 from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
+from fewlabels.ops.certainty import measure_certainty
+from fewlabels.ops.class_mass import equalise_mass, measure_margins
 from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
 
@@ -21,6 +23,10 @@ class ByPrediction:
     in which classifiers usually give it, all probabilities within 3e-8 of 1 are 1: a network that
     was trained for long has no order among its surest samples, and random ones of them are taken.
 
+    With ``mass: equal``, ``score: margin`` and ``relabel`` it is the discovery for a classifier in
+    closed form: in each round all but the given labels are decided anew by a better classifier,
+    and the surest of each class are kept.
+
     Args:
         select: which samples of the confident pool: the most certain (``min``, as of a distance),
             the least certain (``max``), or random ones.
@@ -28,6 +34,14 @@ class ByPrediction:
         balance: take the same number from each class, not the best of all classes together.
         by: the model whose probabilities are used.
         precision: of the probabilities that are compared; ``single`` shows what rounding costs.
+        mass: ``equal``: probabilities are first scaled so that each class has the same share of all
+            samples; without it a classifier from few labels gives some classes most samples.
+        score: what is large for a sure sample: its ``probability``, or the ``margin``, which is the
+            logarithm of the largest probability by the second largest.
+        relabel: earlier discoveries are forgotten, and as many more samples are chosen.
+        weigh: a label counts in the loss as much as it is certain: 1 - H(p) / log C, with H the
+            entropy of the sample's probabilities p and C the number of classes (Iscen et al.,
+            "Label propagation for deep semi-supervised learning", CVPR 2019). false: as 1.
 
     Source: Li (2021), chapter 2, Fig. 2.7.
     Recipe: `discovery: {name: by_prediction, by: student}`
@@ -43,16 +57,21 @@ class ByPrediction:
         balance: bool = False,
         by: Literal["student", "teacher", "master"] = "master",
         precision: Literal["double", "single"] = "double",
+        mass: Literal["free", "equal"] = "free",
+        score: Literal["probability", "margin"] = "probability",
+        relabel: bool = False,
+        weigh: bool = False,
     ) -> None:
         self.select, self.pool_factor = select, pool_factor
-        self.balance, self.by, self.precision = balance, by, precision
+        self.balance, self.by, self.precision, self.weigh = balance, by, precision, weigh
+        self.mass, self.score, self.relabel = mass, score, relabel
 
     def needs(self) -> Needs:
         """The probabilities (N, C) of the model ``by``."""
         return Needs(self.by, probabilities=True)
 
     def discover(self, pool: Pool, budget: int, rng: np.random.Generator) -> Discovered:
-        """At most ``budget`` samples with their labels; the score is the probability.
+        """At most ``budget`` samples more with their labels.
 
         Raises:
             DataError: no probabilities, or some that are not finite.
@@ -63,12 +82,25 @@ class ByPrediction:
             )
         # Many probabilities can be exactly 1. The order is random, so that such ties do not favour
         # the class that comes first in the data.
-        free = rng.permutation(np.flatnonzero(pool.labels < 0))
+        if self.relabel:
+            budget += int(((pool.labels >= 0) & ~pool.given).sum())
+        free = rng.permutation(np.flatnonzero(~pool.given if self.relabel else pool.labels < 0))
         kind = np.float32 if self.precision == "single" else np.float64
-        certain = pool.probabilities[free].astype(kind)
-        labels, score = certain.argmax(1), certain.max(1)
+        shares = pool.probabilities
+        if self.mass == "equal":
+            shares = equalise_mass(shares)
+        certain = shares[free].astype(kind)
+        labels = certain.argmax(1)
+        score = measure_margins(certain) if self.score == "margin" else certain.max(1)
         chosen = select_samples(
             score, labels, budget, self.select, self.pool_factor, self.balance, rng
         )
         chosen = chosen[free[chosen].argsort()]
-        return Discovered(free[chosen], labels[chosen], score[chosen].astype(np.float32))
+        certainty = measure_certainty(shares[free[chosen]]).astype(np.float32)
+        return Discovered(
+            free[chosen],
+            labels[chosen],
+            score[chosen].astype(np.float32),
+            weights=certainty if self.weigh else None,
+            merge="replace" if self.relabel else "add",
+        )

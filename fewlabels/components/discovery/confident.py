@@ -49,6 +49,8 @@ class Confident:
         normalise: scale features to length 1; false as in the dissertation.
         score: what is small for a sure sample: its ``distance``, or the ``ratio`` of its distances
             to the nearest and the second nearest centre.
+        weigh: a label counts in the loss as much as it is certain: 1 - that ratio, which is 1 on
+            the centre and 0 half way to another. false: as 1.
 
     Source: Li (2021), chapter 2, Eq. 2.8.
     Recipe: `discovery: {name: confident, by: master, select: max, pool_factor: 10}`
@@ -66,9 +68,11 @@ class Confident:
         fusion: Literal["none", "distance", "cascade", "rank"] = "none",
         normalise: bool = True,
         score: Literal["distance", "ratio"] = "distance",
+        weigh: bool = False,
     ) -> None:
         self.select, self.pool_factor, self.balance = select, pool_factor, balance
         self.by, self.fusion, self.normalise, self.score = by, fusion, normalise, score
+        self.weigh = weigh
 
     def needs(self) -> Needs:
         """The features of the model ``by``; with ``fusion`` also those of the two rounds before."""
@@ -100,10 +104,10 @@ class Confident:
         ]
         mean = np.mean(all_distances, axis=0)  # (F, C)
         nearest = all_distances[0] if self.fusion == "rank" else mean
-        if self.score == "ratio" and len(known) < 2:
+        if (self.score == "ratio" or self.weigh) and len(known) < 2:
             raise DataError(
                 "discovery 'confident' needs labelled samples of two classes for a ratio of "
-                "distances; set score: distance"
+                "distances; set score: distance and weigh: false"
             )
         measure = divide_by_second if self.score == "ratio" else partial(np.min, axis=1)
         labels, score = known[nearest.argmin(1)], -measure(nearest)
@@ -118,4 +122,9 @@ class Confident:
             labels[chosen],
             score[chosen].astype(np.float32),
             centres if self.fusion != "cascade" else None,
+            weights=self._weigh_labels(nearest[chosen]),
         )
+
+    def _weigh_labels(self, distances: np.ndarray) -> np.ndarray | None:
+        """Weights (M,) by distances (M, C) to all centres; None where they are not asked for."""
+        return (1 - divide_by_second(distances)).astype(np.float32) if self.weigh else None

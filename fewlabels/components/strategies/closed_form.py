@@ -27,6 +27,7 @@ class ClosedForm:
     task: Literal["classification"] = "classification"
     deploys = "student"
     supplies = ()
+    weighs_labels = True
     terms: tuple[str, ...] = ("none",)
     weights: Mapping[str, Ramp] = {}
 
@@ -64,7 +65,7 @@ class ClosedForm:
         """Compute the last layer from all labels that there are now."""
         known = np.flatnonzero(found.labels >= 0)
         features, labels = extract("student", "features", known), found.labels[known]
-        weights = np.ones(len(known))
+        weights = np.ones(len(known)) if found.weights is None else found.weights[known]
         given = np.flatnonzero(found.given[known])
         judged, scores = score_left_out(self.fit, features, labels, weights, given)
         factor = fit_temperature(scores, labels[judged])

@@ -15,10 +15,11 @@ from fewlabels.components.strategies.semi_supervised import (
     Unlabelled,
     forward_batches,
     get_images,
+    mix_labels,
     predict_logits,
     require_output,
     sample_beta,
-    soft_cross_entropy,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -55,6 +56,7 @@ class InterpolationConsistency(MeanTeacher):
 
     terms = ("supervised", "consistency")
     weights = {"consistency": CONSISTENCY}
+    weighs_labels = True
     views = (1, 1)
 
     def __init__(
@@ -82,24 +84,26 @@ class InterpolationConsistency(MeanTeacher):
         """Cross-entropy, and the consistency of mixed images with mixed predictions."""
         part, images = batch["labelled"], get_images(batch["unlabelled"])
         (logits,) = predict_logits(models.plain("teacher"), images)
-        mixed, target = self.mix(images, logits.softmax(1))
+        mixed, target, _ = self.mix(images, logits.softmax(1))
         labelled, given = get_images(part), one_hot(part.labels, logits.shape[1]).to(logits.dtype)
+        weights = part.weights
         if self.mix_labelled:
-            labelled, given = self.mix(labelled, given)
+            labelled, given, weights = self.mix(labelled, given, weights)
         known, answer = (
             require_output(output.logits)
             for output in forward_batches(models["student"], labelled, mixed)
         )
         return {
-            "supervised": soft_cross_entropy(known, given),
+            "supervised": weigh_cross_entropy(known, given, weights),
             "consistency": (answer.softmax(1) - target).square().mean(),
         }
 
-    def mix(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix images (B, C, H, W) and targets (B, classes) with those of a random partner."""
+    def mix(
+        self, images: Tensor, targets: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mix images (B, C, H, W), targets (B, classes) and weights (B,) with a partner's."""
         count = 1 if self.share == "batch" else len(images)
         share = sample_beta(self.alpha, count, images)
         partner = torch.randperm(len(images)).to(images.device)
         mixed = share * images + (1 - share) * images[partner]
-        share = share[:, :, 0, 0]
-        return mixed, share * targets + (1 - share) * targets[partner]
+        return mixed, *mix_labels(targets, weights, share[:, :, 0, 0], partner)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.mixmatch import MixMatch, average_predictions
 from fewlabels.components.strategies.semi_supervised import (
@@ -20,6 +19,7 @@ from fewlabels.components.strategies.semi_supervised import (
     get_images,
     predict_logits,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import (
     Average,
@@ -96,6 +96,7 @@ class LMCS(MixMatch):
         "discrimination": Ramp(end=0.1),
         "master_supervised": Ramp(end=0.1),
     }
+    weighs_labels = True
 
     def __init__(
         self,
@@ -204,8 +205,9 @@ class LMCS(MixMatch):
         known, others = forward_batches(models["master"], get_images(part), rest)
         wanted = self._predict_average(models, get_images(part), rest)
         master: Any = models.plain("master")
+        logits = require_output(known.logits)
         return {
-            "master_supervised": cross_entropy(require_output(known.logits), part.labels),
+            "master_supervised": weigh_cross_entropy(logits, part.labels, part.weights),
             "consistency": consistency_loss(require_output(others.logits), wanted),
             "discrimination": discrimination_loss(others.features, master.centres, self.form),
         }

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
@@ -18,6 +18,7 @@ from fewlabels.components.strategies.semi_supervised import (
     get_images,
     predict_logits,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Average, Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -54,6 +55,7 @@ class MeanTeacher(SemiSupervised):
     deploys = "teacher"
     terms: tuple[str, ...] = ("supervised", "consistency", "logit_distance")
     weights: Mapping[str, Ramp] = {"consistency": CONSISTENCY, "logit_distance": Ramp(end=0.01)}
+    weighs_labels = True
     views = (2, 2)
 
     def __init__(
@@ -85,7 +87,9 @@ class MeanTeacher(SemiSupervised):
         answers = [output.logits if output.logits2 is None else output.logits2 for output in whole]
         answer, target = torch.cat([require_output(a) for a in answers]), torch.cat(targets)
         losses = {
-            "supervised": cross_entropy(require_output(whole[0].logits), part.labels),
+            "supervised": weigh_cross_entropy(
+                require_output(whole[0].logits), part.labels, part.weights
+            ),
             "consistency": consistency_loss(answer, target),
         }
         if whole[0].logits2 is not None:

@@ -74,6 +74,7 @@ class Metric:
     task = "retrieval"
     supplies: tuple[str, ...] = ("embeddings", "labels", "indices", "memory", "centres", "side")
     terms: tuple[str, ...] = ()
+    weighs_labels = False
     weights: Mapping[str, Ramp] = {}
 
     def __init__(

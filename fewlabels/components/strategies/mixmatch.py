@@ -14,10 +14,11 @@ from fewlabels.components.strategies.semi_supervised import (
     SemiSupervised,
     Unlabelled,
     get_images,
+    mix_labels,
     predict_logits,
     require_output,
     sample_beta,
-    soft_cross_entropy,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Average, Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -57,6 +58,7 @@ class MixMatch(SemiSupervised):
     deploys = "teacher"
     terms: tuple[str, ...] = ("supervised", "unlabelled")
     weights = {"unlabelled": Ramp(end=75.0, steps=16_384)}
+    weighs_labels = True
     views = (1, 2)
 
     def __init__(
@@ -100,13 +102,19 @@ class MixMatch(SemiSupervised):
         given = one_hot(part.labels, guessed.shape[1]).to(guessed.dtype)
         images = torch.cat([get_images(part), get_images(rest), get_images(rest, 1)])
         targets = torch.cat([given, guessed, guessed])
-        images, targets = mix_pairs(images, targets, self.alpha)
+        weights = part.weights
+        if weights is not None:  # a guessed label counts as a given one
+            weights = torch.cat([weights, weights.new_ones(2 * len(guessed))])
+        images, targets, weights = mix_pairs(images, targets, self.alpha, weights)
         logits = forward_interleaved(models, images.chunk(3))
         known, others = logits[0], torch.cat(logits[1:])
-        wanted = targets[len(known) :]
+        error = (others.softmax(1) - targets[len(known) :]).square()
+        if weights is not None:
+            error = weights[len(known) :, None] * error
+            weights = weights[: len(known)]
         return {
-            "supervised": soft_cross_entropy(known, targets[: len(known)]),
-            "unlabelled": (others.softmax(1) - wanted).square().mean(),
+            "supervised": weigh_cross_entropy(known, targets[: len(known)], weights),
+            "unlabelled": error.mean(),
         }, None
 
 
@@ -121,17 +129,18 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
     return raised / raised.sum(1, keepdim=True)
 
 
-def mix_pairs(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each image and target with those of a random partner, at a share of at least 1/2.
+def mix_pairs(
+    images: Tensor, targets: Tensor, alpha: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mix each image and label with those of a random partner, at a share of at least 1/2.
 
-    Images are (B, C, H, W), targets (B, classes).
+    Images are (B, C, H, W), targets (B, classes), and weights of targets (B,); None: each is 1.
     """
     share = sample_beta(alpha, len(images), images)
     share = torch.maximum(share, 1 - share)
     partner = torch.randperm(len(images)).to(images.device)
     mixed = share * images + (1 - share) * images[partner]
-    share = share[:, :, 0, 0]
-    return mixed, share * targets + (1 - share) * targets[partner]
+    return mixed, *mix_labels(targets, weights, share[:, :, 0, 0], partner)
 
 
 def interleave_batches(batches: list[Tensor]) -> list[Tensor]:

@@ -18,6 +18,7 @@ from fewlabels.components.strategies.semi_supervised import (
     predict_logits,
     require_output,
     soft_cross_entropy,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -46,6 +47,7 @@ class Mixup(SemiSupervised):
     """
 
     terms = ("supervised", "unlabelled")
+    weighs_labels = True
 
     def __init__(
         self,
@@ -65,12 +67,12 @@ class Mixup(SemiSupervised):
         with models.freeze_statistics("student"):
             (logits,) = predict_logits(models.plain("student"), get_images(rest))
         given = one_hot(part.labels, logits.shape[1]).to(logits.dtype)
-        known, target = mix_pairs(get_images(part), given, self.alpha)
-        others, guessed = mix_pairs(get_images(rest), logits.softmax(1), self.alpha)
+        known, target, weights = mix_pairs(get_images(part), given, self.alpha, part.weights)
+        others, guessed, _ = mix_pairs(get_images(rest), logits.softmax(1), self.alpha)
         ours, theirs = (
             require_output(o.logits) for o in forward_batches(models["student"], known, others)
         )
         return {
-            "supervised": soft_cross_entropy(ours, target),
+            "supervised": weigh_cross_entropy(ours, target, weights),
             "unlabelled": soft_cross_entropy(theirs, guessed),
         }

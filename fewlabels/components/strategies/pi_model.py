@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.semi_supervised import (
     AVERAGE,
@@ -15,6 +14,7 @@ from fewlabels.components.strategies.semi_supervised import (
     forward_batches,
     get_images,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -47,6 +47,7 @@ class PiModel(SemiSupervised):
 
     terms = ("supervised", "consistency")
     weights = {"consistency": CONSISTENCY}
+    weighs_labels = True
     views = (1, 2)
 
     def __init__(
@@ -72,6 +73,6 @@ class PiModel(SemiSupervised):
         )
         target = one if self.gradient == "both" else one.detach()
         return {
-            "supervised": cross_entropy(known, part.labels),
+            "supervised": weigh_cross_entropy(known, part.labels, part.weights),
             "consistency": (target.softmax(1) - two.softmax(1)).square().mean(),
         }

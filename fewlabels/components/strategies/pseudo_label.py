@@ -15,6 +15,7 @@ from fewlabels.components.strategies.semi_supervised import (
     forward_batches,
     get_images,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -47,6 +48,7 @@ class PseudoLabel(SemiSupervised):
     """
 
     terms = ("supervised", "pseudo")
+    weighs_labels = True
 
     def __init__(
         self,
@@ -70,6 +72,6 @@ class PseudoLabel(SemiSupervised):
         certain, guess = unknown.detach().softmax(1).max(1)
         each = cross_entropy(unknown, guess, reduction="none")
         return {
-            "supervised": cross_entropy(known, part.labels),
+            "supervised": weigh_cross_entropy(known, part.labels, part.weights),
             "pseudo": (each * (certain > self.threshold)).mean(),
         }

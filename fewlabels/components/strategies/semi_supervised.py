@@ -55,6 +55,7 @@ class SemiSupervised:
     supplies = ()
     terms: tuple[str, ...] = ("supervised",)
     weights: Mapping[str, Ramp] = {}
+    weighs_labels = True
     views = (1, 1)  # number of views of a labelled and of an unlabelled image
 
     def __init__(
@@ -111,7 +112,9 @@ class SemiSupervised:
         """Cross-entropy of the labelled images."""
         part = batch["labelled"]
         logits = forward_batches(models["student"], part.views[0].images)[0].logits
-        return {"supervised": cross_entropy(require_output(logits), part.labels)}
+        return {
+            "supervised": weigh_cross_entropy(require_output(logits), part.labels, part.weights)
+        }
 
 
 def forward_batches(model: nn.Module, *images: Tensor) -> list[Output]:
@@ -131,6 +134,45 @@ def forward_batches(model: nn.Module, *images: Tensor) -> list[Output]:
 def predict_logits(model: nn.Module, *images: Tensor) -> list[Tensor]:
     """Logits (B, C) of the first head for several batches in one forward pass, without gradient."""
     return [require_output(output.logits) for output in forward_batches(model, *images)]
+
+
+def weigh_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over a batch of w * cross-entropy, so that w = .1 counts a tenth of a given label.
+
+    Args:
+        logits: (B, C).
+        target: (B,) classes, or (B, C) probabilities.
+        weights: (B,) in [0, 1], ``Part.weights`` or those of :func:`mix_labels`; None: each is 1.
+    """
+    if weights is None:
+        soft = target.ndim == 2
+        return soft_cross_entropy(logits, target) if soft else cross_entropy(logits, target)
+    if target.ndim == 2:
+        return -(weights[:, None] * target * logits.log_softmax(1)).sum(1).mean()
+    return (weights * cross_entropy(logits, target, reduction="none")).mean()
+
+
+def mix_labels(
+    targets: Tensor, weights: Tensor | None, share: Tensor, partner: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Mix each target and its weight with those of a partner.
+
+    The mixed weight is l w_i + (1 - l) w_j, and the mixed target the mean of both targets by l w_i
+    and (1 - l) w_j. So w * cross-entropy with the mixture is what both labels cost, each at its own
+    weight: l w_i CE(y_i) + (1 - l) w_j CE(y_j). The gradient of w * squared error is, too.
+
+    Args:
+        targets: (B, C) probabilities.
+        weights: (B,) in [0, 1]; None: each is 1, and so are those of the mixtures.
+        share: l, (B, 1) or (1, 1).
+        partner: (B,) j of each i.
+    """
+    if weights is None:
+        return share * targets + (1 - share) * targets[partner], None
+    own, other = share * weights[:, None], (1 - share) * weights[partner, None]
+    total = own + other
+    mixed = own * targets + other * targets[partner]
+    return mixed / total.clamp_min(torch.finfo(total.dtype).tiny), total[:, 0]
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

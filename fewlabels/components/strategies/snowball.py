@@ -63,6 +63,7 @@ class Snowball:
     deploys = "teacher"
     supplies = ()
     terms = (*dict.fromkeys((*MeanTeacher.terms, *MixMatch.terms)), "master")
+    weighs_labels = True
 
     def __init__(
         self,

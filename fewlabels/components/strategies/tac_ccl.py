@@ -96,6 +96,7 @@ class TACCCL(Metric):
         "second_labels",
     )
     terms: tuple[str, ...] = ("attention_spread", "attention_correlation")
+    weighs_labels = False
     weights: Mapping[str, Ramp] = {
         "attention_spread": Ramp(end=0.0),
         "attention_correlation": Ramp(end=0.0),
@@ -152,7 +153,7 @@ class TACCCL(Metric):
         asking = [name for name, inputs in self.loss_inputs.items() if "attention" in inputs]
         student.eval()
         with torch.no_grad():
-            side = student(torch.zeros(1, 3, student.image_size, student.image_size)).side
+            side = student(torch.zeros(1, *student.input_shape)).side
         student.train()
         if asking and self.attention not in side:
             known = f"blocks hand over {', '.join(side)}" if side else "there is no block"

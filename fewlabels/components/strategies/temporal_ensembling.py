@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fewlabels.components.strategies.semi_supervised import (
     CONSISTENCY,
@@ -16,6 +15,7 @@ from fewlabels.components.strategies.semi_supervised import (
     forward_batches,
     get_images,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Build, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -75,6 +75,7 @@ class TemporalEnsembling(SemiSupervised):
 
     terms = ("supervised", "consistency")
     weights = {"consistency": CONSISTENCY}
+    weighs_labels = True
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class TemporalEnsembling(SemiSupervised):
         target = ensemble.get_targets(rest.indices, self.alpha)
         seen = (ensemble.counts[rest.indices] > 0)[:, None]
         losses = {
-            "supervised": cross_entropy(known, part.labels),
+            "supervised": weigh_cross_entropy(known, part.labels, part.weights),
             "consistency": ((predicted - target).square() * seen).mean(),
         }
         everywhere = models.gather(predicted.detach())

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import kl_div
 
 from fewlabels.components.strategies.semi_supervised import (
     AVERAGE,
@@ -15,6 +15,7 @@ from fewlabels.components.strategies.semi_supervised import (
     Unlabelled,
     get_images,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Batch, Clock, Count, Models, Phase
 from fewlabels.contracts.ramp import Ramp
@@ -52,6 +53,7 @@ class VirtualAdversarial(SemiSupervised):
 
     terms = ("supervised", "adversarial", "entropy")
     weights = {"adversarial": Ramp(end=0.3), "entropy": Ramp(end=0.06)}
+    weighs_labels = True
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class VirtualAdversarial(SemiSupervised):
             attacked = require_output(models["student"](images + attack).logits)
         entropy = -(clean.softmax(1) * clean.log_softmax(1)).sum(1).mean()
         return {
-            "supervised": cross_entropy(known, part.labels),
+            "supervised": weigh_cross_entropy(known, part.labels, part.weights),
             "adversarial": kl_divergence(clean, attacked),
             "entropy": entropy,
         }

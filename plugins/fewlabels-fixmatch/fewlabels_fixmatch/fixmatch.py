@@ -17,6 +17,7 @@ from fewlabels.components.strategies.semi_supervised import (
     forward_batches,
     get_images,
     require_output,
+    weigh_cross_entropy,
 )
 from fewlabels.contracts import Average, Batch, Build, Clock, Count, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
@@ -57,6 +58,7 @@ class FixMatch(SemiSupervised):
     deploys = "teacher"
     terms: tuple[str, ...] = ("supervised", "unlabelled", "sure")
     weights: Mapping[str, Ramp] = {"sure": Ramp(end=0.0)}
+    weighs_labels = True
     views = (1, 2)
 
     def __init__(
@@ -108,7 +110,7 @@ class FixMatch(SemiSupervised):
         probability, label = weak.detach().softmax(1).max(1)
         sure = (probability >= self.threshold(clock.step)).to(strong.dtype)
         return {
-            "supervised": cross_entropy(known, part.labels),
+            "supervised": weigh_cross_entropy(known, part.labels, part.weights),
             "unlabelled": (sure * cross_entropy(strong, label, reduction="none")).mean(),
             "sure": sure.mean(),
         }

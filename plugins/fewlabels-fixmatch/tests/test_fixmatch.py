@@ -14,7 +14,7 @@ from torch import nn
 import fewlabels
 from fewlabels import strategies
 from fewlabels.cli.main import main
-from fewlabels.contracts import Clock, Output, Part, Round, View
+from fewlabels.contracts import Clock, Output, Part, Round, View, weighs_labels
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.data.view_pipeline import Pipeline
 from fewlabels.recipe.recipe import load_recipe
@@ -78,6 +78,16 @@ def test_the_losses_are_those_of_the_paper(threshold):
     assert losses["supervised"].item() == pytest.approx(
         -np.log(known[[0, 1], [0, 1]]).mean(), rel=1e-4
     )
+
+
+def test_a_label_counts_by_its_weight():
+    strategy, models, batch = setting()
+    known = probabilities(models.plain("student"), batch["labelled"].views[0].images)
+    part = batch["labelled"]._replace(weights=torch.tensor([1.0, 0.1]))
+    losses = strategy.losses(None, models, {**batch, "labelled": part}, Clock(0, 0, 3))
+    each = -np.log(known[[0, 1], [0, 1]])
+    assert losses["supervised"].item() == pytest.approx((each[0] + each[1] / 10) / 2, rel=1e-4)
+    assert weighs_labels(FixMatch)
 
 
 def test_the_weak_view_gives_labels_and_no_gradient():

@@ -84,6 +84,9 @@ def test_the_scores_are_the_entropies_of_what_arrives_and_the_surest_come_first(
     spread = diffuse(affinity(features, 5, 3.0, mutual=False), known, 0.99)[found.indices]
     np.testing.assert_allclose(found.scores, 1 - entropy(spread, base=3, axis=1), atol=1e-5)
     assert found.labels.tolist() == spread.argmax(1).tolist()
+    assert found.weights is None
+    weighed = ask(pool, 34, neighbours=5, balance=False, weigh=True)
+    assert weighed.weights.tolist() == found.scores.tolist()  # the paper's weight, Eq. 11
     few = ask(pool, 10, neighbours=5, balance=False)
     assert set(few.indices) == set(found.indices[np.argsort(-found.scores)[:10]])
 
