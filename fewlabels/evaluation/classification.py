@@ -51,9 +51,10 @@ def summarize_error(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> d
 
     Args:
         rows: evaluations in order, each with model, step, error, and validation_error where images
-            were held out; of several at one step, the last counts.
+            were held out; of several at one step, the last counts. What was scored before training
+            has no step.
     """
-    own = list({row["step"]: row for row in rows if row["model"] == model}.values())
+    own = list({row.get("step"): row for row in rows if row["model"] == model}.values())
     if not own:
         raise DataError(f"model {model!r} was never evaluated")
     if rule == "best":
@@ -62,7 +63,7 @@ def summarize_error(rows: Sequence[dict[str, Any]], model: str, rule: Rule) -> d
         own = [min(own, key=lambda row: row["validation_error"])]
     else:
         own = own[-MEDIAN_OF:] if rule == "median" else own[-1:]
-    found = {"rule": rule, "step": own[-1]["step"], "checkpoints": len(own)}
+    found = {"rule": rule, "step": own[-1].get("step"), "checkpoints": len(own)}
     for key, column in (("error", "error"), ("validation", "validation_error")):
         if all(row.get(column) is not None for row in own):
             found[key] = statistics.median(row[column] for row in own)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fewlabels.data.pixels import Pixels
 from fewlabels.data.splits import Split
+from fewlabels.evaluation import against_frozen
 from fewlabels.evaluation.bootstrap import ClassScores
 from fewlabels.evaluation.classification import Rule, error_rate, summarize_error
 from fewlabels.evaluation.extract import BACKBONE
@@ -41,6 +42,8 @@ class Scoring(Protocol):
 
     def explain_unscored(self) -> str | None: ...
 
+    def can_score(self) -> bool: ...
+
     def run_models(
         self, when: str, discoveries: int, extract: Extract
     ) -> dict[str, np.ndarray]: ...
@@ -58,26 +61,6 @@ class Scoring(Protocol):
     def score_classes(self) -> ClassScores | None: ...
 
 
-class Evaluator:
-    """Scores the models of a run on one set of images; called in every process.
-
-    Args:
-        main: whether this process makes the rows.
-    """
-
-    def __init__(self, scoring: Scoring, extract: Extract, pixels: Pixels, main: bool) -> None:
-        self.scoring, self.extract, self.pixels, self.main = scoring, extract, pixels, main
-
-    def score_models(self, when: str, discoveries: int) -> list[Row]:
-        """Rows of the kind "evaluation", ``when`` being "before" or "trained"."""
-        given = self.scoring.run_models(when, discoveries, self.extract)
-        return self.scoring.make_rows(given, when, self.pixels) if self.main else []
-
-    def describe_row(self, row: Row) -> str:
-        """A row as text."""
-        return self.scoring.describe_row(row)
-
-
 class RetrievalScoring:
     """Retrieval scores of the frozen backbone, the untrained and the trained embedder.
 
@@ -91,6 +74,7 @@ class RetrievalScoring:
     NAMES = {
         "pixels": "raw pixels",
         "frozen": "backbone before training",
+        against_frozen.OWN: against_frozen.NAMES[against_frozen.OWN],
         "untrained": "embedder before training",
         "trained": "embedder after training",
     }
@@ -115,6 +99,10 @@ class RetrievalScoring:
         if not len(self.rows):
             return NO_TEST
         return f"{self.test.unscored}; {LABEL_THEM}" if self.test.unscored else None
+
+    def can_score(self) -> bool:
+        """Whether something can be found."""
+        return bool(len(self.rows) and self.test.searches)
 
     def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Embeddings by the name under which they are scored."""
@@ -159,7 +147,8 @@ class RetrievalScoring:
             return dict(NOTHING)
         keys = {end: f"{end}.recall@1" for end in ("low", "high")}
         ends = {end: last[-1][key] for end, key in keys.items() if key in last[-1]}
-        return {"measure": "recall@1", "score": last[-1]["recall@1"], **ends}
+        frozen = against_frozen.choose_frozen(rows, last[-1]["search"])
+        return {"measure": "recall@1", "score": last[-1]["recall@1"], **ends, **frozen}
 
     def format_table(self, rows: Sequence[Row]) -> str:
         """The last scores of each model, in percent."""
@@ -173,8 +162,11 @@ class RetrievalScoring:
             lines.append(f"{search:26}" + "".join(f"{m:>13}" for m in measures))
             for model, name in self.NAMES.items():
                 if (search, model) in last:
-                    values = (last[search, model][m] for m in measures)
-                    lines.append(f"  {name:24}" + "".join(f"{100 * v:13.1f}" for v in values))
+                    shown = last[search, model]
+                    if model == against_frozen.OWN:
+                        name = against_frozen.name_model(model, shown["image_size"])
+                    values = "".join(f"{100 * shown[m]:13.1f}" for m in measures)
+                    lines.append(f"  {name:24}{values}")
             row = last[search, "trained"]
             lines.append(
                 f"  {row['queries']:.0f} queries; {row['lone']:.0f} more have nothing to find"
@@ -230,6 +222,10 @@ class ClassificationScoring:
             )
         return f"no test images of known classes; {LABEL_THEM}" if self.tested else NO_TEST
 
+    def can_score(self) -> bool:
+        """Whether there are test images, or ones that are held out."""
+        return len(self.rows) > 0
+
     def run_models(self, when: str, discoveries: int, extract: Extract) -> dict[str, np.ndarray]:
         """Logits by model; nothing before training."""
         if when == "before" or not len(self.rows):
@@ -264,10 +260,11 @@ class ClassificationScoring:
 
     def make_final_row(self, rows: Sequence[Row]) -> Row:
         """The error of the deployed model, by the rule of the recipe."""
-        if not rows:
+        if not any(row["model"] == self.deployed for row in rows):
             return dict(NOTHING)
         found = summarize_error(rows, self.deployed, self.rule)
         more = {"validation": found["validation"]} if "validation" in found else {}
+        more |= against_frozen.report_lda(rows, self.count)
         if "error" not in found:
             return {**NOTHING, **more}
         return {"measure": "test error", "score": found["error"], **more}
@@ -282,7 +279,14 @@ class ClassificationScoring:
         if not self.count:
             lines = [f"no test image is of a known class: error on validation images; {given}"]
         for model in dict.fromkeys(row["model"] for row in rows):
+            if model == against_frozen.LDA:
+                continue
             found = summarize_error(rows, model, self.rule)
             how = {"last": "last", "median": f"median of {found['checkpoints']}", "best": "best"}
-            lines.append(f"  {model:24}{100 * found[what]:8.2f}  ({how[self.rule]})")
+            lines.append(f"  {model:34}{100 * found[what]:8.2f}  ({how[self.rule]})")
+        for row in rows:
+            if row["model"] == against_frozen.LDA:
+                name = against_frozen.name_model(row["model"], row["image_size"])
+                error = row["error" if self.count else "validation_error"]
+                lines.append(f"  {name:34}{100 * error:8.2f}  (same labels, nothing trained)")
         return "\n".join(lines)

@@ -253,7 +253,10 @@ class Evaluation(Section):
         description="a classifier's number: its last, the median of its last 20, or that of "
         "the smallest validation error",
     )
-    before: bool = Field(True, description="the frozen backbone and the untrained head too")
+    before: bool = Field(
+        True,
+        description="the frozen backbone too (of a classifier: LDA on it), and the untrained head",
+    )
     pixels: bool = Field(False, description="raw pixels too")
     all_against_all: bool = Field(False, description="beside query against gallery")
     batch: Positive = 128

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from fewlabels.rehearsal.measure import Rehearsal
 from fewlabels.rehearsal.plan import PhasePlan, name_stage
+from fewlabels.rehearsal.shortened import has_no_weights_here
 from fewlabels.rehearsal.stopwatch import Lap
+from fewlabels.runs.frozen_baseline import count_frozen, find_frozen_size, prepares_otherwise
 
 PARTS = ("loader", "forward", "backward", "rest")
 
@@ -100,6 +102,10 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
         costs.append(Cost(f"discovery {name}", times * seconds, times * cpu, how))
     images = whole.before + plan.evaluations * whole.evaluated
     costs.append(cost("features for evaluation", each_scored, images))
+    frozen = watch.total("frozen backbone")
+    each_frozen = scale(frozen, 1 / frozen.images) if frozen.images else each_scored
+    share = enlarge_frozen(found) * count_frozen_images(found)
+    costs.append(cost("the frozen backbone beside it", each_frozen, share))
     seconds, cpu = found.scoring.at(plan.scored)
     times = plan.evaluations + (2 if whole.before else 0)
     how = found.scoring.describe(plan.scored)
@@ -107,6 +113,22 @@ def cost_side_work(found: Rehearsal) -> list[Cost]:
     ratio = whole.module_bytes / max(1, found.module_bytes)
     costs.append(cost("checkpoints", watch.average("checkpoint"), ratio * plan.checkpoints))
     return [each for each in costs if each.seconds]
+
+
+def count_frozen_images(found: Rehearsal) -> int:
+    """Images that the frozen backbone sees beside the whole run."""
+    return count_frozen(found.recipe, found.whole.parts)
+
+
+def enlarge_frozen(found: Rehearsal) -> float:
+    """By how much more pixels such an image of the whole run has than one of the shortened run.
+
+    Without the weights of the whole run the shortened one knows no images but its own.
+    """
+    model = found.whole.parts.builder.model
+    if not has_no_weights_here(found.recipe):
+        return 1.0
+    return (find_frozen_size(found.recipe, model) / model.image_size) ** 2
 
 
 def begin_phases(found: Rehearsal) -> tuple[Cost, int]:
@@ -180,4 +202,6 @@ def count_decoded(found: Rehearsal) -> int:
     if whole.parts.searched is not whole.parts.pixels or not whole.keeps[1]:
         evaluated = whole.before + plan.evaluations * whole.evaluated
         decoded += plan.scored if whole.keeps[1] else evaluated
+    if prepares_otherwise(found.recipe, whole.parts.builder.model):
+        decoded += count_frozen_images(found)
     return decoded

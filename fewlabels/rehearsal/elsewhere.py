@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fewlabels.errors import FewLabelsError
-from fewlabels.rehearsal.costs import Cost, begin_phases, cost_run, count_decoded
+from fewlabels.rehearsal.costs import (
+    Cost,
+    begin_phases,
+    cost_run,
+    count_decoded,
+    count_frozen_images,
+)
 from fewlabels.rehearsal.measure import Rehearsal
 
 EMBED = 3.0
@@ -65,7 +71,7 @@ def cost_elsewhere(found: Rehearsal, rates: Mapping[str, float]) -> list[Cost]:
     plan, whole = found.plan, found.whole
     seen = sum(own.steps * own.images for own in plan.phases.values())
     embedded = plan.extracted + whole.before + plan.evaluations * whole.evaluated
-    embedded += begin_phases(found)[1]
+    embedded += begin_phases(found)[1] + count_frozen_images(found)
     costs = [
         Cost(f"{seen:,} images in training", seen / train, 0.0),
         Cost(f"{embedded:,} images embedded", embedded / embed, 0.0),

@@ -16,6 +16,7 @@ from fewlabels.models.modes import batch_norms
 from fewlabels.rehearsal.memory import Peak
 from fewlabels.rehearsal.plan import count_images, name_stage
 from fewlabels.rehearsal.stopwatch import Lap, Stopwatch
+from fewlabels.runs.frozen_baseline import count_frozen
 from fewlabels.runs.parts import RunParts
 from fewlabels.training.batches import Batches
 from fewlabels.training.loop import Loop
@@ -86,6 +87,8 @@ def shorten_loop(parts: RunParts, loop: Loop, watch: Stopwatch, limits: Limits) 
             evaluator, "extract", lambda *_: "extract scored", lambda *_: _count(scored, None)
         )
         watch.watch_method(evaluator.scoring, "make_rows", lambda *_: "scoring")
+        seen = count_frozen(parts.recipe, parts)
+        watch.watch_method(evaluator, "frozen", lambda: "frozen backbone", lambda: seen)
         for pixels in {id(p): p for p in (trained, scored)}.values():
             watch.watch_method(
                 pixels, "decode_all", lambda *_: "decode", lambda *_, p=pixels: len(p)

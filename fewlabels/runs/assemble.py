@@ -11,10 +11,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
 from fewlabels.errors import Stopped
+from fewlabels.evaluation.evaluator import Evaluator
 from fewlabels.evaluation.extract import Extractor
-from fewlabels.evaluation.scoring import Evaluator
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.deploy import deploy_models
+from fewlabels.runs.frozen_baseline import FrozenBaseline
 from fewlabels.runs.make_loop import make_loop, make_pretraining, start_from_backbone
 from fewlabels.runs.parts import (
     RunParts,
@@ -89,7 +90,8 @@ def prepare_loop(parts: RunParts) -> tuple[Loop, Extractor]:
     """
     extract = make_extractor(parts, parts.modules, parts.searched)
     main = parts.accelerator.is_main_process
-    loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main))
+    frozen = FrozenBaseline(parts, extract)
+    loop = make_loop(parts, Evaluator(parts.scoring, extract, parts.searched, main, frozen))
     optimizer = parts.recipe.optimizer
     starts = {key: getattr(optimizer, key) for key in ("factors", "no_decay", "frozen_epochs")}
     check_starts(starts, loop.list_parameter_paths())

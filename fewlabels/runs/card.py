@@ -65,7 +65,7 @@ def make_card(
     said = {
         "metadata": _describe_metadata(runs, kind, repo, license),
         "title": escape_markdown(repo.partition("/")[2]),
-        "summary": paragraphs.describe_model(run, model, kind),
+        "summary": paragraphs.describe_lost(runs) + paragraphs.describe_model(run, model, kind),
         "usage": describe_usage(repo, kind),
         "pictures": "\n\n".join(["", "## Pictures", PICTURES, *shown, ""]) if shown else "",
         "data": paragraphs.describe_data(run, data_license),

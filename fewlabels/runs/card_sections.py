@@ -8,8 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from fewlabels.errors import first_few
+from fewlabels.evaluation import against_frozen
 from fewlabels.evaluation.scoring import RetrievalScoring
-from fewlabels.hub.card_text import Kind, escape_markdown
+from fewlabels.hub.card_text import Kind, escape_markdown, fence_code
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.embedder import Embedder
 from fewlabels.models.required_plugins import plugins_of
@@ -19,6 +20,7 @@ from fewlabels.runs import finished_run
 from fewlabels.runs.environment import PACKAGES
 from fewlabels.runs.finished_run import FinishedRun
 from fewlabels.runs.provenance import list_plugins
+from fewlabels.runs.use_frozen import find_loss
 
 LICENCES = {
     "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI repository)",
@@ -58,6 +60,15 @@ def describe_model(run: FinishedRun, model: Embedder | Classifier, kind: Kind) -
         f"Backbone {escape_markdown(model.name)}{with_blocks}, trained with fewlabels by the "
         f"strategy {escape_markdown(recipe.strategy.name)}{by}{under}."
     )
+
+
+def describe_lost(runs: Sequence[FinishedRun]) -> str:
+    """That the frozen backbone is the better model, where it is; a paragraph, or nothing."""
+    lost = find_loss(runs[0].recipe, [run.end for run in runs], None)
+    if lost is None:
+        return ""
+    said = f"{lost.said[0].upper()}{lost.said[1:]}; {lost.instead}"
+    return f"{said}:\n\n{fence_code(lost.code)}\n\n" if lost.code else f"{said}.\n\n"
 
 
 def describe_data(run: FinishedRun, data_license: str | None) -> str:
@@ -148,12 +159,13 @@ def format_scores(runs: Sequence[FinishedRun]) -> str:
     found = [finished_run.last_scores(run) for run in runs]
     measures = list(dict.fromkeys(m for values in found[0].values() for m in values))
     seeds = ", ".join(str(run.recipe.seed) for run in runs)
-    told = (
+    head = (
         f"In percent: mean ± sample standard deviation over {len(runs)} seeds ({seeds})."
         if len(runs) > 1
         else f"In percent, of one run (seed {seeds})."
     )
     lines = [["model", "search", *measures], ["---"] * (2 + len(measures))]
+    sizes = {row["model"]: row["image_size"] for row in runs[0].rows if "image_size" in row}
     for place, values in found[0].items():
         search, name = place
         cells = [
@@ -162,15 +174,12 @@ def format_scores(runs: Sequence[FinishedRun]) -> str:
             else ""
             for m in measures
         ]
-        lines.append(
-            [
-                escape_markdown(RetrievalScoring.NAMES.get(name, name)),
-                escape_markdown(search),
-                *cells,
-            ]
-        )
+        told = RetrievalScoring.NAMES.get(name, name)
+        if name in against_frozen.NAMES:
+            told = against_frozen.name_model(name, sizes.get(name))
+        lines.append([escape_markdown(told), escape_markdown(search), *cells])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{told}\n\n{table}"
+    return f"{head}\n\n{table}"
 
 
 def _format_mean(values: Sequence[float]) -> str:

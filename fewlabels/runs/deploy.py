@@ -8,6 +8,7 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 
 from fewlabels.data.pixels import crop_centre
+from fewlabels.errors import make_printable
 from fewlabels.evaluation import neighbours_picture
 from fewlabels.evaluation.bootstrap import write_class_scores
 from fewlabels.evaluation.extract import Extractor
@@ -18,6 +19,7 @@ from fewlabels.models.frozen import attach_head
 from fewlabels.models.precision_curve import measure_precision
 from fewlabels.runs.parts import RunParts
 from fewlabels.runs.pretrain import read_cost
+from fewlabels.runs.use_frozen import find_loss
 from fewlabels.training.loop import Loop
 from fewlabels.training.run_folder import Row
 from fewlabels.training.saved_modules import load_modules
@@ -35,7 +37,10 @@ def deploy_models(parts: RunParts, loop: Loop, extract: Extractor) -> list[Row]:
             save_picture(parts, examples)
         if (by_class := parts.scoring.score_classes()) is not None:
             write_class_scores(parts.folder.class_scores, by_class)
-        parts.metrics.write_rows([make_end_row(parts, loop, scores[0])])
+        end = make_end_row(parts, loop, scores[0])
+        parts.metrics.write_rows([end])
+        if lost := find_loss(parts.recipe, [end], parts.folder):
+            parts.say(make_printable(str(lost)))
     if parts.accelerator.num_processes > 1:
         broadcast_object_list(scores)
     oracle = f"\n{ORACLE}" if parts.recipe.rounds.oracle else ""
@@ -89,6 +94,8 @@ def make_end_row(parts: RunParts, loop: Loop, scores: list[Row]) -> Row:
     before, steps = read_cost(parts.folder.pretrain), loop.count_steps()
     end = {"kind": "end", "minutes": seconds / 60 + before["minutes"]}
     end |= parts.scoring.make_final_row(scores)
+    if "frozen" in end:
+        end.setdefault("frozen_size", parts.image_size)
     if parts.recipe.rounds.oracle:
         end["oracle"] = True
     return end | steps | {"other_steps": steps["other_steps"] + before["steps"]}

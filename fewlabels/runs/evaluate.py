@@ -13,10 +13,10 @@ from accelerate.state import AcceleratorState
 from fewlabels.data.class_names import clean_label
 from fewlabels.data.pixels import Pixels
 from fewlabels.errors import DataError, ModelError, first_few, make_printable, suggest_nearest
+from fewlabels.evaluation.evaluator import Evaluator
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import (
     ClassificationScoring,
-    Evaluator,
     RetrievalScoring,
     Scoring,
     describe_interval,

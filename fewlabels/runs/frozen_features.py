@@ -80,6 +80,12 @@ class FrozenBackbone:
         if self.accelerator.is_main_process:
             make_room(self.root, read_limit(), {store.folder for store in stores})
 
+    def read(self, images: CachedFeatures) -> np.ndarray:
+        """Features (N, F) float32 of images without a view, as :meth:`fill` has them."""
+        self.fill(images, [], 0)
+        mapped, at = images.columns[0]
+        return mapped[at].astype(np.float32)
+
     def _compute(
         self,
         images: CachedFeatures,
@@ -94,6 +100,7 @@ class FrozenBackbone:
         hidden = True if not self.accelerator.is_main_process else None
         self.model.backbone.to(self.accelerator.device)
         pixels = Pixels(images.images, images.rows, images.prepare)
+        pixels.kept = images.kept
         loader = pixels.iterate_batches(batches, self.workers)
         with evaluating(self.model), torch.no_grad():
             for at, squares in tqdm(loader, "features", len(batches), disable=hidden, leave=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fewlabels.contracts import Strategy, weights_of
 from fewlabels.contracts.ramp import Ramp
-from fewlabels.evaluation.scoring import Evaluator
+from fewlabels.evaluation.evaluator import Evaluator
 from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry import REGISTRIES

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fewlabels.contracts.ranges import parse_number_ranges
 from fewlabels.errors import FewLabelsError, Stopped
+from fewlabels.evaluation.against_frozen import NAMES, OWN
 from fewlabels.evaluation.bootstrap import read_class_scores
 from fewlabels.recipe.recipe import Recipe, load_recipe
 from fewlabels.registry.user_code import find_changed_files
@@ -112,6 +113,10 @@ def _take_result(
     if validation:
         row.measure, score = "validation error", end["validation"]
     row.scores[seed] = 100 * score
+    frozen = end.get("frozen_validation" if validation else "frozen")
+    if frozen is not None:
+        row.frozen[seed] = 100 * frozen
+        row.frozen_model = NAMES.get(end["frozen_model"], NAMES[OWN])
     row.steps += end["steps"] * share
     row.images += end["images"] * share
     row.other += end["other_steps"] * share

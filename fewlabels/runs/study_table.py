@@ -22,8 +22,9 @@ class StudyRow:
 
     ``wrong`` is the share of a run's discovered labels that are not the true class, where that is
     known. ``by_round`` has the same share for each round with a discovery, one number per seed.
-    ``by_class`` are an embedder's scores by test class, by seed. ``recipe`` is the recipe's hash
-    with seed 0, which tells what a row is of once recipes have changed.
+    ``by_class`` are an embedder's scores by test class, by seed. ``frozen`` is what the backbone
+    gives without training, by seed, ``frozen_model`` its name in words. ``recipe`` is the recipe's
+    hash with seed 0, which tells what a row is of once recipes have changed.
     """
 
     name: str
@@ -37,6 +38,8 @@ class StudyRow:
     other: float = 0.0  # steps of phases that are not compared
     minutes: float = 0.0
     oracle: bool = False  # discovered samples got their true labels: no result
+    frozen: dict[int, float] = field(default_factory=dict)
+    frozen_model: str = ""
     recipe: str = ""
 
     @property
@@ -73,6 +76,11 @@ def compare_with_first(values: Mapping[int, float], first: Mapping[int, float]) 
     mean, spread = mean_and_spread([values[s] - first[s] for s in shared])
     reach = float(t.ppf((1 + CERTAIN) / 2, len(shared) - 1)) * spread / math.sqrt(len(shared))
     return Comparison(*whole, mean, mean - reach, mean + reach)
+
+
+def mean_of_frozen(row: StudyRow) -> float:
+    """Of the seeds of a row that have it."""
+    return mean_and_spread(list(row.frozen.values()))[0]
 
 
 Interval = tuple[float, float] | None
@@ -123,12 +131,16 @@ def format_markdown(rows: Sequence[StudyRow]) -> str:
     intervals = [find_class_intervals(row, rows[0]) for row in rows]
     if not any(own for own, _ in intervals):
         classes = []
-    head = [f"{rows[0].measure}, %", *against, *classes, *costs]
+    # One column: all rows of a study have the same measure, so the same kind of frozen model.
+    frozen = list(dict.fromkeys(row.frozen_model for row in rows if row.frozen))[:1]
+    head = [f"{rows[0].measure}, %", *against, *classes, *frozen, *costs]
     lines = []
     for row, (own, difference) in zip(rows, intervals, strict=True):
         told = _format_cells(compare_with_first(row.scores, rows[0].scores))
         if classes:
             told += [_format_interval(own, ""), _format_interval(difference, "+")]
+        if frozen:
+            told.append(f"{mean_of_frozen(row):.2f}" if row.frozen else "")
         cost = [round(row.steps), round(row.images), round(row.other), f"{row.minutes:.1f}"]
         lines.append([row.title, len(row.scores), *told, *cost])
     tables = [_format_table(head, lines)]
@@ -154,7 +166,7 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
     seeds = sorted({seed for row in rows for seed in row.scores})
     cost = ["steps", "unlabelled images", "other steps", "minutes"]
     ends = ["class low", "class high", "difference class low", "difference class high"]
-    head = ["row", "measure", "seeds", *Comparison._fields, *ends, *cost, "recipe"]
+    head = ["row", "measure", "seeds", *Comparison._fields, *ends, "frozen", *cost, "recipe"]
     head += [f"seed {seed}" for seed in seeds]
     writer = csv.DictWriter(text, head)
     writer.writeheader()
@@ -168,6 +180,7 @@ def write_tables(rows: Sequence[StudyRow], out: Path) -> None:
         if values is row.scores:
             pairs = find_class_intervals(row, rows[0])
             line |= dict(zip(ends, [*(pairs[0] or ("", "")), *(pairs[1] or ("", ""))], strict=True))
+            line["frozen"] = mean_of_frozen(row) if row.frozen else ""
         values_of_cost = [round(row.steps), round(row.images), round(row.other), row.minutes]
         line |= dict(zip(cost, values_of_cost, strict=True))
         writer.writerow(line | {f"seed {s}": value for s, value in values.items()})

@@ -8,10 +8,12 @@ import numpy as np
 
 from fewlabels.contracts import Strategy
 from fewlabels.errors import DataError
+from fewlabels.evaluation.against_frozen import LDA, OWN
 from fewlabels.evaluation.scoring import ClassificationScoring, RetrievalScoring, Scoring
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
 from fewlabels.models.embedder import Embedder
+from fewlabels.ops.linear_rules import fit_lda
 
 if TYPE_CHECKING:
     from fewlabels.recipe.recipe import Recipe
@@ -25,10 +27,15 @@ class Task(Protocol):
     Attributes:
         discovery_field: the field of a model's Output that discoveries get as features.
         scored: the word for what is done with test images, used in a message: "retrieved".
+        frozen_model: the name in the metrics of the frozen backbone with its own images.
+        fits_frozen: whether given labels are needed to score the frozen backbone. Where not, the
+            task's own scoring has it too, with the images of the run.
     """
 
     discovery_field: str
     scored: str
+    frozen_model: str
+    fits_frozen: bool
 
     def make_model(
         self, options: dict[str, Any], embedding_size: int | None, classes: tuple[str, ...]
@@ -51,12 +58,24 @@ class Task(Protocol):
     ) -> Scoring:
         """Make the object that scores a run's models."""
 
+    def rate_frozen(
+        self, scored: np.ndarray, given: np.ndarray, labels: np.ndarray, classes: int
+    ) -> np.ndarray:
+        """What the scoring takes, from features of length 1 by the frozen backbone.
+
+        Args:
+            scored: (N, F) of the scored images.
+            given, labels: (M, F) of labelled training images and their classes (M,).
+        """
+
 
 class Retrieval:
     """Embeddings, scored by whether nearest neighbours have the same class."""
 
     discovery_field = "embedding"
     scored = "retrieved"
+    frozen_model = OWN
+    fits_frozen = False
 
     def make_model(
         self, options: dict[str, Any], embedding_size: int | None, classes: tuple[str, ...]
@@ -85,12 +104,20 @@ class Retrieval:
         truth, every = data.records.truth, ask.all_against_all
         return RetrievalScoring(strategy.deploys, data.split, truth, ask.ks, every, ask.before, raw)
 
+    def rate_frozen(
+        self, scored: np.ndarray, given: np.ndarray, labels: np.ndarray, classes: int
+    ) -> np.ndarray:
+        """The features themselves."""
+        return scored
+
 
 class Classification:
     """A classifier, scored by its test error."""
 
     discovery_field = "features"
     scored = "classified"
+    frozen_model = LDA
+    fits_frozen = True
 
     def make_model(
         self, options: dict[str, Any], embedding_size: int | None, classes: tuple[str, ...]
@@ -139,6 +166,12 @@ class Classification:
             data.train[data.labels >= 0],
             recipe.evaluation.report,
         )
+
+    def rate_frozen(
+        self, scored: np.ndarray, given: np.ndarray, labels: np.ndarray, classes: int
+    ) -> np.ndarray:
+        """Scores (N, C) by LDA with shrinkage .5, all classes equally likely."""
+        return fit_lda(given, labels, classes).score(scored)
 
 
 TASKS: dict[str, Task] = {

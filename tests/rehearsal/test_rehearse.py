@@ -92,17 +92,20 @@ def measure_run(recipe, out):
     ("path", "overrides"),
     [
         ("quickstart.yaml", ["rounds.rounds=4"]),
-        ("studies/grocery_tac_ccl.yaml", ["rounds.steps_per_epoch=6", "model.image_size=64"]),
+        (
+            "studies/grocery_tac_ccl.yaml",
+            ["rounds.steps_per_epoch=6", "model.image_size=64", "data.test.classes=41-50"],
+        ),
     ],
 )
 def test_the_cost_is_that_of_a_real_run_within_a_fifth(tmp_path, monkeypatch, path, overrides):
-    monkeypatch.setenv("FEWLABELS_CACHE", str(tmp_path / "cache"))
     if "grocery" in path and find_path("grocery/all.parquet") is None:
         pytest.skip("grocery/all.parquet is not here")
     recipe = load_recipe(RECIPES / path, overrides)
     ratios = []
     for trial in range(3):  # what else the machine does moves both
         found = rehearse_recipe(recipe)
+        monkeypatch.setenv("FEWLABELS_CACHE", str(tmp_path / f"cache {trial}"))  # nothing is known
         seconds, disk = measure_run(recipe, tmp_path / str(trial))
         told = sum(cost.cpu for cost in cost_run(found))
         ratios.append(told / seconds)
@@ -111,6 +114,26 @@ def test_the_cost_is_that_of_a_real_run_within_a_fifth(tmp_path, monkeypatch, pa
         if abs(ratios[-1] - 1) < 0.2:
             return
     pytest.fail(f"estimates by the real costs: {ratios}")
+
+
+def test_the_frozen_backbone_is_counted_with_the_size_of_its_own_images(tmp_path):
+    def count(recipe):
+        found = rehearse_recipe(recipe_from(recipe))
+        own = [cost for cost in cost_run(found) if cost.name.startswith("the frozen backbone")]
+        return found, own[0].seconds if own else 0.0
+
+    metric = {**METRIC, "rounds": {"steps_per_epoch": 2}}
+    found, seconds = count(metric)
+    assert seconds == 0  # random weights: the scores before training have it
+    metric["model"] = {"backbone": "test_resnet", "image_size": 32, "pretrained": True}
+    found, seconds = count(metric)
+    scored = found.watch.total("extract scored")
+    assert seconds == pytest.approx(597 * 25 * scored.seconds / scored.images)  # 160 px
+    assert count_decoded(found) >= 597 * 2
+    labelled = {**DIGITS, "data": {**DIGITS["data"], "labels": 20}, "discovery": None}
+    found, seconds = count({**labelled, "strategy": "supervised"})
+    assert found.watch.total("frozen backbone").images == 617
+    assert seconds == pytest.approx(found.watch.total("frozen backbone").seconds)
 
 
 def test_a_rehearsal_refuses_what_a_run_refuses():

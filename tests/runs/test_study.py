@@ -187,8 +187,9 @@ def test_choices_are_made_on_validation_images(recipes, tmp_path):
     (row,) = run_study(
         recipes[:1], [0], ["data.validation=100"], tmp_path / "b", told.append, validation=True
     )
-    (found,) = read_rows(tmp_path / "b/alone-seed-0", "evaluation")
+    frozen, found = read_rows(tmp_path / "b/alone-seed-0", "evaluation")
     assert row.scores[0] == pytest.approx(100 * found["validation_error"])
+    assert row.frozen[0] == pytest.approx(100 * frozen["validation_error"])
     assert not any("test" in text for text in told)
 
 
