@@ -29,9 +29,9 @@ class Hidden(nn.Module):
 class HeadNetwork(nn.Module):
     """A network with timm's interface whose images are pooled features (B, F, 1, 1).
 
-    ``linear``: nothing before the last layer; ``cosine``: features are scaled to length 1; ``root``:
-    their square roots are, by which large numbers count less; ``mlp``: two hidden layers, between
-    which a composition can cut.
+    ``linear``: nothing before the last layer; ``cosine``: features are scaled to length 1;
+    ``root``: their square roots are, by which large numbers count less; ``mlp``: two hidden layers,
+    between which a composition can cut.
 
     Args:
         width: of the features, F.

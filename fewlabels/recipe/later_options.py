@@ -35,6 +35,7 @@ COMPONENTS: dict[tuple[str, str], dict[str, Any]] = {
         "weigh": False,
         "mass": "free",
         "score": "probability",
+        "neighbours": None,
         "relabel": False,
     },
     ("discovery", "confident"): {"score": "distance", "weigh": False},

@@ -11,8 +11,16 @@ from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.certainty import measure_certainty
 from fewlabels.ops.class_mass import equalise_mass, measure_margins
+from fewlabels.ops.label_graph import (
+    build_neighbour_graph,
+    separate_neighbours,
+    spread_labels,
+)
 from fewlabels.ops.selection import Select, select_samples
 from fewlabels.registry import discovery
+
+UNREACHED = 1e-9
+"""Added to what labels spread to, so that a sample that none reaches keeps its probabilities."""
 
 
 @discovery.register("by_prediction")
@@ -38,6 +46,8 @@ class ByPrediction:
             samples; without it a classifier from few labels gives some classes most samples.
         score: what is large for a sure sample: its ``probability``, or the ``margin``, which is the
             logarithm of the largest probability by the second largest.
+        neighbours: while only given labels are known, probabilities are multiplied by what these
+            labels spread to along a graph of so many nearest neighbours; null: they are not.
         relabel: earlier discoveries are forgotten, and as many more samples are chosen.
         weigh: a label counts in the loss as much as it is certain: 1 - H(p) / log C, with H the
             entropy of the sample's probabilities p and C the number of classes (Iscen et al.,
@@ -59,12 +69,21 @@ class ByPrediction:
         precision: Literal["double", "single"] = "double",
         mass: Literal["free", "equal"] = "free",
         score: Literal["probability", "margin"] = "probability",
+        neighbours: Annotated[int, Ge(1)] | None = None,
         relabel: bool = False,
         weigh: bool = False,
     ) -> None:
         self.select, self.pool_factor = select, pool_factor
         self.balance, self.by, self.precision, self.weigh = balance, by, precision, weigh
         self.mass, self.score, self.relabel = mass, score, relabel
+        self.neighbours = neighbours
+
+    def _spread_given(self, pool: Pool, neighbours: int) -> np.ndarray:
+        """Shares (N, C) of what the given labels spread to, as sure as a graph can be."""
+        assert pool.probabilities is not None
+        graph = build_neighbour_graph(separate_neighbours(pool.features, neighbours), neighbours)
+        known = np.where(pool.given, pool.labels, -1)
+        return equalise_mass(spread_labels(graph, known, pool.probabilities.shape[1]) + UNREACHED)
 
     def needs(self) -> Needs:
         """The probabilities (N, C) of the model ``by``."""
@@ -89,6 +108,8 @@ class ByPrediction:
         shares = pool.probabilities
         if self.mass == "equal":
             shares = equalise_mass(shares)
+        if self.neighbours is not None and not (~pool.given & (pool.labels >= 0)).any():
+            shares = shares * self._spread_given(pool, self.neighbours)
         certain = shares[free].astype(kind)
         labels = certain.argmax(1)
         score = measure_margins(certain) if self.score == "margin" else certain.max(1)
