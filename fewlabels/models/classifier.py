@@ -57,6 +57,7 @@ class Classifier(ImageModel):
         blocks: Sequence[Mapping[str, Any]] = (),
         head: Kind | None = None,
         hidden: int = 512,
+        mirror: bool = False,
         precision_curve: PrecisionCurve | Mapping[str, Any] | None = None,
     ) -> None:
         if len(classes) < 2:
@@ -75,6 +76,7 @@ class Classifier(ImageModel):
             blocks=blocks,
             head=head,
             hidden=hidden,
+            mirror=mirror,
         )
         self.classes = tuple(classes)
         self.precision_curve = (

@@ -62,6 +62,7 @@ class Embedder(ImageModel):
         blocks: Sequence[Mapping[str, Any]] = (),
         head: Kind | None = None,
         hidden: int = 512,
+        mirror: bool = False,
     ) -> None:
         if embedding_size is not None and not 0 <= embedding_size <= LARGEST_EMBEDDING:
             raise ModelError(
@@ -81,6 +82,7 @@ class Embedder(ImageModel):
             blocks=blocks,
             head=head,
             hidden=hidden,
+            mirror=mirror,
         )
         if "drop_rate" not in self.backbone_options and hasattr(self.backbone, "drop_rate"):
             self.backbone.drop_rate = 0.0

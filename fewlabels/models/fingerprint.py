@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ def fingerprint_model(model: ImageModel, start: str = "") -> str:
     Args:
         start: how the names of the weights start that count.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "pooling": model.pooling,
         "options": model.backbone_options,
         "blocks": model.blocks,
@@ -28,6 +29,10 @@ def fingerprint_model(model: ImageModel, start: str = "") -> str:
         "interpolation": model.interpolation,
         **model.statistics,
     }
+    if model.head_kind and not start:
+        settings["head"] = [model.head_kind, model.hidden]
+    if model.mirror:
+        settings["mirror"] = True
     # A plugin's option may be any object; its text will do here.
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -83,11 +83,14 @@ class HeadedBackbone(nn.Module):
 
     Args:
         trunk: the backbone, without a classifier.
+        mirror: features are the mean of those of an image and of its mirror image.
     """
 
-    def __init__(self, trunk: Any, width: int, kind: Kind, hidden: int) -> None:
+    def __init__(
+        self, trunk: Any, width: int, kind: Kind, hidden: int, mirror: bool = False
+    ) -> None:
         super().__init__()
-        self.trunk, self.head = trunk, HeadNetwork(width, kind, hidden)
+        self.trunk, self.head, self.mirror = trunk, HeadNetwork(width, kind, hidden), mirror
         self.num_features = self.head_hidden_size = self.head.num_features
 
     @property
@@ -125,7 +128,10 @@ class HeadedBackbone(nn.Module):
 
     def pool_features(self, images: Tensor) -> Tensor:
         """The trunk's pooled features (B, F) of normalised images (B, 3, H, W)."""
-        return pool_features(self.trunk, images)
+        features = pool_features(self.trunk, images)
+        if self.mirror:
+            features = (features + pool_features(self.trunk, images.flip(-1))) / 2
+        return features
 
     def forward_features(self, images: Tensor) -> Tensor:
         """What stands before the last layer, (B, H, 1, 1), of normalised images."""

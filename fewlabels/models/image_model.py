@@ -52,6 +52,7 @@ class ImageModel(nn.Module):
             ``cosine``, they are scaled to length 1; ``root``, their square roots are; ``mlp``, two
             hidden layers. None: as the backbone has it.
         hidden: width of the hidden layers of ``mlp``.
+        mirror: with a head: features are the mean of those of an image and of its mirror image.
 
     Raises:
         ModelError: an unknown backbone or block, options that it refuses, or weights that do not
@@ -78,6 +79,7 @@ class ImageModel(nn.Module):
         blocks: Sequence[Mapping[str, Any]] = (),
         head: Kind | None = None,
         hidden: int = 512,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if image_size is not None and not 1 <= image_size <= LARGEST_IMAGE:
@@ -116,9 +118,10 @@ class ImageModel(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
         self.feature_size = measure_width(self.backbone, backbone, pooling, self.image_size)
         self.input_shape: tuple[int, int, int] = (3, self.image_size, self.image_size)
-        self.head_kind, self.hidden = head, hidden
+        self.head_kind, self.hidden, self.mirror = head, hidden, mirror
         if head is not None:
-            self.backbone = HeadedBackbone(self.backbone, self.feature_size, head, hidden)
+            width = self.feature_size
+            self.backbone = HeadedBackbone(self.backbone, width, head, hidden, mirror)
             self.feature_size = self.backbone.num_features
 
     def _extract_features(self, images: Tensor) -> Tensor:
@@ -210,6 +213,7 @@ class ImageModel(nn.Module):
             blocks=self.blocks,  # type: ignore[arg-type]
             head=self.head_kind,
             hidden=self.hidden,
+            mirror=self.mirror,
             plugins=plugins_of(self.name, self.blocks),
             **self._own_config(),
         )

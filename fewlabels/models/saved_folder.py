@@ -76,6 +76,7 @@ class ImageConfig(SavedConfig):
     blocks: Annotated[list[PlacedBlock], FailFast()] = []
     head: Literal["linear", "cosine", "root", "mlp"] | None = None
     hidden: Annotated[int, Ge(1), Le(LARGEST_EMBEDDING)] = 512
+    mirror: bool = False
     plugins: Annotated[list[Plugin], FailFast()] = []
 
 
@@ -213,7 +214,7 @@ def read_config(path: Path, wanted: type[AnyConfig], file: str | None = None) ->
 def _list_unsaid(config: ImageConfig) -> set[str]:
     """Keys that no file has where they say nothing, so that earlier versions read it."""
     unsaid = {key for key in ("precision_curve", "head") if getattr(config, key, None) is None}
-    return unsaid | {"hidden"} if "head" in unsaid else unsaid
+    return unsaid | {"hidden", "mirror"} if "head" in unsaid else unsaid
 
 
 def _read_text(path: Path) -> str:

@@ -117,7 +117,7 @@ def _numbers_asked(config: ImageConfig, placed: Iterable[Mapping[str, Any]]) -> 
         with torch.no_grad():
             maps = backbone.eval().forward_features(image)
             width = backbone.forward_head(maps, pre_logits=True).shape[1]
-        backbone = HeadedBackbone(backbone, width, config.head, config.hidden)
+        backbone = HeadedBackbone(backbone, width, config.head, config.hidden, config.mirror)
         yield count()
     if isinstance(config, ClassifierConfig):
         backbone.reset_classifier(len(config.classes))

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 
 PASSES = 30
+SHARPNESS = 30.0
+"""Power of shares at which masses are compared, so that decisions are balanced and not doubts."""
 LEAST = 1e-30
 """Of a share, so that a class that nobody wants is not divided by zero."""
 
 
-def equalise_mass(shares: np.ndarray, passes: int = PASSES) -> np.ndarray:
-    """Shares (N, C) >= 0 whose rows sum to 1 and whose columns nearly to N / C.
+def equalise_mass(
+    shares: np.ndarray, sharpness: float = SHARPNESS, passes: int = PASSES
+) -> np.ndarray:
+    """Shares (N, C) >= 0 times a factor for each class, by which all classes get equal mass.
 
-    Columns and rows are scaled in turns (Sinkhorn and Knopp), which multiplies each class by a
-    factor of its own: the order of two samples within a class may change, never by which class a
-    sample is likelier when both have the same factor.
+    Columns and rows of ``shares ** sharpness`` are scaled in turns to sums of N / C and 1 (Sinkhorn
+    and Knopp). With a large power the mass of a class is the number of samples whose largest share
+    it is; with 1 it is the sum of its shares, which a classifier full of doubts gives all alike.
+
+    Returns:
+        (N, C) float64; rows sum to 1. The order of two samples by the odds of two classes stays.
 
     Source: Sinkhorn and Knopp, Pacific Journal of Mathematics 1967; for class mass Zhu et al.,
     "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003.
     """
-    found = np.maximum(shares.astype(np.float64), LEAST)
+    logs = np.log(np.maximum(shares.astype(np.float64), LEAST))
+    factors = np.zeros(logs.shape[1])
     for _ in range(passes):
-        found /= found.sum(0)
-        found /= found.sum(1, keepdims=True)
-    return found
+        balanced = sharpness * (logs + factors)
+        balanced -= logsumexp(balanced, axis=1, keepdims=True)
+        factors -= logsumexp(balanced, axis=0) / sharpness
+    fair = logs + factors
+    return np.exp(fair - logsumexp(fair, axis=1, keepdims=True))
 
 
 def measure_margins(shares: np.ndarray) -> np.ndarray:

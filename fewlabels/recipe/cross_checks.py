@@ -68,6 +68,10 @@ def _check_frozen(check: Mistakes, data: dict[str, Any]) -> None:
             ("model", "backbone_options", "heads"),
             "model.head and model.frozen have one last layer; set heads: 1",
         )
+    if model.get("mirror") is True and model.get("frozen") is not True and not model.get("head"):
+        check.add_mistake(
+            ("model", "mirror"), "only a model with a head has it; set model.head: linear"
+        )
     if model.get("frozen") is not True:
         return
     if data["blocks"]:

@@ -17,7 +17,14 @@ from fewlabels.recipe.sections import Fixed
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"max_bad": 0.01, "drop_duplicates": False, "cached_views": 8},
-    "model": {"mean": None, "std": None, "frozen": False, "head": None, "hidden": 512},
+    "model": {
+        "mean": None,
+        "std": None,
+        "frozen": False,
+        "head": None,
+        "hidden": 512,
+        "mirror": False,
+    },
     "optimizer": {"no_decay": [], "frozen_epochs": {}},
     "schedule": {"final_epochs": 0},
 }

@@ -113,6 +113,11 @@ class Model(Section):
     hidden: Annotated[int, Field(ge=1, le=LARGEST_EMBEDDING)] = Field(
         512, description="width of the hidden layers of head: mlp"
     )
+    mirror: bool = Field(
+        False,
+        description="with a head: features are the mean of those of an image and of its mirror "
+        "image, which takes twice the time",
+    )
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",
         description="of batch norms, a block's too: running statistics, or weights and biases too",

@@ -8,6 +8,7 @@ import torch
 from fewlabels import Classifier, Embedder
 from fewlabels.errors import ModelError
 from fewlabels.models.composition import Composition
+from fewlabels.models.fingerprint import fingerprint_model
 from fewlabels.models.frozen import attach_head, detach_head, pool_features
 from fewlabels.models.load import load_model
 
@@ -46,6 +47,19 @@ def test_cosine_features_have_length_1_and_linear_ones_are_the_backbones():
     linear = make_classifier("linear")
     assert torch.equal(linear(IMAGES).features, pool_features(linear, IMAGES))
     assert make_classifier("mlp").feature_size == 12
+
+
+def test_mirrored_features_are_the_mean_of_both_and_part_of_the_model(tmp_path):
+    torch.manual_seed(0)
+    both = Classifier(classes=list("abcd"), head="linear", mirror=True, **SMALL).eval()
+    one = make_classifier("linear")
+    one.load_state_dict(both.state_dict())
+    turned = (one(IMAGES).features + one(IMAGES.flip(-1)).features) / 2
+    assert torch.allclose(both(IMAGES).features, turned, atol=1e-6)
+    assert torch.allclose(both(IMAGES).logits, both(IMAGES.flip(-1)).logits, atol=1e-5)
+    assert fingerprint_model(both) != fingerprint_model(one)
+    both.save_pretrained(tmp_path)
+    assert torch.equal(load_model(tmp_path)(IMAGES).logits, both(IMAGES).logits)
 
 
 def test_roots_count_large_numbers_less_and_keep_signs():

@@ -6,27 +6,35 @@ from fewlabels.ops.class_mass import equalise_mass, measure_margins
 
 
 def test_three_samples_by_hand():
-    """Columns (1.5, .5) of two samples become (1, 1): the fixed point is the odds ratio's.
+    """With power 1 columns (1.5, .5) of two samples become (1, 1): the odds ratio fixes how.
 
-    Shares (a, 1 - a) and (1 - a, a) with a (1 - a)^-1 = sqrt(odds ratio), here sqrt(.8 .3 / .2 / .7).
+    Shares (a, 1 - a) and (1 - a, a) with a / (1 - a) = sqrt(.8 .3 / .2 / .7).
     """
-    found = equalise_mass(np.array([[0.8, 0.2], [0.7, 0.3]]), 500)
+    found = equalise_mass(np.array([[0.8, 0.2], [0.7, 0.3]]), 1, 500)
     ratio = np.sqrt(0.8 * 0.3 / (0.2 * 0.7))
     assert np.allclose(found[0], [ratio / (1 + ratio), 1 / (1 + ratio)])
     assert np.allclose(found[1], found[0][::-1])
-    three = equalise_mass(np.array([[1, 1e-9], [0.9, 0.1], [0.6, 0.4]]), 500)
-    assert np.allclose(three.sum(0), 1.5)
-    assert three[2, 1] > 0.5 > three[0, 1]
 
 
-def test_rows_and_columns_are_fair_and_a_class_is_only_scaled():
+def test_a_large_power_shares_the_samples_out_and_not_the_doubts():
+    """All lean to class 0, with sums that are nearly fair: decisions are not."""
+    shares = np.array([[0.56, 0.44], [0.54, 0.46], [0.52, 0.48], [0.51, 0.49]])
+    assert (equalise_mass(shares, 1000, 500).argmax(1) == [0, 0, 1, 1]).all()
+    assert shares.sum(0)[0] < 2.2
+
+
+def test_rows_are_fair_and_a_class_is_only_scaled():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.linspace(0.2, 2, 5), 200)
-    found = equalise_mass(shares, 200)
+    found = equalise_mass(shares, 1, 300)
     assert np.allclose(found.sum(1), 1)
     assert np.allclose(found.sum(0), 40, rtol=1e-3)
-    odds = (found / found[:, :1]) / (shares / shares[:, :1])
-    assert np.allclose(odds, odds[0], rtol=1e-6)
+    for power in (1, 30):
+        fair = equalise_mass(shares, power)
+        odds = (fair / fair[:, :1]) / (shares / shares[:, :1])
+        assert np.allclose(odds, odds[0], rtol=1e-6)
+    counts = [np.bincount(s.argmax(1), minlength=5) for s in (shares, equalise_mass(shares))]
+    assert np.ptp(counts[1]) < np.ptp(counts[0]) / 3
 
 
 def test_a_class_that_nobody_wants_and_shares_of_zero_stay_finite():

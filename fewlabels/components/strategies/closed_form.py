@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +32,10 @@ class ClosedForm:
     terms: tuple[str, ...] = ("none",)
     weights: Mapping[str, Ramp] = {}
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,)."""
+    def fit(
+        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
+    ) -> LinearRule:
+        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
         raise NotImplementedError
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
@@ -67,9 +70,10 @@ class ClosedForm:
         features, labels = extract("student", "features", known), found.labels[known]
         weights = np.ones(len(known)) if found.weights is None else found.weights[known]
         given = np.flatnonzero(found.given[known])
-        judged, scores = score_left_out(self.fit, features, labels, weights, given)
+        fit = partial(self.fit, discovered=len(given) < len(known))
+        judged, scores = score_left_out(fit, features, labels, weights, given)
         factor = fit_temperature(scores, labels[judged])
-        rule = self.fit(features, labels, weights).scale(factor)
+        rule = fit(features, labels, weights).scale(factor)
         student: Any = models.plain("student")
         with torch.no_grad():
             layer = student.backbone.get_classifier()

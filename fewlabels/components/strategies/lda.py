@@ -11,26 +11,32 @@ from fewlabels.components.strategies.closed_form import ClosedForm
 from fewlabels.ops.linear_rules import LinearRule, fit_lda
 from fewlabels.registry import strategies
 
+Share = Annotated[float, Gt(0), Le(1)]
+
 
 @strategies.register("lda")
 class LDA(ClosedForm):
     """Linear discriminant analysis with a shrunk covariance, on features as they are.
 
     It is the cheapest honest answer from a pre-trained backbone: nothing is trained. ``model.head:
-    cosine`` scales features to length 1 first, which helps. With a discovery each round computes
-    the layer anew from given and discovered labels.
+    root`` scales the square roots of features to length 1 first, which helps. With a discovery each
+    round computes the layer anew from given and discovered labels.
 
     Args:
         shrinkage: share of the identity in the covariance within classes; 1 is the nearest mean,
             near 0 few labels decide on directions that they do not know.
+        later_shrinkage: the same once labels are discovered, when there are many.
 
     Source: Friedman, "Regularized discriminant analysis", JASA 1989; all classes equally likely.
     Recipe: `strategy: {name: lda, shrinkage: 0.5}`
     """
 
-    def __init__(self, *, shrinkage: Annotated[float, Gt(0), Le(1)] = 0.5) -> None:
-        self.shrinkage = shrinkage
+    def __init__(self, *, shrinkage: Share = 0.5, later_shrinkage: Share = 0.3) -> None:
+        self.shrinkage, self.later_shrinkage = shrinkage, later_shrinkage
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,)."""
-        return fit_lda(features, labels, self.classes, self.shrinkage, weights)
+    def fit(
+        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
+    ) -> LinearRule:
+        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
+        shrinkage = self.later_shrinkage if discovered else self.shrinkage
+        return fit_lda(features, labels, self.classes, shrinkage, weights)

@@ -20,6 +20,8 @@ class NearestMean(ClosedForm):
     Recipe: `strategy: nearest_mean`
     """
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,)."""
+    def fit(
+        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
+    ) -> LinearRule:
+        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
         return fit_nearest_mean(features, labels, self.classes, weights)
