@@ -48,7 +48,8 @@ class ByPrediction:
             logarithm of the largest probability by the second largest.
         neighbours: while only given labels are known, probabilities are multiplied by what these
             labels spread to along a graph of so many nearest neighbours; null: they are not.
-        relabel: earlier discoveries are forgotten, and as many more samples are chosen.
+        relabel: earlier discoveries are forgotten, and as many more samples are chosen; in the end
+            all, whatever ``balance`` says.
         weigh: a label counts in the loss as much as it is certain: 1 - H(p) / log C, with H the
             entropy of the sample's probabilities p and C the number of classes (Iscen et al.,
             "Label propagation for deep semi-supervised learning", CVPR 2019). false: as 1.
@@ -113,9 +114,8 @@ class ByPrediction:
         certain = shares[free].astype(kind)
         labels = certain.argmax(1)
         score = measure_margins(certain) if self.score == "margin" else certain.max(1)
-        chosen = select_samples(
-            score, labels, budget, self.select, self.pool_factor, self.balance, rng
-        )
+        balance = self.balance and not (self.relabel and budget >= len(free))
+        chosen = select_samples(score, labels, budget, self.select, self.pool_factor, balance, rng)
         chosen = chosen[free[chosen].argsort()]
         certainty = measure_certainty(shares[free[chosen]]).astype(np.float32)
         return Discovered(

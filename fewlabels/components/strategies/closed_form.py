@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from fewlabels.contracts import Batch, Build, Clock, Extract, LabelState, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
@@ -46,10 +47,11 @@ class ClosedForm:
         """
         student: Any = build.classifier()
         self.classes = len(student.classes)
-        if not isinstance(student.backbone.get_classifier(), nn.Linear):
+        layer = student.backbone.get_classifier()
+        if not isinstance(layer, nn.Linear) or is_parametrized(layer):
             raise DataError(
-                "a strategy in closed form sets a linear layer, which this backbone does not end "
-                "in; set model.head: cosine"
+                "a strategy in closed form sets a plain linear layer, which this backbone does not "
+                "end in; set model.head: root"
             )
         return {"student": student}
 

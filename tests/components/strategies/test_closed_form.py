@@ -1,0 +1,72 @@
+"""Strategies in closed form: the layer is that of plain equations, its softmax a probability."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from run_folders import read_rows
+
+import fewlabels
+from fewlabels.errors import DataError
+from fewlabels.models.load import load_model
+from fewlabels.ops.linear_rules import fit_lda, fit_nearest_mean
+from fewlabels.registry.build import build_component
+from fewlabels.training.run_folder import RunFolder
+
+RECIPE = {
+    "name": "closed",
+    "data": {"source": "digits", "labels": 60},
+    "model": {"backbone": "convnet3", "image_size": 16, "frozen": True, "head": "root"},
+    "strategy": "lda",
+    "evaluation": {"before": False, "every": 1},
+}
+DISCOVERY = {"name": "by_prediction", "by": "student", "mass": "equal", "score": "margin"}
+DISCOVERY |= {"relabel": True, "balance": True}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("FEWLABELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def read_features(model, rows, records):
+    found = []
+    for start in range(0, len(rows), 256):
+        images = [model.prepare_image(records.images[i]) for i in rows[start : start + 256]]
+        found.append(model(torch.stack(images)).features.detach().numpy())
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("name", ["lda", "nearest_mean"])
+def test_the_saved_layer_is_the_rule_of_the_given_labels(tmp_path, name):
+    folder = fewlabels.train(RECIPE, [f"strategy={name}"], out=tmp_path).folder
+    model = load_model(RunFolder(folder).model)
+    records = build_component("sources", "digits", {}).load()
+    with RunFolder(folder).labelled.open() as stream:
+        given = np.array([int(line["row"]) for line in csv.DictReader(stream)])
+    tests = np.flatnonzero(records.columns["split"] == "test")[:200]
+    features, others = (read_features(model, rows, records) for rows in (given, tests))
+    fit = fit_lda if name == "lda" else fit_nearest_mean
+    rule = fit(features, records.truth[given], 10)
+    found = model.predict([records.images[i] for i in tests])
+    assert (found.argmax(1) == rule.score(others).argmax(1)).mean() > 0.99
+    right = found.argmax(1) == records.truth[tests]
+    assert abs(right.mean() - found.max(1).mean()) < 0.2  # raw scores are nearly all 1 or all .1
+
+
+def test_discovery_in_even_rounds_labels_all_and_helps(tmp_path):
+    """Ten seeds are a study; one is a test that the parts are wired as they should be."""
+    rounds = {"rounds": 3, "growth": "even"}
+    folder = fewlabels.train({**RECIPE, "discovery": DISCOVERY, "rounds": rounds}, out=tmp_path)
+    rows = read_rows(folder.folder)
+    counts = [row["discovered"] for row in rows if row["kind"] == "discovery"]
+    assert counts == [380, 760, 1140]
+    errors = [row["error"] for row in rows if row["kind"] == "evaluation"]
+    assert errors[-1] < errors[0] - 0.03
+
+
+def test_a_backbone_that_ends_in_no_linear_layer_is_told_what_to_set(tmp_path):
+    model = {"backbone": "convnet13", "image_size": 32}
+    with pytest.raises(DataError, match="set model.head: root"):
+        fewlabels.train({**RECIPE, "model": model}, out=tmp_path)
