@@ -62,6 +62,8 @@ def list_lda_overrides(recipe: Recipe, folder: RunFolder | None) -> list[str] | 
         words = ["pretrain=null", f"model.weights={folder.pretrain.backbone}"]
     words += ["strategy=lda", "model.frozen=true", "model.head=cosine"]
     words += [f"model.{key}=null" for key in list_given_up(recipe)]
+    if recipe.model.backbone_options.get("heads", 1) != 1:
+        words += ["model.backbone_options.heads=1"]
     words += [
         f"{key}=[]" for key in ("discovery", "blocks", "losses") if getattr(recipe, key, None)
     ]

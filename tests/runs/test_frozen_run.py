@@ -116,7 +116,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(tmp_path):
 
 
 def test_two_processes_draw_the_views_that_one_draws(in_one_and_two_processes):
-    one, two = in_one_and_two_processes(recipe_from(RECIPE))
+    one, two = in_one_and_two_processes(recipe_from({**RECIPE, "name": ""}))
     losses = [
         [row["loss"] for row in read_rows(folder) if row["kind"] == "train"]
         for folder in (one, two)

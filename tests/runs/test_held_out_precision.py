@@ -71,7 +71,7 @@ def test_they_are_of_the_best_weights_where_these_are_deployed(tmp_path):
     swaying = ["seed=1", "optimizer.lr=0.02", "schedule.name=constant", "rounds.rounds=1"]
     every = ["rounds.steps_per_epoch=48", "evaluation.steps=4", "evaluation.report=best"]
     run = train(tmp_path, "supervised", "name=run", *swaying, *every)
-    errors = [row["validation_error"] for row in run.scores]
+    errors = [row["validation_error"] for row in run.scores if row["model"] != "frozen_lda"]
     assert min(errors) < errors[-1]  # the last weights are not the best
     check_noted(run)
     everything = run.classifier().precision_curve.points[0]

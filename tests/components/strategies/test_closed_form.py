@@ -11,6 +11,7 @@ import fewlabels
 from fewlabels.errors import DataError
 from fewlabels.models.load import load_model
 from fewlabels.ops.linear_rules import fit_lda, fit_nearest_mean
+from fewlabels.recipe.recipe import recipe_from
 from fewlabels.registry.build import build_component
 from fewlabels.training.run_folder import RunFolder
 
@@ -64,6 +65,13 @@ def test_discovery_in_even_rounds_labels_all_and_helps(tmp_path):
     assert counts == [380, 760, 1140]
     errors = [row["error"] for row in rows if row["kind"] == "evaluation"]
     assert errors[-1] < errors[0] - 0.03
+
+
+@pytest.mark.slow
+def test_two_processes_compute_the_layer_of_one(in_one_and_two_processes):
+    found = in_one_and_two_processes(recipe_from({**RECIPE, "name": ""}))
+    weights = [load_model(RunFolder(folder).model).state_dict() for folder in found]
+    assert torch.allclose(*(each["backbone.head.fc.weight"] for each in weights), rtol=1e-4)
 
 
 def test_a_backbone_that_ends_in_no_linear_layer_is_told_what_to_set(tmp_path):
