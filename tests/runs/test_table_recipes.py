@@ -108,6 +108,10 @@ def test_rows_that_are_compared_differ_by_the_method_alone():
     assert {key.split(".")[0] for key in found} == {"strategy", "discovery", "rounds", "weights"}
 
 
+def test_the_cost_of_every_row_was_rehearsed():
+    assert [row.path.name for row in ROWS if not row.cost] == []
+
+
 def test_costs_of_a_sweep_go_into_the_headers_once(tmp_path, monkeypatch):
     header = '# Table 2.1, row 1, "A".\n# accelerate launch\n# Text (test error): 3.0\n'
     path = tmp_path / "recipes" / "tables" / "table_2.1" / "a.yaml"
