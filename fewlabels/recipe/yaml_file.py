@@ -35,6 +35,7 @@ KEPT = (
     "validation",
     "max_bad",
     "drop_duplicates",
+    "cached_views",
     "memory",
     "workers",
 )
