@@ -35,6 +35,8 @@ def cache_features(parts: RunParts) -> None:
     )
     for images in (parts.pixels, parts.searched):
         assert isinstance(images, CachedFeatures)
+        if images.columns:  # they are ready
+            continue
         pipelines = views.pipelines if images is parts.pixels else []
         backbone.fill(images, pipelines, views.count)
 
