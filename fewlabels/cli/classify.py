@@ -39,6 +39,11 @@ def add_commands(commands: Any) -> None:
     )
     classify.add_argument("--image-size", type=int, metavar="PX", help="side of what it sees")
     classify.add_argument("--seed", type=int, default=0, help="of folds and of ties (0)")
+    classify.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="train the whole network too (minutes), and keep it if it wins on held-out labels",
+    )
     add_skip_option(classify)
     classify.set_defaults(run_command=run_classify)
 
@@ -69,7 +74,7 @@ def run_classify(given: argparse.Namespace) -> None:
     from fewlabels.runs.classify import classify_photos  # imports torch
 
     table = Path(given.table) if given.table else None
-    classify_photos(photos, table, Path(given.out), say, start)
+    classify_photos(photos, table, Path(given.out), say, start, given.fine_tune)
 
 
 def say(sentence: str) -> None:

@@ -27,10 +27,12 @@ from fewlabels.runs.classify_tables import choose_next, write_answers, write_nex
 from fewlabels.runs.cross_validate import (
     Answers,
     begin_again,
+    calibrate,
     cross_validate,
     draw_folds,
     predict_rows,
 )
+from fewlabels.runs.fine_tune import fine_tune_whole, refuse_unjudged, try_fine_tuning
 from fewlabels.runs.parts import RunParts, fit_parts, make_components
 from fewlabels.runs.read_images import read_images
 from fewlabels.runs.training_data import read_training_data
@@ -82,6 +84,7 @@ def classify_photos(
     runs: Path = Path("runs"),
     say: Say = print,
     start: float | None = None,
+    fine_tune: bool = False,
 ) -> Classified:
     """Train a classifier on the labels of a folder, say how good it is, and write what it says.
 
@@ -89,6 +92,7 @@ def classify_photos(
         out: the table of answers; None: one in the run folder.
         runs: where the run folder is made.
         start: when the command began, by ``time.monotonic``.
+        fine_tune: train the whole network too, and keep it if it wins on labels that are held out.
 
     Raises:
         FewLabelsError: mistakes in the folder, the labels or the backbone, one sentence each.
@@ -100,6 +104,8 @@ def classify_photos(
     model, size = parts.recipe.model.backbone, parts.image_size
     stages.tell(f"features of {model} at {size} px are ready")
     bare, folds = make_recipe(photos, 1, discover=False), draw_folds(parts.data.labels, photos.seed)
+    if fine_tune:
+        refuse_unjudged(folds)
     first = second = None
     if folds:
         first = validate(parts, bare, folds, "without discovery", stages)
@@ -113,11 +119,20 @@ def classify_photos(
         pair = compare_answers(first.labels, second.labels, truth)
         say(describe_pair(pair, "discovery", "without it"))
         better = pair.gained >= pair.lost
-    whole = train_whole(parts, parts.recipe if better else bare, runs)
-    found = write_tables(whole, out)
-    kept = "with" if better else "without"
-    stages.tell(f"the model is trained {kept} discovery: {whole.folder.model}; answers: {found}")
-    suggest_next(whole, photos, say)
+    recipe, answers = (parts.recipe, second) if better else (bare, first)
+    whole, how = train_whole(parts, recipe, runs), "with" if better else "without"
+    stages.tell(f"trained {how} discovery: {whole.folder.model}")
+    if fine_tune and answers is not None:
+        won, tried = try_fine_tuning(parts, recipe, photos, answers, folds[0], stages.tell)
+        if won:
+            whole = fine_tune_whole(whole, tried, photos, runs)
+        stages.tell(f"the {'fine-tuned' if won else 'frozen'} model is kept: {whole.folder.model}")
+    probabilities = predict_rows(whole)
+    if answers is not None:
+        truth = parts.data.labels[answers.positions]
+        probabilities = calibrate(probabilities, answers.probabilities, truth)
+    found = write_tables(whole, probabilities, out)
+    suggest_next(whole, found, photos, say)
     errors = [None if each is None else measure_error(parts, each) for each in (first, second)]
     return Classified(whole.folder, found, better, *errors)
 
@@ -192,9 +207,9 @@ def train_whole(parts: RunParts, recipe: Recipe, runs: Path) -> RunParts:
     return whole
 
 
-def write_tables(parts: RunParts, out: Path | None) -> Path:
-    """Write what the trained model says of all images, and which to label next; the first."""
-    data, probabilities = parts.data, predict_rows(parts)
+def write_tables(parts: RunParts, probabilities: np.ndarray, out: Path | None) -> Path:
+    """Write the probabilities (N, C) of all images, and which to label next; the first file."""
+    data = parts.data
     names = [str(data.records.names[row]) for row in data.train.tolist()]
     file = out or parts.folder.answers
     write_answers(file, names, data.records.classes, probabilities, data.labels)
@@ -205,8 +220,11 @@ def write_tables(parts: RunParts, out: Path | None) -> Path:
     return file
 
 
-def suggest_next(parts: RunParts, photos: Photos, say: Say) -> None:
-    """Say what a person can do next."""
+def suggest_next(parts: RunParts, answers: Path, photos: Photos, say: Say) -> None:
+    """Say what was written, and what a person can do next."""
+    ledger = parts.folder.ledger
+    found = f"; which were discovered, and when: {ledger}" if ledger.exists() else ""
+    say(f"the classes of all images: {answers}{found}")
     say(
         f"other images: fewlabels predict {parts.folder.model} FOLDER -o FILE; the same run again: "
         f"fewlabels run {parts.folder.recipe}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fewlabels.ops.linear_rules import fit_temperature
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.build import place_modules
 from fewlabels.runs.make_loop import make_loop
@@ -122,10 +123,33 @@ def begin_again(parts: RunParts, recipe: Recipe, labels: np.ndarray) -> RunParts
     )
 
 
+def calibrate(
+    probabilities: np.ndarray, left_out: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """Probabilities (N, C) as sure as those of left-out images (K, C) have proved to be right.
+
+    A model is too sure of images whose labels were discovered, as it has learnt from these labels;
+    left-out images were among such. The most probable class stays.
+
+    Args:
+        truth: (K,) classes of the left-out images.
+    """
+    factor = fit_temperature(_take_log(left_out), truth)
+    return _softmax(factor * _take_log(probabilities))
+
+
+def _take_log(probabilities: np.ndarray) -> np.ndarray:
+    logs: np.ndarray = np.log(np.maximum(probabilities, 1e-300))
+    return logs
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    exponents = np.exp(scores - scores.max(1, keepdims=True))
+    found: np.ndarray = exponents / exponents.sum(1, keepdims=True)
+    return found
+
+
 def predict_rows(parts: RunParts, positions: np.ndarray | None = None) -> np.ndarray:
     """Probabilities (K, C) of training images, or of all, by the model that a run deploys."""
     extract = make_extractor(parts, parts.modules, parts.pixels)
-    logits = extract(parts.strategy.deploys, ("logits",), positions)[0].astype(np.float64)
-    exponents = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities: np.ndarray = exponents / exponents.sum(1, keepdims=True)
-    return probabilities
+    return _softmax(extract(parts.strategy.deploys, ("logits",), positions)[0].astype(np.float64))

@@ -45,8 +45,9 @@ def decode_images(parts: RunParts) -> None:
     """Decode the images once where they fit the recipe's memory."""
     budget = parts.recipe.data.memory * 2**30
     quiet = not parts.accelerator.is_main_process
-    parts.pixels.decode_all(budget, quiet)
-    if parts.searched is not parts.pixels:
+    if parts.pixels.kept is None:
+        parts.pixels.decode_all(budget, quiet)
+    if parts.searched is not parts.pixels and parts.searched.kept is None:
         parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
 
 
