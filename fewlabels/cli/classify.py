@@ -27,7 +27,9 @@ def add_commands(commands: Any) -> None:
         help="a table with the columns file and label; may be repeated. Without it: labels.csv in "
         "the folder, or a folder a class and one called unlabeled",
     )
-    classify.add_argument("-o", dest="table", metavar="CSV", help="a file to write, with each image's classes")
+    classify.add_argument(
+        "-o", dest="table", metavar="CSV", help="a file to write, with each image's classes"
+    )
     classify.add_argument(
         "--out", default="runs", help="where the run folder is made, with model and ledger (runs)"
     )
@@ -59,7 +61,9 @@ def run_classify(given: argparse.Namespace) -> None:
     if given.seed < 0:
         raise FewLabelsError(f"--seed {given.seed}: expected 0 or more")
     if given.out.endswith(".csv"):
-        raise FewLabelsError(f"--out {given.out} is where a run folder is made; for a table: -o CSV")
+        raise FewLabelsError(
+            f"--out {given.out} is where a run folder is made; for a table: -o CSV"
+        )
     if given.table:
         refuse_existing(given.table, "labels of yours")
     photos = Photos(

@@ -19,7 +19,12 @@ classes of ImageNet-22k, so its features know more than a thousand kinds of thin
 
 FROZEN: dict[str, Any] = {"frozen": True, "head": "cosine"}
 STRATEGY: dict[str, Any] = {"name": "lda"}
-DISCOVERY: dict[str, Any] = {"name": "by_prediction", "by": "student", "balance": True}
+DISCOVERY: dict[str, Any] = {
+    "name": "by_prediction",
+    "by": "student",
+    "balance": True,
+    "weigh": True,
+}
 GROWTH = "double"
 
 TUNED: dict[str, Any] = {"freeze_batchnorm": "statistics"}

@@ -66,7 +66,10 @@ def describe_counts(path: str, data: TrainingData) -> str:
     order = counts.argsort(kind="stable")
     told = [f"{classes[c]} {counts[c]}" for c in order]
     said = f"{found}{len(classes)} classes, the rarest first: {first_few(told, SHOWN)}"
-    for rare, what in ((0, "no label and cannot be answered"), (1, "one label, so are not checked")):
+    for rare, what in (
+        (0, "no label and cannot be answered"),
+        (1, "one label, so are not checked"),
+    ):
         if (own := np.flatnonzero(counts == rare)).size:
             said += f"; with {what}: {first_few([classes[c] for c in own], SHOWN)}"
     return make_printable(said)

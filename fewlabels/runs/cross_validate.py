@@ -41,7 +41,7 @@ def draw_folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     """Positions of the labelled images that are left out together, a fold each.
 
     Each image is left out once, but for the only one of its class, which never is. There are as
-    many folds as the largest class has labels, from 2 to :data:`FOLDS`; none where no class has two.
+    many folds as the largest class has labels, at most :data:`FOLDS`; none where no class has two.
 
     Args:
         labels: (N,) of the training images, -1 for none.
@@ -123,9 +123,7 @@ def begin_again(parts: RunParts, recipe: Recipe, labels: np.ndarray) -> RunParts
     )
 
 
-def calibrate(
-    probabilities: np.ndarray, left_out: np.ndarray, truth: np.ndarray
-) -> np.ndarray:
+def calibrate(probabilities: np.ndarray, left_out: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Probabilities (N, C) as sure as those of left-out images (K, C) have proved to be right.
 
     A model is too sure of images whose labels were discovered, as it has learnt from these labels;

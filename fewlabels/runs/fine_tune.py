@@ -34,8 +34,8 @@ def refuse_unjudged(folds: list[np.ndarray]) -> None:
     """
     if not folds:
         raise DataError(
-            "--fine-tune is judged by labels that are held out, and no class has two; label a second "
-            "image of some, or leave it out"
+            "--fine-tune is judged by labels that are held out, and no class has two; label a "
+            "second image of some, or leave it out"
         )
 
 

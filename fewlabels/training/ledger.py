@@ -28,8 +28,8 @@ def write_ledger(
     enters training. ``weight`` is what the label counts in the loss, 1 where a discovery does not
     weigh; like ``label`` it is the discovery's, also in a run that trains on the true labels.
 
-    The file's metadata have ``classes``, the names of the classes, and ``anew``: whether labels that
-    were discovered before it count no more.
+    The file's metadata have ``classes``, the names of the classes, and ``anew``: whether labels
+    that were discovered before count no more.
     """
     rows = pool.rows[found.indices]
     truth = records.truth[rows]

@@ -101,10 +101,13 @@ def test_it_says_what_it_found_how_good_it_is_and_what_to_do_next(done):
     said = "photos: 160 images, 12 of them labelled; 4 classes, 3 labels each: digit 0, digit 1"
     assert said in printed
     for what in ("without discovery", "with discovery"):
-        assert re.search(rf"{what}: .* of 12 labelled images, each left out once in 3 folds", printed)
+        assert re.search(
+            rf"{what}: .* of 12 labelled images, each left out once in 3 folds", printed
+        )
     assert "of the same images discovery gets" in printed
-    assert "fewlabels classify photos --labels labels.csv --labels runs/classify/label_next.csv" in (
-        printed
+    assert (
+        "fewlabels classify photos --labels labels.csv --labels runs/classify/label_next.csv"
+        in (printed)
     )
     assert folder.ledger.exists()
 
@@ -217,7 +220,11 @@ def test_images_that_cannot_be_read_are_named_or_left_out(place, tmp_path, run):
         ([], {"table": "lost.csv"}, "lost.csv: no such file; name a CSV file"),
         ([], {"table": "none.csv"}, "no image has a label; write a CSV file"),
         ([], {"table": "same.csv"}, "all labels are 'digit 0'; label an image of a second class"),
-        (["--fine-tune"], {"table": "one.csv"}, "--fine-tune is judged by labels that are held out"),
+        (
+            ["--fine-tune"],
+            {"table": "one.csv"},
+            "--fine-tune is judged by labels that are held out",
+        ),
         (["--backbone", "resnet5"], {}, "has a backbone called 'resnet5'"),
         (["--out", "runs.csv"], {}, "for a table: -o CSV"),
         (["-o", __file__], {}, "name another file"),

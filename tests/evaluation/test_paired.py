@@ -13,7 +13,9 @@ def test_the_interval_is_clopper_and_pearson_s(hits, count):
     assert find_binomial_interval(hits, count) == pytest.approx((exact.low, exact.high))
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 0), (5, 5), (12, 31), (31, 12), (400, 90)])
+@pytest.mark.parametrize(
+    ("gained", "lost"), [(0, 0), (3, 0), (5, 5), (12, 31), (31, 12), (400, 90)]
+)
 def test_the_chance_of_a_difference_is_the_sign_test_s(gained, lost):
     exact = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert Paired(gained, lost).chance == pytest.approx(exact)

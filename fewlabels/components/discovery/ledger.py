@@ -61,8 +61,8 @@ class Ledger:
         known = np.array([key in entries for key in keys], bool)
         if entries and not known.any():
             raise DataError(
-                f"{self.path}: none of its {len(entries)} images, as {next(iter(entries))}, is among "
-                "those that train; name the ledger of a run on the same images"
+                f"{self.path}: none of its images, as {next(iter(entries))}, is among those that "
+                "train; name the ledger of a run on the same images"
             )
         numbers = _match_classes(self.path, classes, pool)
         free = np.flatnonzero(known & (pool.labels < 0))
@@ -127,12 +127,17 @@ def _match_classes(path: str, classes: list[str], pool: Pool) -> np.ndarray:
     Raises:
         DataError: the pool lacks one.
     """
-    if not pool.class_names:
+    if not pool.class_names:  # they have no names, and the numbers must do
+        if pool.classes is not None and len(classes) > pool.classes:
+            raise DataError(
+                f"{path}: has {len(classes)} classes and these data {pool.classes}; name the "
+                "ledger of a run with the same classes"
+            )
         return np.arange(len(classes))
     lost = [name for name in classes if name not in pool.class_names]
     if lost:
         raise DataError(
-            f"{path}: its classes {first_few(lost, 3)} are none of these data's; name the ledger of "
-            "a run with the same classes, or label an image of each"
+            f"{path}: its classes {first_few(lost, 3)} are none of these data's; name the ledger "
+            "of a run with the same classes, or label an image of each"
         )
     return np.array([pool.class_names.index(name) for name in classes], np.int64)

@@ -49,7 +49,10 @@ def ask(pool, tmp_path, budget=99, **options):
 def test_images_and_classes_are_found_by_name(write, tmp_path):
     write(1, [0, 3], [2, 1], [0.8, 0.4])
     pool = make_pool(["D", "new", "A"], ("ant", "cat", "dog", "eel"))
-    assert ask(pool, tmp_path) == [("D", "dog", pytest.approx(0.2)), ("A", "eel", pytest.approx(0.4))]
+    assert ask(pool, tmp_path) == [
+        ("D", "dog", pytest.approx(0.2)),
+        ("A", "eel", pytest.approx(0.4)),
+    ]
     assert ask(pool, tmp_path, weigh=False) == [("D", "dog", None), ("A", "eel", None)]
 
 
