@@ -100,12 +100,12 @@ def classify_photos(
     stages = Stages(say, time.monotonic() if start is None else start)
     parts = prepare_parts(photos, say)
     stages.tell(describe_counts(photos.path, parts.data))
-    read_features(parts)
-    model, size = parts.recipe.model.backbone, parts.image_size
-    stages.tell(f"features of {model} at {size} px are ready")
     bare, folds = make_recipe(photos, 1, discover=False), draw_folds(parts.data.labels, photos.seed)
     if fine_tune:
         refuse_unjudged(folds)
+    read_features(parts)
+    model, size = parts.recipe.model.backbone, parts.image_size
+    stages.tell(f"features of {model} at {size} px are ready")
     first = second = None
     if folds:
         first = validate(parts, bare, folds, "without discovery", stages)
@@ -123,10 +123,11 @@ def classify_photos(
     whole, how = train_whole(parts, recipe, runs), "with" if better else "without"
     stages.tell(f"trained {how} discovery: {whole.folder.model}")
     if fine_tune and answers is not None:
-        won, tried = try_fine_tuning(parts, recipe, photos, answers, folds[0], stages.tell)
-        if won:
-            whole = fine_tune_whole(whole, tried, photos, runs)
-        stages.tell(f"the {'fine-tuned' if won else 'frozen'} model is kept: {whole.folder.model}")
+        tried = try_fine_tuning(parts, recipe, photos, answers, folds[0], stages.tell)
+        if tried.won:
+            whole, answers = fine_tune_whole(whole, tried, photos, runs), tried.answers
+        kept = "fine-tuned" if tried.won else "frozen"
+        stages.tell(f"the {kept} model is kept: {whole.folder.model}")
     probabilities = predict_rows(whole)
     if answers is not None:
         truth = parts.data.labels[answers.positions]

@@ -10,6 +10,7 @@ import numpy as np
 
 from fewlabels.errors import DataError, FewLabelsError, first_few, make_printable
 from fewlabels.evaluation.paired import CERTAIN, Paired
+from fewlabels.files import find_path
 from fewlabels.runs.classify_recipe import Photos
 from fewlabels.runs.training_data import TrainingData
 
@@ -23,8 +24,6 @@ def refuse_options(photos: Photos) -> None:
     Raises:
         FewLabelsError: so.
     """
-    from fewlabels.files import find_path
-
     place = find_path(photos.path)
     if place is None or not place.is_dir():
         raise FewLabelsError(f"{photos.path}: no such folder; name the one that holds your images")
@@ -33,6 +32,10 @@ def refuse_options(photos: Photos) -> None:
             raise FewLabelsError(
                 f"--labels {table}: no such file; name a CSV file with the columns file and label"
             )
+    if photos.weights is not None and find_path(photos.weights) is None:
+        raise FewLabelsError(
+            f"--weights {photos.weights}: no such file; name one that holds the backbone's weights"
+        )
 
 
 def refuse_unclassifiable(photos: Photos, data: TrainingData) -> None:
@@ -91,13 +94,12 @@ def describe_pair(pair: Paired, what: str, other: str) -> str:
     return f"{counts}: it {verdict} (p = {pair.chance:.2g})"
 
 
-def suggest_command(photos: Photos, table: Path, extra: Sequence[str] = ()) -> str:
+def suggest_command(photos: Photos, table: Path) -> str:
     """The command that goes on with a table in which a person has labelled more images."""
     words = ["fewlabels", "classify", photos.path]
     for each in (*photos.labels, str(table)):
         words += ["--labels", each]
-    words += _list_model_words(photos)
-    return shlex.join([*words, *extra])
+    return shlex.join([*words, *_list_model_words(photos)])
 
 
 def _list_model_words(photos: Photos) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,15 @@ from fewlabels.training.run_folder import RunFolder, create_run_folder, hold_run
 Tell = Callable[[str], None]
 
 
+class Tried(NamedTuple):
+    """A fine-tuning without some labels: whether it gets more of them right than the model before,
+    its parts, whose images can train again, and what it said of the images that were held out."""
+
+    won: bool
+    parts: RunParts
+    answers: Answers
+
+
 def refuse_unjudged(folds: list[np.ndarray]) -> None:
     """Refuse to fine-tune where nothing can be held out to judge it by.
 
@@ -41,17 +51,14 @@ def refuse_unjudged(folds: list[np.ndarray]) -> None:
 
 def try_fine_tuning(
     frozen: RunParts, recipe: Recipe, photos: Photos, answers: Answers, fold: np.ndarray, tell: Tell
-) -> tuple[bool, RunParts]:
-    """Fine-tune without the labels of a fold; whether it then gets more of them right than before.
+) -> Tried:
+    """Fine-tune without the labels of a fold, and say whether it gets more of them right.
 
     Args:
         frozen: the parts of the run on frozen features, of which nothing was trained.
         recipe: of that run.
         answers: what it said of the images when they were left out.
         fold: positions among the training images.
-
-    Returns:
-        Whether it wins, and its parts, whose images can train again.
     """
     given = frozen.data.labels
     hidden = given.copy()
@@ -67,7 +74,8 @@ def try_fine_tuning(
         loop = make_loop(parts, NoEvaluation())
         loop.make_first_optimizers()
         loop.run()
-    truth, mine = given[fold], predict_rows(parts, fold).argmax(1)
+    truth, own_answers = given[fold], Answers(fold, predict_rows(parts, fold))
+    mine = own_answers.labels
     theirs = answers.labels[np.isin(answers.positions, fold)]
     tell(
         f"fine-tuned without {len(fold)} labels: {describe_error(mine, truth)} of these; frozen: "
@@ -75,7 +83,7 @@ def try_fine_tuning(
     )
     pair = compare_answers(theirs, mine, truth)
     tell(describe_pair(pair, "fine-tuning", "without it"))
-    return pair.gained > pair.lost, parts
+    return Tried(pair.gained > pair.lost, parts, own_answers)
 
 
 def fit_tuning(frozen: RunParts, recipe: Recipe, labels: np.ndarray) -> RunParts:
@@ -88,16 +96,16 @@ def fit_tuning(frozen: RunParts, recipe: Recipe, labels: np.ndarray) -> RunParts
     return fit_parts(recipe, frozen.accelerator, made, data, lambda sentence: None)
 
 
-def fine_tune_whole(whole: RunParts, tried: RunParts, photos: Photos, runs: Path) -> RunParts:
+def fine_tune_whole(whole: RunParts, tried: Tried, photos: Photos, runs: Path) -> RunParts:
     """Fine-tune on all given labels in a new run folder; the parts as they are then.
 
     Args:
         whole: of the run on frozen features, whose ledger it begins with.
-        tried: the parts whose images are decoded already.
+        tried: what was won by; its images are decoded already.
     """
     ledger = str(whole.folder.ledger) if whole.discoveries else None
     parts = fit_tuning(whole, make_fine_tuning(photos, ledger), whole.data.labels)
-    parts = replace(parts, pixels=tried.pixels, searched=tried.searched)
+    parts = replace(parts, pixels=tried.parts.pixels, searched=tried.parts.searched)
     parts.folder = create_run_folder(runs, parts.recipe.name, parts.accelerator)
     parts.metrics = MetricLog(parts.folder.metrics)
     with hold_run_folder(parts.folder, parts.accelerator):

@@ -218,6 +218,7 @@ def test_images_that_cannot_be_read_are_named_or_left_out(place, tmp_path, run):
     [
         ([], {"photos": "nowhere"}, "nowhere: no such folder; name the one"),
         ([], {"table": "lost.csv"}, "lost.csv: no such file; name a CSV file"),
+        ([], {"weights": "lost"}, "lost.safetensors: no such file; name one that holds"),
         ([], {"table": "none.csv"}, "no image has a label; write a CSV file"),
         ([], {"table": "same.csv"}, "all labels are 'digit 0'; label an image of a second class"),
         (
