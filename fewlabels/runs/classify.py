@@ -21,7 +21,7 @@ from fewlabels.runs.classify_report import (
     describe_pair,
     refuse_options,
     refuse_unclassifiable,
-    suggest_command,
+    suggest_labels,
 )
 from fewlabels.runs.classify_tables import choose_next, write_answers, write_next
 from fewlabels.runs.cross_validate import (
@@ -231,8 +231,4 @@ def suggest_next(parts: RunParts, answers: Path, photos: Photos, say: Say) -> No
         f"fewlabels run {parts.folder.recipe}"
     )
     if parts.folder.label_next.exists():
-        again = suggest_command(photos, parts.folder.label_next)
-        say(
-            f"label next the images in {parts.folder.label_next}, of which it is least sure: write "
-            f"their classes into the column label, then: {again}"
-        )
+        say(suggest_labels(photos, parts.folder.label_next))

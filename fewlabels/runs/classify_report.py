@@ -94,12 +94,18 @@ def describe_pair(pair: Paired, what: str, other: str) -> str:
     return f"{counts}: it {verdict} (p = {pair.chance:.2g})"
 
 
-def suggest_command(photos: Photos, table: Path) -> str:
-    """The command that goes on with a table in which a person has labelled more images."""
+def suggest_labels(photos: Photos, table: Path) -> str:
+    """What to do with a table of images to label, and the command that then goes on."""
+    first = f"label next the images in {table}, of which it is least sure"
+    own = Path(photos.path) / "labels.csv"
+    tables = list(photos.labels) or ([str(own)] if own.exists() else [])
     words = ["fewlabels", "classify", photos.path]
-    for each in (*photos.labels, str(table)):
+    for each in (*tables, *([str(table)] if tables else [])):
         words += ["--labels", each]
-    return shlex.join([*words, *_list_model_words(photos)])
+    again = shlex.join([*words, *_list_model_words(photos)])
+    if not tables:
+        return f"{first}: put them into the folders of their classes, then: {again}"
+    return f"{first}: write their classes into the column label, then: {again}"
 
 
 def _list_model_words(photos: Photos) -> list[str]:

@@ -77,7 +77,7 @@ def run(place, tmp_path, monkeypatch, capsys):
 
     def call(*words, table="labels.csv", photos=place / "photos", weights="weights"):
         more = ["--backbone", "convnet3", "--weights", str(place / f"{weights}.safetensors")]
-        more += ["--image-size", "16", "--labels", str(place / table)]
+        more += ["--image-size", "16", *(["--labels", str(place / table)] if table else [])]
         code = main(["classify", str(photos), *more, *words])
         return code, *capsys.readouterr()
 
@@ -207,10 +207,34 @@ def test_images_that_cannot_be_read_are_named_or_left_out(place, tmp_path, run):
     assert code == 2
     assert "99-0.png" in said
     assert "--skip-unreadable" in said
-    code, printed, _ = run("--skip-unreadable", photos="photos")
+    given = [(row["file"], row["label"]) for row in read_table(place / "labels.csv")]
+    write_table(tmp_path / "labels.csv", [*given, ("99-0.png", "digit 9")])
+    code, printed, _ = run("--skip-unreadable", photos="photos", table=tmp_path / "labels.csv")
     assert code == 0
     assert "images left out: 1, 99-0.png" in printed
-    assert len(read_table(tmp_path / "runs" / "classify" / "answers.csv")) == 160
+    assert "with no label and cannot be answered: digit 9" in printed
+    rows = read_table(tmp_path / "runs" / "classify" / "answers.csv")
+    assert len(rows) == 160
+    assert {row["p(digit 9)"] for row in rows} == {"0.000000"}
+
+
+def test_a_folder_s_own_table_goes_on_in_the_next_command(place, tmp_path, run):
+    shutil.copytree(place / "photos", tmp_path / "photos")
+    shutil.copy(place / "labels.csv", tmp_path / "photos" / "labels.csv")
+    code, printed, _ = run(photos="photos", table=None)
+    assert code == 0
+    assert "photos --labels photos/labels.csv --labels runs/classify/label_next.csv" in printed
+
+
+def test_folders_of_classes_and_one_of_unlabelled_images_need_no_table(place, tmp_path, run):
+    for file in (place / "photos").iterdir():
+        kind = f"digit {file.name[3]}" if file.name < "03" else "unlabeled"
+        (tmp_path / "sorted" / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "sorted" / kind / file.name)
+    code, printed, _ = run(photos="sorted", table=None)
+    assert code == 0
+    assert "sorted: 160 images, 12 of them labelled; 4 classes, 3 labels each" in printed
+    assert "put them into the folders of their classes, then: fewlabels classify sorted" in printed
 
 
 @pytest.mark.parametrize(
