@@ -1,5 +1,6 @@
 """The command line: ``fewlabels COMMAND``, or ``python -m fewlabels COMMAND``.
 
+From photographs to a classifier: classify.
 About recipes: run, study, check, rehearse, list, show, schema. With a run: push. With a saved
 model: show, evaluate, export, embed, index, search, demo, predict, assembly. For a plugin of one's
 own: new.
@@ -63,11 +64,22 @@ def run_command(words: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run_command``, a function of the parsed arguments."""
     with end_at_ctrl_c():
-        from fewlabels.cli import components, embed, images, models, new, predict, recipes, rehearse
+        from fewlabels.cli import (
+            classify,
+            components,
+            embed,
+            images,
+            models,
+            new,
+            predict,
+            recipes,
+            rehearse,
+        )
 
     parser = argparse.ArgumentParser(prog="fewlabels", description=(__doc__ or "").strip())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (recipes, rehearse, components, models, embed, images, predict, new):
+    families = (classify, recipes, rehearse, components, models, embed, images, predict, new)
+    for family in families:
         family.add_commands(commands)
     return parser
 

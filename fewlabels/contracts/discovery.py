@@ -24,6 +24,7 @@ class Needs:
     history: int = 0
     probabilities: bool = False
     images: bool = False
+    features: bool = True  # false: the pool's may have no numbers
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Pool:
     images: Sequence[Image] | None = None
     history: tuple[np.ndarray, ...] = ()  # (N, D) each, newest first
     found: Discovered | None = None  # by the discovery before this one in the recipe's list
+    names: Sequence[str] = ()  # (N,) of the images, where they have names
+    class_names: tuple[str, ...] = ()  # by class number
 
 
 class Discovery(Protocol):

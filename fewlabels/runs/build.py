@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
@@ -46,6 +47,16 @@ class Builder:
         self.image_size = self.model.image_size
         self.embedding_size = width or self.model.feature_size
         self.known_views = KnownViews(recipe.data.cached_views if recipe.model.frozen else 0)
+
+    def begin_again(self) -> Builder:
+        """Another that gives a strategy the trained part as it is now, and no view yet."""
+        again = copy.copy(self)
+        again.trained = copy.deepcopy(self.trained)
+        if self.trained is self.model:
+            again.model = again.trained
+        again.known_views = KnownViews(self.known_views.count)
+        vars(again).pop("view", None)
+        return again
 
     @cached_property
     def view(self) -> ViewFunction:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fewlabels.contracts import Strategy, weights_of
 from fewlabels.contracts.ramp import Ramp
-from fewlabels.evaluation.evaluator import Evaluator
 from fewlabels.ops.seeds import derive_seed
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.registry import REGISTRIES
@@ -22,7 +21,7 @@ from fewlabels.runs.pretrain import NoEvaluation, Pretraining, load_backbone
 from fewlabels.runs.task import TASKS
 from fewlabels.training.batches import Batches
 from fewlabels.training.discover import Discoverer
-from fewlabels.training.loop import Loop
+from fewlabels.training.loop import Loop, Scorer
 from fewlabels.training.metric_log import MetricLog
 from fewlabels.training.modules import TrainingModules
 from fewlabels.training.objective import Objective
@@ -33,7 +32,7 @@ from fewlabels.training.run_folder import RunFolder
 from fewlabels.training.state import State
 
 
-def make_loop(parts: RunParts, evaluator: Evaluator) -> Loop:
+def make_loop(parts: RunParts, evaluator: Scorer) -> Loop:
     """The training loop of the run itself, not of its pretraining."""
     recipe, labels = parts.recipe, parts.data.labels
     schedule = RoundSchedule(

@@ -35,6 +35,8 @@ def cache_features(parts: RunParts) -> None:
     )
     for images in (parts.pixels, parts.searched):
         assert isinstance(images, CachedFeatures)
+        if images.columns:  # they are ready
+            continue
         pipelines = views.pipelines if images is parts.pixels else []
         backbone.fill(images, pipelines, views.count)
 
@@ -43,8 +45,9 @@ def decode_images(parts: RunParts) -> None:
     """Decode the images once where they fit the recipe's memory."""
     budget = parts.recipe.data.memory * 2**30
     quiet = not parts.accelerator.is_main_process
-    parts.pixels.decode_all(budget, quiet)
-    if parts.searched is not parts.pixels:
+    if parts.pixels.kept is None:
+        parts.pixels.decode_all(budget, quiet)
+    if parts.searched is not parts.pixels and parts.searched.kept is None:
         parts.searched.decode_all(budget - parts.pixels.nbytes, quiet)
 
 

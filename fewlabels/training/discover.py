@@ -71,11 +71,12 @@ class Discoverer:
         result: dict[str, Needs] = {}
         for _, component in self.components:
             need = component.needs()
-            other = result.get(need.model, Needs(need.model))
+            other = result.get(need.model, Needs(need.model, features=False))
             result[need.model] = Needs(
                 need.model,
                 max(need.history, other.history),
                 need.probabilities or other.probabilities,
+                features=need.features or other.features,
             )
         return result
 
@@ -201,7 +202,7 @@ class Discoverer:
     def _make_pool(
         self, component: Discovery, labels: np.ndarray, seen: Extracted, found: Discovered | None
     ) -> Pool:
-        need = component.needs()
+        need, names = component.needs(), self.records.names
         return Pool(
             self.rows,
             seen.features,
@@ -212,6 +213,8 @@ class Discoverer:
             images=Selected(self.records.images, self.rows) if need.images else None,
             history=seen.history[: need.history],
             found=found,
+            names=[str(names[row]) for row in self.rows.tolist()] if len(names) else (),
+            class_names=self.records.classes,
         )
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ def write_ledger(
     ``label`` should be; cluster numbers mean nothing by themselves. The truth in this file never
     enters training. ``weight`` is what the label counts in the loss, 1 where a discovery does not
     weigh; like ``label`` it is the discovery's, also in a run that trains on the true labels.
+
+    The file's metadata have ``classes``, the names of the classes, and ``anew``: whether labels
+    that were discovered before count no more.
     """
     rows = pool.rows[found.indices]
     truth = records.truth[rows]
@@ -45,5 +49,8 @@ def write_ledger(
             "truth": truth.astype(np.int64),
         }
     )
+    anew = found.merge == "replace" or not ((pool.labels >= 0) & ~pool.given).any()
+    notes = {"classes": json.dumps(list(records.classes)), "anew": json.dumps(bool(anew))}
+    table = table.replace_schema_metadata(notes)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)

@@ -237,8 +237,9 @@ class Loop:
     def _extract_for(self, need: Needs) -> Extracted:
         """The outputs for the training images that a discovery needs."""
         model = self.strategy.seen_through(need.model, self.progress.discoveries)
-        fields = (self.discovery_field, *(("logits",) if need.probabilities else ()))
-        features, *logits = (self._extract_field(model, field) for field in fields)
+        seen = self._extract_field(model, self.discovery_field) if need.features else None
+        features = np.empty((len(self.state.labels), 0), np.float32) if seen is None else seen
+        logits = [self._extract_field(model, "logits")] if need.probabilities else []
         probabilities = None
         if logits:  # in double precision, so that few are 1
             probabilities = torch.from_numpy(logits[0]).double().softmax(1).numpy()

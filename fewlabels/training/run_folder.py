@@ -32,6 +32,8 @@ class RunFolder:
         class_scores: an embedder's Recall@1 by class.
         pictures: of test queries and what they find.
         model: what the run deploys.
+        answers: what it says of each image, and label_next: which images a person should label
+            next; of ``classify``.
         lock: held by the process that writes here.
         pretrain: the folder of a pretraining, a run of its own.
         backbone: of a pretraining: the weights that it ends with.
@@ -50,6 +52,8 @@ class RunFolder:
         self.class_scores = self.path / "class_scores.csv"
         self.pictures = self.path / "pictures"
         self.model = self.path / "model"
+        self.answers = self.path / "answers.csv"
+        self.label_next = self.path / "label_next.csv"
         self.lock = self.path / ".lock"
         self.backbone = self.path / "backbone.safetensors"
 

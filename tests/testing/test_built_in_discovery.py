@@ -1,8 +1,11 @@
 """The discoveries that come with this package keep what every discovery promises."""
 
+import numpy as np
 import pytest
 
+from fewlabels.contracts import Discovered, Pool, Records
 from fewlabels.testing import conformance
+from fewlabels.training.ledger import write_ledger
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,27 @@ def test_confined_entropy(check):
 
 @conformance("discovery", "kmeans", options={"clusters": 4})
 def test_kmeans(check):
+    check()
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    """A ledger of images with the rows that the checks give theirs."""
+    rows, labels = 1000 + 3 * np.arange(12_000), np.arange(12_000) % 4
+    records = Records([None] * (rows[-1] + 1), np.full(rows[-1] + 1, -1), tuple("abcd"))
+    pool = Pool(rows, np.zeros((len(rows), 0)), np.full(len(rows), -1), np.zeros(len(rows), bool))
+    found = Discovered(np.arange(len(rows)), labels, np.cos(rows).astype(np.float32))
+    write_ledger(tmp_path / "ledger" / "round-001-a.parquet", found, pool, records, 1, "a")
+    monkeypatch.setenv("FEWLABELS_DATA", str(tmp_path))
+
+
+@conformance(
+    "discovery",
+    "ledger",
+    options={"path": "ledger"},
+    exempt={"features_that_are_not_finite_are_refused_in_words": "it looks at no features"},
+)
+def test_ledger(check, ledger):
     check()
 
 

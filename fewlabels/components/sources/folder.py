@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fewlabels.components.sources.folder_layout import Layout, read_classes, read_layout
-from fewlabels.components.sources.labels_table import read_labels_csv
+from fewlabels.components.sources.labels_table import read_tables
 from fewlabels.contracts import Records
 from fewlabels.data.class_names import number_labels
 from fewlabels.data.find_images import find_images, refuse_undecodable_names
@@ -30,7 +30,8 @@ class Folder:
 
     Args:
         path: the folder.
-        labels_csv: a CSV file with columns file and label; null: ``path/labels.csv`` if it exists.
+        labels_csv: a CSV file with columns file and label, or a list of such files, whose labels
+            count together; null: ``path/labels.csv`` if it exists.
 
     Source: this project.
     Recipe: `data: {source: folder, path: photos, labels: all}`
@@ -38,7 +39,7 @@ class Folder:
 
     default_split: Literal["official", "zero_shot", "all"] = "all"
 
-    def __init__(self, *, path: str = "", labels_csv: str | None = None) -> None:
+    def __init__(self, *, path: str = "", labels_csv: str | list[str] | None = None) -> None:
         self.path, self.labels_csv = path, labels_csv
 
     def load(self) -> Records:
@@ -58,11 +59,11 @@ class Folder:
         layout, told = read_layout(names), [f"{root}: {remark}" for remark in remarks]
         if layout.lone:
             told.append(f"{root}: all images lie in {'/'.join(layout.lone)}, which is no class")
-        table = self._find_table(root, layout)
-        if table:
-            folder = root if self.labels_csv else table.parent
+        tables = self._find_tables(root, layout)
+        if tables:
+            folder = root if self.labels_csv else tables[0].parent
             below = [path.relative_to(folder).as_posix() for path in files]
-            labels = read_labels_csv(table, folder, below, remarks)
+            labels = read_tables(tables, folder, below, remarks)
         else:
             labels, more = read_classes(root, layout)
             told += more
@@ -81,13 +82,16 @@ class Folder:
             )
         return root
 
-    def _find_table(self, root: Path, layout: Layout) -> Path | None:
-        """The table of labels: the one that is named, or that beside the images or above them."""
+    def _find_tables(self, root: Path, layout: Layout) -> list[Path]:
+        """The tables of labels: those that are named, or that beside the images or above them."""
         if self.labels_csv:
-            table = find_path(self.labels_csv)
-            if table is None:
-                raise DataError(f"data.labels_csv: no file at {looked_for(self.labels_csv)}")
-            return table
+            tables = []
+            for named in [self.labels_csv] if isinstance(self.labels_csv, str) else self.labels_csv:
+                table = find_path(named)
+                if table is None:
+                    raise DataError(f"data.labels_csv: no file at {looked_for(named)}")
+                tables.append(table)
+            return tables
         above = [root.joinpath(*layout.lone[:depth]) for depth in range(len(layout.lone) + 1)]
-        tables = (folder / "labels.csv" for folder in above)
-        return next((table for table in tables if table.exists()), None)
+        beside = (folder / "labels.csv" for folder in above)
+        return [table for table in beside if table.exists()][:1]

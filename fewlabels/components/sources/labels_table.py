@@ -70,6 +70,29 @@ def read_labels_csv(
     return [own_rows[i][0].label if i in own_rows else None for i in range(len(names))]
 
 
+def read_tables(
+    tables: Sequence[Path], folder: Path, names: Sequence[str], passed_over: Sequence[str] = ()
+) -> list[str | None]:
+    """The labels of images by several tables together; see :func:`read_labels_csv`.
+
+    Raises:
+        DataError: as there, or tables that disagree.
+    """
+    found: list[str | None] = [None] * len(names)
+    said: dict[int, Path] = {}
+    for table in tables:
+        for i, label in enumerate(read_labels_csv(table, folder, names, passed_over)):
+            if label is None:
+                continue
+            if found[i] not in (None, label):
+                raise DataError(
+                    f"{names[i]} is {found[i]!r} in {said[i]} and {label!r} in {table}; keep one "
+                    "of the two rows"
+                )
+            found[i], said[i] = label, table
+    return found
+
+
 def _count_files(items: Sequence[object]) -> str:
     return "1 file is" if len(items) == 1 else f"{len(items)} files are"
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from fewlabels.components.sources.labels_table import read_labels_csv
+from fewlabels.components.sources.labels_table import read_labels_csv, read_tables
 from fewlabels.errors import DataError
 
 NAMES = ["cat/0.png", "cat/1.png", "dog/0.png"]
@@ -105,3 +105,13 @@ def test_a_mistake_is_told_by_its_line(text, sentence, tmp_path):
     with pytest.raises(DataError, match=sentence) as caught:
         read(tmp_path, text)
     assert len(str(caught.value)) < 500
+
+
+def test_several_tables_count_together(tmp_path):
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("file,label\ncat/0.png,cat\ncat/1.png,\n")
+    two.write_text("file,label,guess\ncat/1.png,cat,dog\ncat/0.png,cat,\ndog/0.png,,dog\n")
+    assert read_tables([one, two], tmp_path, NAMES) == ["cat", "cat", None]
+    two.write_text("file,label\ncat/0.png,dog\n")
+    with pytest.raises(DataError, match=r"cat/0.png is 'cat' in .*one.csv and 'dog' in .*two.csv"):
+        read_tables([one, two], tmp_path, NAMES)

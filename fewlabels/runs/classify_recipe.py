@@ -1,0 +1,119 @@
+"""The recipes of ``fewlabels classify``: all its settings stand here.
+
+What it trains is ``recipes/classify_folder.yaml`` and, with ``--fine-tune``,
+``recipes/classify_fine_tune.yaml``, with a person's own folder, table and backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewlabels.recipe.recipe import Recipe, recipe_from
+
+BACKBONE = "tiny_vit_5m_224.dist_in22k"
+"""Small (5 million weights, a sixteenth of a second an image and core), and distilled on the 21,841
+classes of ImageNet-22k, so its features know more than a thousand kinds of things."""
+
+FROZEN: dict[str, Any] = {"frozen": True, "head": "cosine"}
+STRATEGY: dict[str, Any] = {"name": "lda"}
+DISCOVERY: dict[str, Any] = {
+    "name": "by_prediction",
+    "by": "student",
+    "balance": True,
+    "weigh": True,
+}
+GROWTH = "double"
+
+TUNED: dict[str, Any] = {"freeze_batchnorm": "statistics"}
+FINE_TUNING: dict[str, Any] = {
+    "strategy": {"name": "supervised", "labelled": 32, "average": {"end": 0.98, "shape": "reach"}},
+    "views": [{"name": "homography", "crop": [0.55, 1.0], "rotation": 15}, {"name": "flip"}],
+    "optimizer": {"name": "adamw", "lr": 3e-4},
+    "schedule": {"name": "constant", "final_epochs": 2},
+    "rounds": {
+        "rounds": 1,
+        "growth": "all",
+        "first_epochs": 1,
+        "epochs_per_round": 5,
+        "steps_per_epoch": 40,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What a person gives: images, labels, and through which network they are seen.
+
+    Attributes:
+        labels: tables; without any, the folder's own ``labels.csv`` or its folders of classes.
+        weights: a file of the backbone's; None: its pretrained weights are fetched.
+        skip_unreadable: leave out images that cannot be read.
+    """
+
+    path: str
+    labels: Sequence[str] = ()
+    backbone: str = BACKBONE
+    weights: str | None = None
+    image_size: int | None = None
+    skip_unreadable: bool = False
+    seed: int = 0
+
+
+def make_recipe(photos: Photos, rounds: int, discover: bool = True) -> Recipe:
+    """The recipe of a closed form on frozen features.
+
+    Args:
+        rounds: with a discovery each, after the one on the given labels alone.
+        discover: whether there are such.
+    """
+    own: dict[str, Any] = {"name": "classify", "seed": photos.seed, "strategy": STRATEGY}
+    own |= {"data": _describe_data(photos), "model": {**_describe_model(photos), **FROZEN}}
+    if discover:
+        own |= {"discovery": DISCOVERY, "rounds": {"rounds": rounds, "growth": GROWTH}}
+    return recipe_from({**own, "evaluation": {"every": 0}})
+
+
+def make_fine_tuning(photos: Photos, ledger: str | None) -> Recipe:
+    """The recipe that trains the whole network.
+
+    Args:
+        ledger: of the run whose labels it begins with; None: with the given labels alone.
+    """
+    own: dict[str, Any] = {"name": "classify-fine-tune", "seed": photos.seed, **FINE_TUNING}
+    own |= {"data": _describe_data(photos), "model": {**_describe_model(photos), **TUNED}}
+    if ledger is not None:
+        own["discovery"] = {"name": "ledger", "path": ledger}
+    else:  # as many steps as with a discovery
+        rounds = own["rounds"]
+        epochs = rounds["first_epochs"] + rounds["epochs_per_round"]
+        own["rounds"] = {"epochs_per_round": epochs, "steps_per_epoch": rounds["steps_per_epoch"]}
+    return recipe_from({**own, "evaluation": {"every": 0}})
+
+
+def count_rounds(images: int, labelled: int) -> int:
+    """Rounds in which labels that double reach all images, and one more for what is left over."""
+    return 1 + math.ceil(math.log2(max(2, images / max(1, labelled))))
+
+
+def _describe_data(photos: Photos) -> dict[str, Any]:
+    tables = list(photos.labels)
+    return {
+        "source": "folder",
+        "path": photos.path,
+        "labels_csv": tables[0] if len(tables) == 1 else tables or None,
+        "split": "all",
+        "labels": "all",
+        "max_bad": 0.999 if photos.skip_unreadable else 0,  # 0: images are read once, not twice
+    }
+
+
+def _describe_model(photos: Photos) -> dict[str, Any]:
+    return {
+        "backbone": photos.backbone,
+        "pretrained": photos.weights is None,
+        "weights": photos.weights,
+        "image_size": photos.image_size,
+    }
