@@ -34,6 +34,10 @@ class CachedFeatures(Pixels):
         super().__init__(images, rows, prepare)
         self.columns: list[Column] = []
 
+    def read_features(self, find: Callable[[], list[Column]]) -> None:
+        """Keep what ``find`` gives: a column of the images themselves, and one of each view."""
+        self.columns = find()
+
     def iterate_batches(
         self, positions: list[list[int]], workers: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fewlabels.contracts import LabelState, Phase, Stream
+from fewlabels.data.cached_features import CachedFeatures
 from fewlabels.models.image_model import ImageModel
 from fewlabels.models.modes import batch_norms
 from fewlabels.rehearsal.memory import Peak
@@ -90,9 +91,8 @@ def shorten_loop(parts: RunParts, loop: Loop, watch: Stopwatch, limits: Limits) 
         seen = count_frozen(parts.recipe, parts)
         watch.watch_method(evaluator, "frozen", lambda: "frozen backbone", lambda: seen)
         for pixels in {id(p): p for p in (trained, scored)}.values():
-            watch.watch_method(
-                pixels, "decode_all", lambda *_: "decode", lambda *_, p=pixels: len(p)
-            )
+            method = "read_features" if isinstance(pixels, CachedFeatures) else "decode_all"
+            watch.watch_method(pixels, method, lambda *_: "decode", lambda *_, p=pixels: len(p))
 
 
 def _count(pixels: Any, rows: np.ndarray | None) -> int:
@@ -198,7 +198,7 @@ def settle_norms(loop: Loop) -> None:
         for norm in norms:
             norm.train()
             norm.momentum = 1.0
-        images = torch.rand(4, 3, model.image_size, model.image_size, generator=generator)
+        images = torch.rand(4, *model.input_shape, generator=generator)
         model(images.to(loop.accelerator.device))
         for norm, (training, momentum) in zip(norms, modes, strict=True):
             norm.train(training)

@@ -103,6 +103,8 @@ def look_at_whole(recipe: Recipe, facts: Facts) -> WholeRun:
     with plain_accelerator() as accelerator:
         parts, loops = start_without_images(recipe, accelerator, facts.data)
     model: Any = parts.modules.plain(parts.strategy.deploys)
+    if recipe.model.frozen:  # what is trained does not see images
+        model = parts.builder.model
     before = count_scored(parts, "before", {})
     passes: dict[str, int] = {}
     evaluated = count_scored(parts, "trained", passes)

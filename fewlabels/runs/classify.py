@@ -15,7 +15,7 @@ from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printab
 from fewlabels.evaluation.paired import compare_answers, describe_error
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.assemble import make_accelerator, run_parts
-from fewlabels.runs.classify_recipe import Photos, count_rounds, make_recipe
+from fewlabels.runs.classify_recipe import Photos, make_recipe
 from fewlabels.runs.classify_report import (
     describe_counts,
     describe_pair,
@@ -100,7 +100,7 @@ def classify_photos(
     stages = Stages(say, time.monotonic() if start is None else start)
     parts = prepare_parts(photos, say)
     stages.tell(describe_counts(photos.path, parts.data))
-    bare, folds = make_recipe(photos, 1, discover=False), draw_folds(parts.data.labels, photos.seed)
+    bare, folds = make_recipe(photos, discover=False), draw_folds(parts.data.labels, photos.seed)
     if fine_tune:
         refuse_unjudged(folds)
     read_features(parts)
@@ -145,16 +145,15 @@ def prepare_parts(photos: Photos, say: Say) -> RunParts:
         FewLabelsError: what cannot be classified, and why.
     """
     refuse_options(photos)
-    recipe = make_recipe(photos, 1)
+    recipe = make_recipe(photos)
     data = read_training_data(recipe)
     refuse_unclassifiable(photos, data)
     for remark in data.remarks:
         say(make_printable(remark))
-    labelled = int((data.labels >= 0).sum())
-    rounds, discover = count_rounds(len(data.train), labelled), labelled < len(data.train)
+    discover = bool((data.labels < 0).any())
     if not discover:
         say("every image has a label, so there is nothing to discover")
-    recipe = make_recipe(photos, rounds, discover)
+    recipe = make_recipe(photos, discover)
     accelerator = make_accelerator(recipe)
     if accelerator.num_processes > 1:
         raise FewLabelsError("classify works in one process; start it without a launcher")

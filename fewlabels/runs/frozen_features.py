@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from fewlabels.data.cached_features import CachedFeatures
+from fewlabels.data.cached_features import CachedFeatures, Column
 from fewlabels.data.feature_store import (
     FeatureStore,
     find_cache,
@@ -53,8 +53,10 @@ class FrozenBackbone:
         self.folder = self.root / f"{model.name.split('/')[-1]}-{name}"
         self.width: int = model.backbone.head.width
 
-    def fill(self, images: CachedFeatures, pipelines: Sequence[Pipeline], count: int) -> None:
-        """Give images their features, and those of ``count`` views by each pipeline.
+    def find_columns(
+        self, images: CachedFeatures, pipelines: Sequence[Pipeline], count: int
+    ) -> list[Column]:
+        """The features of images, and those of ``count`` views by each pipeline.
 
         Called in every process; each computes a share of what is not in the store.
 
@@ -76,14 +78,14 @@ class FrozenBackbone:
         self.accelerator.wait_for_everyone()
         self._compute(images, keys, rows, lacking, views, stores)
         self.accelerator.wait_for_everyone()
-        images.columns = [(store.map_rows(), store.find_rows(keys)) for store in stores]
+        columns = [(store.map_rows(), store.find_rows(keys)) for store in stores]
         if self.accelerator.is_main_process:
             make_room(self.root, read_limit(), {store.folder for store in stores})
+        return columns
 
     def read(self, images: CachedFeatures) -> np.ndarray:
-        """Features (N, F) float32 of images without a view, as :meth:`fill` has them."""
-        self.fill(images, [], 0)
-        mapped, at = images.columns[0]
+        """Features (N, F) float32 of images without a view."""
+        ((mapped, at),) = self.find_columns(images, [], 0)
         return mapped[at].astype(np.float32)
 
     def _compute(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fewlabels.contracts import Phase
 from fewlabels.data.cached_features import CachedFeatures
 from fewlabels.data.examine import examine_images
@@ -38,7 +40,7 @@ def cache_features(parts: RunParts) -> None:
         if images.columns:  # they are ready
             continue
         pipelines = views.pipelines if images is parts.pixels else []
-        backbone.fill(images, pipelines, views.count)
+        images.read_features(partial(backbone.find_columns, images, pipelines, views.count))
 
 
 def decode_images(parts: RunParts) -> None:

@@ -280,7 +280,7 @@ def test_two_tables_that_disagree_are_refused(run, place):
 def test_the_recipes_in_the_folder_are_those_of_the_command(tmp_path, monkeypatch):
     photos = Photos("photos", ["labels.csv"])
     written = load_recipe(RECIPES / "classify_folder.yaml")
-    assert written.resolved == make_recipe(photos, written.rounds.rounds).resolved
+    assert written.resolved == make_recipe(photos).resolved
     written = load_recipe(RECIPES / "classify_fine_tune.yaml")
     assert written.resolved == make_fine_tuning(photos, "runs/classify/ledger").resolved
 

@@ -79,6 +79,15 @@ class ByPrediction:
         self.mass, self.score, self.relabel = mass, score, relabel
         self.neighbours = neighbours
 
+    @staticmethod
+    def _equalise(pool: Pool) -> np.ndarray:
+        """Shares (N, C) with equal mass of the classes that have a label; no other has any."""
+        assert pool.probabilities is not None
+        known = np.unique(pool.labels[pool.labels >= 0])
+        shares = np.zeros(pool.probabilities.shape)
+        shares[:, known] = equalise_mass(pool.probabilities[:, known])
+        return shares
+
     def _spread_given(self, pool: Pool, neighbours: int) -> np.ndarray:
         """Shares (N, C) of what the given labels spread to, as sure as a graph can be."""
         assert pool.probabilities is not None
@@ -108,7 +117,7 @@ class ByPrediction:
         kind = np.float32 if self.precision == "single" else np.float64
         shares = pool.probabilities
         if self.mass == "equal":
-            shares = equalise_mass(shares)
+            shares = self._equalise(pool)
         if self.neighbours is not None and not (~pool.given & (pool.labels >= 0)).any():
             shares = shares * self._spread_given(pool, self.neighbours)
         certain = shares[free].astype(kind)

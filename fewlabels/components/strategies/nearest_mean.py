@@ -17,7 +17,7 @@ class NearestMean(ClosedForm):
 
     Source: Snell et al., "Prototypical networks for few-shot learning", NeurIPS 2017, without its
     training.
-    Recipe: `strategy: nearest_mean`
+    Recipe: `strategy: {name: nearest_mean}`
     """
 
     def fit(

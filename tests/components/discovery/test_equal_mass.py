@@ -24,6 +24,14 @@ def test_a_class_that_takes_all_gives_its_least_sure_samples_away():
     assert ByPrediction(mass="equal").discover(pool, 4, RNG).labels.tolist() == [0, 0, 1, 1]
 
 
+def test_a_class_without_a_label_gets_no_mass():
+    shares = np.hstack([np.array(SHARES) * 0.999, np.full((6, 1), 0.001)])
+    pool = make_pool(shares, [0, 1, -1, -1, -1, -1], GIVEN)
+    found = ByPrediction(mass="equal", weigh=True).discover(pool, 4, RNG)
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert np.isfinite(found.weights).all()
+
+
 def test_margins_tell_apart_what_probabilities_do_not():
     shares = np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0], [0.5, 0.3, 0.2], [0.6, 0.35, 0.05]])
     pool = make_pool(shares, [0, 1, -1, -1, -1], [True, True, False, False, False])
