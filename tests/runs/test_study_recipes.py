@@ -26,6 +26,8 @@ STUDIES = sorted(
 
 
 def steps(recipe, images=0):
+    if recipe.strategy.name == "lda":  # which has no steps
+        return 0
     first = recipe.rounds.discover_every if recipe.discovery else 0
     plan = RoundSchedule(**recipe.rounds.model_dump(), first=first)
     epoch = recipe.rounds.steps_per_epoch or images // recipe.strategy.options["batch"]
