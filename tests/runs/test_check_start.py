@@ -16,7 +16,8 @@ from fewlabels.runs.check_start import check_start
 from fewlabels.runs.expected_data import expect_data
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FULL = sorted(RECIPES.glob("*.yaml"))
+# Not one in closed form, whose strategy has no option that another could lack.
+FULL = sorted(path for path in RECIPES.glob("*.yaml") if path.stem != "classify_folder")
 METRIC = {**DIGITS, "losses": "multi_similarity", "rounds": {"steps_per_epoch": 1}}
 TEACHER = {
     "data": {**DIGITS["data"], "labels": 40},

@@ -20,6 +20,16 @@ def test_lmcs(check):
     check()
 
 
+@conformance("strategy", "lda")
+def test_lda(check):
+    check()
+
+
+@conformance("strategy", "nearest_mean")
+def test_nearest_mean(check):
+    check()
+
+
 @conformance("strategy", "mean_teacher", options=FEW)
 def test_mean_teacher(check):
     check()

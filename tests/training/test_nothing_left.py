@@ -35,9 +35,8 @@ def run_to_the_end(folder, strategy, discovery, **rounds):
 
 def test_every_discovery_is_tried(built_in):
     registered = DISCOVERIES._registered.items()  # by name, by module
-    assert set(CASES) == {
-        n for n, own in registered if any(m.startswith("fewlabels.") for m in own)
-    }
+    ours = {n for n, own in registered if any(m.startswith("fewlabels.") for m in own)}
+    assert set(CASES) == ours - {"ledger"}  # which needs the folder of another run
 
 
 @pytest.mark.parametrize("discovery", CASES)

@@ -55,6 +55,11 @@ def test_mixtures_of_whole_weights_are_those_without_weights():
     torch.testing.assert_close(weight, torch.ones(5))
 
 
+STEPLESS = {"lda", "nearest_mean"}
+"""Their labels are weighed where their layer is computed; tests/ops/test_linear_rules.py."""
+NAMES = [name for name in NAMES if name not in STEPLESS]
+
+
 def weigh(batch, weights):
     return {**batch, "labelled": batch["labelled"]._replace(weights=torch.tensor(weights))}
 
