@@ -28,9 +28,6 @@ PHOTOGRAPHS = ["model.image_size=64", "train.precision=no"]
 SUBSET = {
     "quickstart": [],
     "few_labels_folder": [*PHOTOGRAPHS, "data.labels_csv=table.csv"],
-    "proxy_anchor_san_cub": [*PHOTOGRAPHS, "data.source=cars196"],
-    "tac_ccl_sop_resnet18_scratch": PHOTOGRAPHS,
-    "san_inshop": PHOTOGRAPHS,
     "tac_ccl_grocery": PHOTOGRAPHS,
     "lmcs_svhn_wrn28_2": ["model.backbone=convnet5", "pretrain=rotation"],
 }
