@@ -11,15 +11,21 @@ from scipy.sparse.linalg import cg
 from fewlabels.ops.centres import l2_normalize
 
 
-def build_neighbour_graph(features: np.ndarray, neighbours: int, power: float = 3.0) -> csr_array:
-    """The symmetric graph (N, N) of the nearest neighbours by cosine of features (N, D).
+def connect_neighbours(
+    features: np.ndarray, neighbours: int, power: float = 3.0, mutual: bool = False
+) -> csr_array:
+    """The symmetric graph (N, N) of the nearest neighbours by cosine.
 
     An edge weighs the cosine to a power, a negative one nothing; where both samples are among each
-    other's neighbours it counts twice. Rows and columns are divided by the roots of their sums.
+    other's neighbours it counts twice.
+
+    Args:
+        features: (N, D) of length 1.
+        mutual: an edge needs both samples to be among each other's neighbours, and counts once.
 
     Source: Iscen et al., "Label propagation for deep semi-supervised learning", CVPR 2019.
     """
-    features = np.ascontiguousarray(l2_normalize(features))
+    features = np.ascontiguousarray(features)
     count = len(features)
     index = faiss.IndexFlatIP(features.shape[1])
     index.add(features)
@@ -28,10 +34,19 @@ def build_neighbour_graph(features: np.ndarray, neighbours: int, power: float = 
     other = near.ravel() != rows  # a sample is not its own neighbour
     weights = np.maximum(cosines.ravel(), 0).astype(float) ** power
     directed = csr_array((weights[other], (rows[other], near.ravel()[other])), (count, count))
-    graph = directed + directed.T
+    return (directed.minimum(directed.T) if mutual else directed + directed.T).tocsr()
+
+
+def normalise_graph(graph: csr_array) -> csr_array:
+    """A graph whose rows and columns are divided by the roots of their sums."""
     degrees = graph.sum(1)
     scale = diags_array(np.divide(1, np.sqrt(degrees), where=degrees > 0, out=0 * degrees))
     return (scale @ graph @ scale).tocsr()
+
+
+def build_neighbour_graph(features: np.ndarray, neighbours: int) -> csr_array:
+    """The normalised graph (N, N) of the nearest neighbours by cosine of features (N, D)."""
+    return normalise_graph(connect_neighbours(l2_normalize(features), neighbours))
 
 
 def separate_neighbours(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import faiss
 import numpy as np
 from annotated_types import Ge, Gt, Interval
-from scipy.sparse import csr_array, diags_array, eye_array
+from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import cg
 
 from fewlabels import discovery
@@ -15,6 +14,7 @@ from fewlabels.contracts import Discovered, Needs, Pool
 from fewlabels.errors import DataError
 from fewlabels.ops.centres import l2_normalize
 from fewlabels.ops.certainty import measure_certainty
+from fewlabels.ops.label_graph import connect_neighbours, normalise_graph
 from fewlabels.ops.selection import select_samples
 
 fewlabels_api = 1  # the version of the contracts that this is written for
@@ -75,7 +75,8 @@ class LabelPropagation:
         if not np.isfinite(pool.features).all():
             raise DataError("discovery 'label_propagation' got features that are not finite")
         known = np.unique(pool.labels[pool.labels >= 0])
-        graph = affinity(l2_normalize(pool.features), self.neighbours, self.gamma, self.mutual)
+        near = l2_normalize(pool.features)
+        graph = connect_neighbours(near, self.neighbours, self.gamma, self.mutual)
         spread = diffuse(graph, (pool.labels[:, None] == known).astype(float), self.alpha)
         # Certainties can be equal; in the data's order one class would win.
         free = rng.permutation(np.flatnonzero((pool.labels < 0) & (spread.sum(1) > 0)))
@@ -87,23 +88,8 @@ class LabelPropagation:
         return Discovered(free[chosen], labels[chosen], score, weights=weights)
 
 
-def affinity(features: np.ndarray, neighbours: int, gamma: float, mutual: bool) -> csr_array:
-    """The symmetric graph (N, N) of nearest neighbours, from features of length 1."""
-    count = len(features)
-    index = faiss.IndexFlatIP(features.shape[1])
-    index.add(features)
-    cosines, near = index.search(features, min(neighbours + 1, count))
-    rows = np.arange(count).repeat(near.shape[1])
-    other = near.ravel() != rows  # a sample is not its own neighbour
-    weights = np.maximum(cosines.ravel(), 0).astype(float) ** gamma
-    directed = csr_array((weights[other], (rows[other], near.ravel()[other])), (count, count))
-    return (directed.minimum(directed.T) if mutual else directed + directed.T).tocsr()
-
-
 def diffuse(graph: csr_array, known: np.ndarray, alpha: float) -> np.ndarray:
     """Z (N, C) >= 0 of (I - alpha D^-1/2 W D^-1/2) Z = Y, a class at a time."""
-    degrees = graph.sum(1)
-    scale = diags_array(np.divide(1, np.sqrt(degrees), where=degrees > 0, out=0 * degrees))
-    system = (eye_array(len(known)) - alpha * scale @ graph @ scale).tocsr()
+    system = (eye_array(len(known)) - alpha * normalise_graph(graph)).tocsr()
     columns = [cg(system, column, rtol=1e-6)[0] for column in known.T]
     return np.maximum(np.stack(columns, 1), 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fewlabels_label_propagation import LabelPropagation, affinity, diffuse
+from fewlabels_label_propagation import LabelPropagation, diffuse
 from scipy.stats import entropy
 from sklearn.datasets import make_moons
 
@@ -15,6 +15,7 @@ from fewlabels import discovery
 from fewlabels.cli.main import main
 from fewlabels.contracts import Pool
 from fewlabels.errors import DataError
+from fewlabels.ops.label_graph import connect_neighbours
 
 
 def rng():
@@ -52,12 +53,12 @@ def test_the_graph_holds_the_nearest_neighbours_one_by_one(mutual):
             edges = (j in near[i]) + (i in near[j])
             count = edges == 2 if mutual else edges
             expected[i, j] = count * max(0, cosines[i, j]) ** 3
-    found = affinity(features, 5, 3.0, mutual)
+    found = connect_neighbours(features, 5, 3.0, mutual)
     np.testing.assert_allclose(found.toarray(), expected, atol=1e-6)
 
 
 def test_diffusion_solves_the_dense_system():
-    graph = affinity(directions(), 5, 3.0, mutual=False)
+    graph = connect_neighbours(directions(), 5, 3.0, mutual=False)
     known = np.zeros((40, 3))
     known[[0, 1, 2, 3], [0, 1, 2, 0]] = 1
     w = graph.toarray()
@@ -81,7 +82,7 @@ def test_the_scores_are_the_entropies_of_what_arrives_and_the_surest_come_first(
     pool = Pool(np.arange(40), features, labels, labels >= 0)
     found = ask(pool, 34, neighbours=5, balance=False)
     known = np.eye(3)[labels] * (labels >= 0)[:, None]
-    spread = diffuse(affinity(features, 5, 3.0, mutual=False), known, 0.99)[found.indices]
+    spread = diffuse(connect_neighbours(features, 5, 3.0, mutual=False), known, 0.99)[found.indices]
     np.testing.assert_allclose(found.scores, 1 - entropy(spread, base=3, axis=1), atol=1e-5)
     assert found.labels.tolist() == spread.argmax(1).tolist()
     assert found.weights is None
