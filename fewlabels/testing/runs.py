@@ -41,6 +41,7 @@ SECONDS = 300  # for each recipe in two processes
 class StepRecord:
     """What was recorded during a run's steps; parameters are given by their paths."""
 
+    steps: set[int | None] = field(default_factory=set)  # what phases say of their number
     terms: list[tuple[str, Tensor]] = field(default_factory=list)
     trained: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
@@ -128,6 +129,12 @@ def _watch_strategy(subject: Subject, changed: Changed) -> Iterator[tuple[str, S
     class Watched(component):  # type: ignore[misc, valid-type]
         __doc__ = component.__doc__
         __module__ = "conformance"
+
+        def phases(self, round: Any) -> list[Any]:
+            """The strategy's own phases, whose numbers of steps are recorded."""
+            declared: list[Any] = super().phases(round)
+            seen.steps |= {getattr(phase, "steps", None) for phase in declared}
+            return declared
 
         def losses(self, phase: Any, models: Any, batch: Any, clock: Any) -> dict[str, Tensor]:
             """The strategy's own losses, recorded."""
