@@ -132,7 +132,7 @@ def show_model(place: str) -> None:
     model = kind.from_saved(config, state, fetched.what)  # a missing plugin is told only now
     if isinstance(model, Classifier):
         _print_line("classes", f"{len(model.classes)}: {first_few(model.classes, 8)}")
-        for told in model.precision_curve.describe() if model.precision_curve else ():
+        for told in model.precision_curve.describe_wishes() if model.precision_curve else ():
             _print_line("precision", told)
     else:
         _print_line("embedding size", model.embedding_size)

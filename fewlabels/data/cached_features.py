@@ -68,7 +68,7 @@ class KnownViews:
         self.count = count
         self.pipelines: list[Pipeline] = []
 
-    def add(self, pipeline: Pipeline) -> CachedView:
+    def add_pipeline(self, pipeline: Pipeline) -> CachedView:
         """A function that draws from the known views of a pipeline.
 
         One without views gives the image itself.

@@ -97,7 +97,7 @@ class FeatureStore:
         places = {key: i for i, key in enumerate(self._read_keys().tolist())}
         return np.array([places.get(key, -1) for key in keys.tolist()], np.int64)
 
-    def add(self, keys: np.ndarray, features: np.ndarray) -> None:
+    def add_rows(self, keys: np.ndarray, features: np.ndarray) -> None:
         """Append the features (N, width) of keys (N,); of those that are known already, nothing."""
         with self.lock:
             known = self._read_keys()

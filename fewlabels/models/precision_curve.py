@@ -89,7 +89,7 @@ class PrecisionCurve(BaseModel):
             f"{count_needed(min_precision)}, all answered rightly), or give a threshold of your own"
         )
 
-    def describe(self, wishes: Sequence[float] = SHOWN) -> list[str]:
+    def describe_wishes(self, wishes: Sequence[float] = SHOWN) -> list[str]:
         """A sentence for each wished precision: its threshold, and what comes of it."""
         return [self._describe_wish(wish) for wish in wishes]
 

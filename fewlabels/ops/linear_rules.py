@@ -20,11 +20,11 @@ class LinearRule(NamedTuple):
     weight: np.ndarray  # (C, D) float64
     bias: np.ndarray  # (C,)
 
-    def score(self, features: np.ndarray) -> np.ndarray:
+    def score_features(self, features: np.ndarray) -> np.ndarray:
         """Scores (N, C) float64."""
         return features.astype(np.float64) @ self.weight.T + self.bias
 
-    def scale(self, factor: float) -> LinearRule:
+    def scale_scores(self, factor: float) -> LinearRule:
         """The rule with all its scores multiplied."""
         return LinearRule(self.weight * factor, self.bias * factor)
 
@@ -143,7 +143,7 @@ def score_left_out(
         kept = np.isin(labels[out], labels[left])
         rule = fit(features[left], labels[left], weights[left])
         places.append(out[kept])
-        scores.append(rule.score(features[out[kept]]))
+        scores.append(rule.score_features(features[out[kept]]))
     if not places:
         return judged[:0], np.empty((0, int(labels.max(initial=0)) + 1))
     return np.concatenate(places), np.concatenate(scores)
@@ -160,7 +160,7 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
         return 1.0
     scores = scores - scores.max(1, keepdims=True)
 
-    def measure(power: float) -> float:
+    def measure_loss(power: float) -> float:
         scaled = scores * np.exp(power)
         own = scaled[np.arange(len(labels)), labels]
         return float(np.mean(np.log(np.exp(scaled).sum(1)) - own))
@@ -169,5 +169,5 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     golden = (5**0.5 - 1) / 2
     while high - low > 1e-3:
         one, two = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, two) if measure(one) <= measure(two) else (one, high)
+        low, high = (low, two) if measure_loss(one) <= measure_loss(two) else (one, high)
     return float(np.exp((low + high) / 2))

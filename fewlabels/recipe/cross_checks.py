@@ -242,7 +242,8 @@ def _check_final_epochs(check: Mistakes, data: dict[str, Any]) -> None:
 def _check_losses(check: Mistakes, data: dict[str, Any]) -> None:
     strategy = check.schemas.get(("strategy",), ("", {}))[1]
     supplies = strategy.get("x-supplies")
-    if strategy and not data["losses"] and not strategy.get("x-terms"):
+    needs = supplies != []  # one that gives nothing to losses does without
+    if strategy and needs and not data["losses"] and not strategy.get("x-terms"):
         check.add_mistake(("losses",), "at least one is needed; add 'losses: multi_similarity'")
     names: list[Any] = []
     for i, loss in enumerate(data["losses"]):

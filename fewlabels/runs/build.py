@@ -70,7 +70,7 @@ class Builder:
         """
         views = [build_spec("views", spec) for spec in self.recipe.views]
         pipeline = Pipeline([*views, *more], self.image_size)
-        return self.known_views.add(pipeline) if self.recipe.model.frozen else pipeline
+        return self.known_views.add_pipeline(pipeline) if self.recipe.model.frozen else pipeline
 
     def embedder(self) -> Embedder:
         """The recipe's model, for a strategy whose task is retrieval."""

@@ -252,7 +252,7 @@ def describe_none(run: FinishedRun, model: Classifier) -> list[str]:
     return [
         "`fewlabels predict --min-precision` answers none where it is not sure enough, by images "
         f"of its classes that were held out{chosen}; of images of no class they say nothing",
-        *(f"Precision {told}" for told in model.precision_curve.describe()),
+        *(f"Precision {told}" for told in model.precision_curve.describe_wishes()),
     ]
 
 

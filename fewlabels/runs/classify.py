@@ -27,7 +27,7 @@ from fewlabels.runs.classify_tables import choose_next, write_answers, write_nex
 from fewlabels.runs.cross_validate import (
     Answers,
     begin_again,
-    calibrate,
+    calibrate_probabilities,
     cross_validate,
     draw_folds,
     predict_rows,
@@ -71,7 +71,7 @@ class Stages:
     def __init__(self, say: Say, start: float) -> None:
         self.say, self.start, self.begun = say, start, start
 
-    def tell(self, sentence: str) -> None:
+    def tell_stage(self, sentence: str) -> None:
         """The sentence, and how long it took to know it."""
         now = time.monotonic()
         self.say(f"[{now - self.start:.1f} s] {sentence}; {now - self.begun:.1f} s")
@@ -99,20 +99,20 @@ def classify_photos(
     """
     stages = Stages(say, time.monotonic() if start is None else start)
     parts = prepare_parts(photos, say)
-    stages.tell(describe_counts(photos.path, parts.data))
+    stages.tell_stage(describe_counts(photos.path, parts.data))
     bare, folds = make_recipe(photos, discover=False), draw_folds(parts.data.labels, photos.seed)
     if fine_tune:
         refuse_unjudged(folds)
     read_features(parts)
     model, size = parts.recipe.model.backbone, parts.image_size
-    stages.tell(f"features of {model} at {size} px are ready")
+    stages.tell_stage(f"features of {model} at {size} px are ready")
     first = second = None
     if folds:
-        first = validate(parts, bare, folds, "without discovery", stages)
+        first = validate_recipe(parts, bare, folds, "without discovery", stages)
     else:
         say("no class has two labels, so nothing can be left out and checked; label more images")
     if folds and parts.discoveries:
-        second = validate(parts, parts.recipe, folds, "with discovery", stages)
+        second = validate_recipe(parts, parts.recipe, folds, "with discovery", stages)
     better = bool(parts.discoveries)
     if first is not None and second is not None:
         truth = parts.data.labels[first.positions]
@@ -121,17 +121,17 @@ def classify_photos(
         better = pair.gained >= pair.lost
     recipe, answers = (parts.recipe, second) if better else (bare, first)
     whole, how = train_whole(parts, recipe, runs), "with" if better else "without"
-    stages.tell(f"trained {how} discovery: {whole.folder.model}")
+    stages.tell_stage(f"trained {how} discovery: {whole.folder.model}")
     if fine_tune and answers is not None:
-        tried = try_fine_tuning(parts, recipe, photos, answers, folds[0], stages.tell)
+        tried = try_fine_tuning(parts, recipe, photos, answers, folds[0], stages.tell_stage)
         if tried.won:
             whole, answers = fine_tune_whole(whole, tried, photos, runs), tried.answers
         kept = "fine-tuned" if tried.won else "frozen"
-        stages.tell(f"the {kept} model is kept: {whole.folder.model}")
+        stages.tell_stage(f"the {kept} model is kept: {whole.folder.model}")
     probabilities = predict_rows(whole)
     if answers is not None:
         truth = parts.data.labels[answers.positions]
-        probabilities = calibrate(probabilities, answers.probabilities, truth)
+        probabilities = calibrate_probabilities(probabilities, answers.probabilities, truth)
     found = write_tables(whole, probabilities, out)
     suggest_next(whole, found, photos, say)
     errors = [None if each is None else measure_error(parts, each) for each in (first, second)]
@@ -182,13 +182,13 @@ def read_features(parts: RunParts) -> None:
         raise DataError(describe_unreadable(failed, SKIP)) from error
 
 
-def validate(
+def validate_recipe(
     parts: RunParts, recipe: Recipe, folds: list[np.ndarray], what: str, stages: Stages
 ) -> Answers:
     """Cross-validate a recipe, and say what came of it."""
     answers = cross_validate(parts, recipe, folds)
     error = describe_error(answers.labels, parts.data.labels[answers.positions])
-    stages.tell(f"{what}: {error} labelled images, each left out once in {len(folds)} folds")
+    stages.tell_stage(f"{what}: {error} labelled images, each left out once in {len(folds)} folds")
     return answers
 
 

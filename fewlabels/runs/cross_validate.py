@@ -123,7 +123,9 @@ def begin_again(parts: RunParts, recipe: Recipe, labels: np.ndarray) -> RunParts
     )
 
 
-def calibrate(probabilities: np.ndarray, left_out: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def calibrate_probabilities(
+    probabilities: np.ndarray, left_out: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
     """Probabilities (N, C) as sure as those of left-out images (K, C) have proved to be right.
 
     A model is too sure of images whose labels were discovered, as it has learnt from these labels;

@@ -169,7 +169,7 @@ class FrozenBaseline:
             images = CachedFeatures(parts.data.records.images, rows, _make_prepare(own))
             if alike and pixels.kept is not None:
                 images.kept = pixels.kept[at]
-            found.append(backbone.read(images))
+            found.append(backbone.read_features(images))
         return found
 
     def _explain_no_cache(self) -> str | None:

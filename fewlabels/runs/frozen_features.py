@@ -83,7 +83,7 @@ class FrozenBackbone:
             make_room(self.root, read_limit(), {store.folder for store in stores})
         return columns
 
-    def read(self, images: CachedFeatures) -> np.ndarray:
+    def read_features(self, images: CachedFeatures) -> np.ndarray:
         """Features (N, F) float32 of images without a view."""
         ((mapped, at),) = self.find_columns(images, [], 0)
         return mapped[at].astype(np.float32)
@@ -112,7 +112,7 @@ class FrozenBackbone:
                     if len(wanted):
                         own = keys[chosen[wanted]]
                         inputs = self._draw_view(squares[wanted], own, *view)
-                        store.add(own, self._pool(inputs))
+                        store.add_rows(own, self._pool(inputs))
 
     def _draw_view(
         self, squares: Tensor, keys: np.ndarray, pipeline: Pipeline | None, number: int

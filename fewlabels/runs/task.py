@@ -171,7 +171,7 @@ class Classification:
         self, scored: np.ndarray, given: np.ndarray, labels: np.ndarray, classes: int
     ) -> np.ndarray:
         """Scores (N, C) by LDA with shrinkage .5, all classes equally likely."""
-        return fit_lda(given, labels, classes).score(scored)
+        return fit_lda(given, labels, classes).score_features(scored)
 
 
 TASKS: dict[str, Task] = {

@@ -26,8 +26,8 @@ def test_features_are_found_again_by_key(tmp_path):
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     store = FeatureStore(tmp_path / "a", 3)
     assert store.map_rows().shape == (0, 3)
-    store.add(make_keys(5, 6), rows[:2])
-    store.add(make_keys(6, 7, 8), np.concatenate([rows[:1], rows[2:]]))  # 6 is known: kept
+    store.add_rows(make_keys(5, 6), rows[:2])
+    store.add_rows(make_keys(6, 7, 8), np.concatenate([rows[:1], rows[2:]]))  # 6 is known: kept
     again = FeatureStore(tmp_path / "a", 3)
     assert again.find_rows(make_keys(8, 1, 5, 6)).tolist() == [3, -1, 0, 1]
     assert again.map_rows()[again.find_rows(make_keys(8, 6))].tolist() == [[9, 10, 11], [3, 4, 5]]
@@ -37,18 +37,18 @@ def test_features_are_found_again_by_key(tmp_path):
 def test_half_a_write_is_written_over(tmp_path, file):
     rows = np.arange(9, dtype=np.float32).reshape(3, 3)
     store = FeatureStore(tmp_path, 3)
-    store.add(make_keys(1, 2), rows[:2])
+    store.add_rows(make_keys(1, 2), rows[:2])
     with open(tmp_path / file, "ab") as stream:
         stream.write(b"half a row, and more")  # as a killed process leaves it
-    store.add(make_keys(3), rows[2:])
+    store.add_rows(make_keys(3), rows[2:])
     assert store.find_rows(make_keys(1, 2, 3)).tolist() == [0, 1, 2]
     assert store.map_rows().tolist() == rows.tolist()
 
 
 def test_two_open_stores_keep_what_both_add(tmp_path):
     one, two = FeatureStore(tmp_path, 1), FeatureStore(tmp_path, 1)
-    one.add(make_keys(1), np.ones((1, 1)))
-    two.add(make_keys(1, 2), np.full((2, 1), 2.0))
+    one.add_rows(make_keys(1), np.ones((1, 1)))
+    two.add_rows(make_keys(1, 2), np.full((2, 1), 2.0))
     assert one.map_rows().tolist() == [[1], [2]]
 
 
@@ -67,7 +67,7 @@ def test_images_are_the_same_by_their_bytes_wherever_they_lie(tmp_path):
 def test_the_least_recently_used_go_first_and_used_ones_stay(tmp_path):
     stores = [FeatureStore(tmp_path / name / "plain", 100) for name in "abc"]
     for age, store in enumerate(stores):
-        store.add(make_keys(*range(10)), np.zeros((10, 100)))
+        store.add_rows(make_keys(*range(10)), np.zeros((10, 100)))
         os.utime(store.index, (age, age))
     assert make_room(tmp_path, 6000, [stores[0].folder]) == 6000
     assert make_room(tmp_path, 4000, [stores[0].folder]) == 4000

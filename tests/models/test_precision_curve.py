@@ -93,7 +93,7 @@ def test_where_nothing_is_right_no_threshold_is():
     curve = measure_precision(probabilities, (probabilities.argmax(1) + 1) % 4)
     with pytest.raises(ModelError, match="none of them is answered rightly: train longer"):
         curve.find_point(0.1)
-    assert curve.describe((0.9,)) == ["0.9 is not borne out by 80 held-out images"]
+    assert curve.describe_wishes((0.9,)) == ["0.9 is not borne out by 80 held-out images"]
 
 
 @pytest.mark.parametrize("wish", [0, 1, 95, -0.1, float("nan")])

@@ -31,7 +31,7 @@ def test_three_samples_by_hand():
 def test_scores_are_scikit_learns_up_to_a_constant(width, shrinkage):
     x, y = make_data(width=width)
     other = LinearDiscriminantAnalysis("lsqr", shrinkage=shrinkage, priors=[1 / 3] * 3).fit(x, y)
-    ours, theirs = fit_lda(x, y, 3, shrinkage).score(x), other.decision_function(x)
+    ours, theirs = fit_lda(x, y, 3, shrinkage).score_features(x), other.decision_function(x)
     centred = [scores - scores.mean(1, keepdims=True) for scores in (ours, theirs)]
     assert np.allclose(*centred, atol=1e-8)
 
@@ -41,6 +41,15 @@ def test_a_weight_of_two_is_the_sample_twice():
     weights = np.where(np.arange(len(x)) < 20, 2.0, 1.0)
     twice = fit_lda(np.concatenate([x, x[:20]]), np.concatenate([y, y[:20]]), 3)
     assert np.allclose(fit_lda(x, y, 3, weights=weights).weight, twice.weight)
+
+
+@pytest.mark.parametrize("fit", [fit_lda, fit_nearest_mean])
+def test_a_sample_of_weight_0_is_as_if_it_were_not_there(fit):
+    x, y = make_data()
+    weights = np.where(np.arange(len(x)) < 50, 1.0, 0.0)
+    light, without = fit(x, y, 3, weights=weights), fit(x[:50], y[:50], 3)
+    assert np.allclose(light.weight, without.weight)
+    assert np.allclose(light.bias, without.bias)
 
 
 def test_priors_move_the_scores_by_their_logarithm():
@@ -55,8 +64,8 @@ def test_a_class_without_samples_is_never_answered(fit):
     x, y = make_data()
     rule = fit(x[y != 1], y[y != 1], 3)
     far = np.concatenate([x, 1e3 * x])
-    assert np.isfinite(rule.score(far)).all()
-    assert 1 not in rule.score(x).argmax(1)
+    assert np.isfinite(rule.score_features(far)).all()
+    assert 1 not in rule.score_features(x).argmax(1)
 
 
 @pytest.mark.parametrize("fit", [fit_lda, fit_nearest_mean])
@@ -64,7 +73,7 @@ def test_one_label_a_class_is_the_nearest_of_them(fit):
     x, y = make_data(n=3)
     tests, _ = make_data(n=50, seed=1)
     nearest = np.linalg.norm(tests[:, None] - x[None], axis=2).argmin(1)
-    assert fit(x, y, 3).score(tests).argmax(1).tolist() == y[nearest].tolist()
+    assert fit(x, y, 3).score_features(tests).argmax(1).tolist() == y[nearest].tolist()
 
 
 def test_left_out_scores_are_those_of_fits_without_the_sample():
@@ -79,7 +88,9 @@ def test_left_out_scores_are_those_of_fits_without_the_sample():
     for place, score in zip(judged, scores, strict=True):
         out = [0, 4] if place in (0, 4) else [9]
         left = np.setdiff1d(np.arange(12), out)
-        assert np.allclose(score, fit(x[left], y[left], np.ones(len(left))).score(x[[place]])[0])
+        assert np.allclose(
+            score, fit(x[left], y[left], np.ones(len(left))).score_features(x[[place]])[0]
+        )
     lone = np.concatenate([y[:-1], [3]])  # a class of one cannot be judged
     judged, _ = score_left_out(fit, x, lone, np.ones(12), np.arange(12))
     assert sorted(judged.tolist()) == list(range(11))

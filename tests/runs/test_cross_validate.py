@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewlabels.runs.classify_tables import choose_next
-from fewlabels.runs.cross_validate import FOLDS, calibrate, draw_folds
+from fewlabels.runs.cross_validate import FOLDS, calibrate_probabilities, draw_folds
 
 
 def test_each_labelled_image_is_left_out_once_and_of_few_no_two_of_a_class_together():
@@ -46,6 +46,6 @@ def test_a_model_that_is_too_sure_is_told_by_images_that_were_left_out():
     """Answers that say .99 and are right 4 times of 5 become .8, and their order stays."""
     sure = np.array([[0.99, 0.01]] * 500)
     truth = np.where(np.arange(500) % 5 == 0, 1, 0)
-    found = calibrate(np.array([[0.99, 0.01], [0.01, 0.99], [1.0, 0.0]]), sure, truth)
+    found = calibrate_probabilities(np.array([[0.99, 0.01], [0.01, 0.99], [1.0, 0.0]]), sure, truth)
     assert found[:2] == pytest.approx(np.array([[0.8, 0.2], [0.2, 0.8]]), abs=1e-3)
     assert found[2, 0] > 0.99

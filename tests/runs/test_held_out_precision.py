@@ -83,13 +83,13 @@ def test_a_card_says_precision_and_coverage_of_the_held_out_images(plain):
     text = make_card([read_run(plain.folder)], load_model(plain.folder / "model"), "lab/model")
     curve = plain.classifier().precision_curve
     point = curve.find_point(0.9)
-    (line,) = curve.describe((0.9,))
+    (line,) = curve.describe_wishes((0.9,))
     assert line == (
         f"0.9 from probability {point.threshold:.4f} on: of 100 held-out images {point.answered} "
         f"are answered ({point.answered}.0%) and {point.right} of these rightly "
         f"({100 * point.right / point.answered:.1f}%)"
     )
-    for told in curve.describe():
+    for told in curve.describe_wishes():
         assert f"- Precision {told}\n" in text
     assert "of images of no class they say nothing" in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -17,11 +18,11 @@ from fewlabels.errors import DataError
 from fewlabels.ops.linear_rules import LinearRule, fit_temperature, score_left_out
 
 
-class ClosedForm:
+class ClosedForm(ABC):
     """Base: a round computes the last layer from the features of all labelled images.
 
     Nothing else of the network changes and no step is trained, so with ``model.frozen`` a round
-    takes a second. Subclasses write :meth:`fit`. Scores are scaled so that their softmax is a
+    takes a second. Subclasses write :meth:`fit_rule`. Scores are scaled so that their softmax is a
     probability: by the factor under which the given labels are the likeliest when each is predicted
     from a fit without it.
     """
@@ -30,14 +31,14 @@ class ClosedForm:
     deploys = "student"
     supplies = ()
     weighs_labels = True
-    terms: tuple[str, ...] = ("none",)
+    terms: tuple[str, ...] = ()
     weights: Mapping[str, Ramp] = {}
 
-    def fit(
+    @abstractmethod
+    def fit_rule(
         self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
     ) -> LinearRule:
         """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
-        raise NotImplementedError
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
         """The student.
@@ -59,7 +60,7 @@ class ClosedForm:
         """The name of the model through which a discovery sees images: here the same."""
         return model
 
-    def start(self, models: Models, extract: Extract) -> None:
+    def start(self, models: Models, extract: Extract) -> None:  # noqa: B027 (not to be overridden)
         """Nothing to prepare."""
 
     def phases(self, round: Round) -> list[Phase]:
@@ -72,10 +73,10 @@ class ClosedForm:
         features, labels = extract("student", "features", known), found.labels[known]
         weights = np.ones(len(known)) if found.weights is None else found.weights[known]
         given = np.flatnonzero(found.given[known])
-        fit = partial(self.fit, discovered=len(given) < len(known))
+        fit = partial(self.fit_rule, discovered=len(given) < len(known))
         judged, scores = score_left_out(fit, features, labels, weights, given)
         factor = fit_temperature(scores, labels[judged])
-        rule = fit(features, labels, weights).scale(factor)
+        rule = fit(features, labels, weights).scale_scores(factor)
         student: Any = models.plain("student")
         with torch.no_grad():
             layer = student.backbone.get_classifier()

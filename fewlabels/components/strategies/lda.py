@@ -34,7 +34,7 @@ class LDA(ClosedForm):
     def __init__(self, *, shrinkage: Share = 0.5, later_shrinkage: Share = 0.3) -> None:
         self.shrinkage, self.later_shrinkage = shrinkage, later_shrinkage
 
-    def fit(
+    def fit_rule(
         self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
     ) -> LinearRule:
         """The rule of features (N, D) and their labels (N,), of which some may be discovered."""

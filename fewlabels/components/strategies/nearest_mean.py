@@ -20,7 +20,7 @@ class NearestMean(ClosedForm):
     Recipe: `strategy: {name: nearest_mean}`
     """
 
-    def fit(
+    def fit_rule(
         self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
     ) -> LinearRule:
         """The rule of features (N, D) and their labels (N,), of which some may be discovered."""

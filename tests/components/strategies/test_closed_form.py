@@ -51,7 +51,7 @@ def test_the_saved_layer_is_the_rule_of_the_given_labels(tmp_path, name):
     fit = fit_lda if name == "lda" else fit_nearest_mean
     rule = fit(features, records.truth[given], 10)
     found = model.predict([records.images[i] for i in tests])
-    assert (found.argmax(1) == rule.score(others).argmax(1)).mean() > 0.99
+    assert (found.argmax(1) == rule.score_features(others).argmax(1)).mean() > 0.99
     right = found.argmax(1) == records.truth[tests]
     assert abs(right.mean() - found.max(1).mean()) < 0.2  # raw scores are nearly all 1 or all .1
 
