@@ -50,7 +50,7 @@ def build_neighbour_graph(features: np.ndarray, neighbours: int) -> csr_array:
 
 
 def separate_neighbours(
-    features: np.ndarray, neighbours: int = 10, kept: int = 160, ridge: float = 0.1
+    features: np.ndarray, neighbours: int = 10, kept: int = 320, ridge: float = 0.1
 ) -> np.ndarray:
     """Features (N, kept / 2) in which neighbours are near each other and all samples far apart.
 

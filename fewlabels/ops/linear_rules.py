@@ -9,9 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve
 
 NEVER = 1e4
 """By how much the bias of a class without samples is below the smallest other one."""
+ROUNDING = 1e-10
+"""Share of a sum below which what is left of it is an error of rounding."""
+CHUNK = 4096
+"""Samples that are in double precision at once."""
 
 
 class LinearRule(NamedTuple):
@@ -29,79 +34,88 @@ class LinearRule(NamedTuple):
         return LinearRule(self.weight * factor, self.bias * factor)
 
 
-Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], LinearRule]
-"""``fit(features, labels, weights)`` of samples that all have labels."""
+class Moments(NamedTuple):
+    """What a rule in closed form has to know of labelled samples; those of two sets add up."""
+
+    second: np.ndarray  # (D, D) sum of w x x'
+    sums: np.ndarray  # (C, D) of w x, by class
+    mass: np.ndarray  # (C,) of w, by class
+
+    def remove(self, other: Moments) -> Moments:
+        """Those without the samples of another set, which are among them."""
+        return Moments(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def average_classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means (C, D), zeros for a class without samples, and which have some (C,) bool."""
+        present = self.mass > ROUNDING * self.mass.sum()
+        means = self.sums / np.where(present, self.mass, 1)[:, None]
+        return np.where(present[:, None], means, 0), present
+
+
+def measure_moments(
+    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None
+) -> Moments:
+    """The moments of samples.
+
+    Args:
+        features: (N, D).
+        labels: (N,) below ``classes``.
+        weights: (N,) of the samples; None: 1 for each.
+    """
+    weights = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
+    width = features.shape[1]
+    found = Moments(np.zeros((width, width)), np.zeros((classes, width)), np.zeros(classes))
+    for start in range(0, len(labels), CHUNK):
+        own, mass = labels[start : start + CHUNK], weights[start : start + CHUNK]
+        roots = features[start : start + CHUNK].astype(np.float64) * np.sqrt(mass)[:, None]
+        shares = np.zeros((len(own), classes))
+        shares[np.arange(len(own)), own] = np.sqrt(mass)
+        found.second[:] += roots.T @ roots
+        found.sums[:] += shares.T @ roots
+        found.mass[:] += np.bincount(own, mass, minlength=classes)
+    return found
+
+
+Fit = Callable[[Moments], LinearRule]
+"""A rule of samples that all have labels."""
 
 
 def fit_lda(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    shrinkage: float = 0.5,
-    weights: np.ndarray | None = None,
-    priors: np.ndarray | None = None,
+    moments: Moments, shrinkage: float = 0.5, priors: np.ndarray | None = None
 ) -> LinearRule:
     """Linear discriminant analysis with a shrunk covariance within classes.
 
     The covariance S of all samples around the means of their classes becomes
     ``(1 - shrinkage) S + shrinkage tr(S) / D I``; scores are log posteriors up to what is the same
     for all classes, ``mean' S^-1 x - mean' S^-1 mean / 2 + log prior``. Where each class has one
-    sample alone S is zero, and the nearest mean decides.
+    sample alone S is zero, and the nearest mean decides. A class without samples is never answered.
 
     Args:
-        features: (N, D).
-        labels: (N,) below ``classes``; a class without a sample is never answered.
-        weights: (N,) of the samples; None: 1 for each.
         priors: (C,) of the classes; None: all the same.
 
     Source: Friedman, "Regularized discriminant analysis", JASA 1989.
     """
-    features = features.astype(np.float64)
-    weights = np.ones(len(features)) if weights is None else weights.astype(np.float64)
-    means, present = average_by_class(features, labels, classes, weights)
-    rows = (features - means[labels]) * np.sqrt(weights / weights.sum())[:, None]  # S = rows' rows
-    trace = float((rows**2).sum())
-    width = features.shape[1]
-    ridge = shrinkage * trace / width
-    if trace <= 0 or ridge <= 0:
-        ridge = ridge or (1e-9 * trace / width if trace > 0 else 1.0)
-    own = np.sqrt(1 - shrinkage) * rows
-    if len(own) < width:  # (ridge I + own' own)^-1 by a system of N equations
-        small = own @ own.T
-        small[np.diag_indices_from(small)] += ridge
-        weight = (means - np.linalg.solve(small, own @ means.T).T @ own) / ridge
+    means, present = moments.average_classes()
+    within = moments.second - means.T @ moments.sums
+    within /= moments.mass.sum()
+    trace, width = float(np.trace(within)), len(within)
+    if trace <= ROUNDING * float(np.trace(moments.second)) / moments.mass.sum():
+        shrunk = np.eye(width)
     else:
-        large = own.T @ own
-        large[np.diag_indices_from(large)] += ridge
-        weight = np.linalg.solve(large, means.T).T
+        shrunk = (1 - shrinkage) * within
+        shrunk[np.diag_indices(width)] += max(shrinkage, ROUNDING) * trace / width
+    weight = solve(shrunk, means.T, assume_a="pos", overwrite_a=True).T
     bias = -0.5 * (weight * means).sum(1)
     if priors is not None:
         bias = bias + np.log(np.maximum(priors, 1e-300))
     return _never_answer(LinearRule(weight, bias), present)
 
 
-def fit_nearest_mean(
-    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None
-) -> LinearRule:
+def fit_nearest_mean(moments: Moments) -> LinearRule:
     """The class whose mean feature is nearest: scores are minus half the squared distance, up to
-    what is the same for all classes.
-
-    Args: as for :func:`fit_lda`.
-    """
-    features = features.astype(np.float64)
-    weights = np.ones(len(features)) if weights is None else weights.astype(np.float64)
-    means, present = average_by_class(features, labels, classes, weights)
+    what is the same for all classes."""
+    means, present = moments.average_classes()
     return _never_answer(LinearRule(means, -0.5 * (means**2).sum(1)), present)
-
-
-def average_by_class(
-    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means (C, D), zeros for a class without samples, and which have some (C,) bool."""
-    mass = np.bincount(labels, weights, minlength=classes)
-    sums = np.zeros((classes, features.shape[1]))
-    np.add.at(sums, labels, features * weights[:, None])
-    return sums / np.where(mass > 0, mass, 1)[:, None], mass > 0
 
 
 def _never_answer(rule: LinearRule, present: np.ndarray) -> LinearRule:
@@ -114,7 +128,11 @@ def _never_answer(rule: LinearRule, present: np.ndarray) -> LinearRule:
 
 
 def score_left_out(
-    fit: Fit, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, judged: np.ndarray
+    fit: Fit,
+    moments: Moments,
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores of samples by rules that were fitted without them.
 
@@ -122,43 +140,48 @@ def score_left_out(
     each class no two of one class are left out together.
 
     Args:
-        labels, weights: (N,) of all samples.
-        judged: (M,) the positions of those to be scored; others are in every fit.
+        moments: of all samples, also of those that are in every fit.
+        features, labels, weights: (N, D), (N,), (N,) of those to be scored.
 
     Returns:
-        The positions (K,) of the judged whose class stays without them, and their scores (K, C).
+        The positions (K,) of the samples whose class stays without them, and their scores (K, C).
     """
-    counts = np.bincount(labels)
-    judged = judged[counts[labels[judged]] > 1]
+    classes = len(moments.mass)
+    weights = np.ones(len(labels)) if weights is None else weights
     order = np.zeros(len(labels), np.int64)
-    for label in np.unique(labels[judged]):
-        own = judged[labels[judged] == label]
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
         order[own] = np.arange(len(own))
-    folds = order[judged] % min(10, max(2, int(order[judged].max(initial=0)) + 1))
+    folds = order % min(10, max(2, int(order.max(initial=0)) + 1))
     scores: list[np.ndarray] = []
     places: list[np.ndarray] = []
     for fold in np.unique(folds):
-        out = judged[folds == fold]
-        left = np.setdiff1d(np.arange(len(labels)), out)
-        kept = np.isin(labels[out], labels[left])
-        rule = fit(features[left], labels[left], weights[left])
-        places.append(out[kept])
-        scores.append(rule.score_features(features[out[kept]]))
+        out = np.flatnonzero(folds == fold)
+        left = moments.remove(measure_moments(features[out], labels[out], classes, weights[out]))
+        _, present = left.average_classes()
+        out = out[present[labels[out]]]
+        if len(out):
+            places.append(out)
+            scores.append(fit(left).score_features(features[out]))
     if not places:
-        return judged[:0], np.empty((0, int(labels.max(initial=0)) + 1))
+        return np.zeros(0, np.int64), np.empty((0, classes))
     return np.concatenate(places), np.concatenate(scores)
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     """The factor of scores (N, C) at which the softmax gives labels (N,) the largest likelihood.
 
-    It is searched between 1e-6 and 1e6, by golden sections of its logarithm; 1 without samples.
+    It is searched where the two largest scores become 1e-6 to 1e6 apart on average, by golden
+    sections of its logarithm; 1 without samples.
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
     if not len(labels):
         return 1.0
     scores = scores - scores.max(1, keepdims=True)
+    gap = float(-np.partition(scores, -2, axis=1)[:, -2].mean()) if scores.shape[1] > 1 else 0.0
+    unit = 1 / gap if gap > 0 else 1.0
+    scores = scores * unit
 
     def measure_loss(power: float) -> float:
         scaled = scores * np.exp(power)
@@ -170,4 +193,4 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     while high - low > 1e-3:
         one, two = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, two) if measure_loss(one) <= measure_loss(two) else (one, high)
-    return float(np.exp((low + high) / 2))
+    return unit * float(np.exp((low + high) / 2))

@@ -23,7 +23,7 @@ from fewlabels.errors import DataError, first_few, make_printable
 from fewlabels.evaluation.extract import Extractor
 from fewlabels.evaluation.scoring import Scoring
 from fewlabels.files import new_file
-from fewlabels.recipe.recipe import Recipe
+from fewlabels.recipe.recipe import Recipe, Spec
 from fewlabels.registry.user_code import copy_modules
 from fewlabels.runs.build import Builder, build_spec, check_plugins_made, place_modules
 from fewlabels.runs.environment import describe_environment
@@ -96,7 +96,16 @@ def make_components(recipe: Recipe) -> tuple[Strategy, Discoveries]:
     """
     check_plugins_made(recipe, ("view", "loss"))  # before images are read, as the others are made
     strategy = build_spec("strategies", recipe.strategy)
-    return strategy, [(spec.name, build_spec("discovery", spec)) for spec in recipe.discovery]
+    discoveries = [fill_in_seed(spec, recipe.seed) for spec in recipe.discovery]
+    return strategy, [(spec.name, build_spec("discovery", spec)) for spec in discoveries]
+
+
+def fill_in_seed(spec: Spec, seed: int) -> Spec:
+    """A component in whose text options ``{seed}`` is the run's seed, so that a study's runs name
+    the folders of earlier ones."""
+    texts = {key: value for key, value in spec.options.items() if isinstance(value, str)}
+    filled = {key: value.replace("{seed}", str(seed)) for key, value in texts.items()}
+    return Spec(spec.name, {**spec.options, **filled})
 
 
 def fit_parts(

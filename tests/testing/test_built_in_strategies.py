@@ -9,6 +9,11 @@ MIXES = {
     "mixing with those of the others would send every image to every process"
 }
 
+LONE = {
+    "two_processes_train_as_one": "four labels, one a class, do not tell how sure the closed form is "
+    "to be, so that a rounding decides; test_closed_form.py has more labels"
+}
+
 
 @conformance("strategy", "ict", options=FEW, exempt=MIXES)
 def test_ict(check):
@@ -17,6 +22,11 @@ def test_ict(check):
 
 @conformance("strategy", "lmcs", options=FEW, exempt=MIXES)
 def test_lmcs(check):
+    check()
+
+
+@conformance("strategy", "fine_tune", options=FEW, recipe={"model": {"head": "root"}}, exempt=LONE)
+def test_fine_tune(check):
     check()
 
 

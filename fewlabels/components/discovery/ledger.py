@@ -34,7 +34,8 @@ class Ledger:
     the scores that they had.
 
     Args:
-        path: the ledger of that run, as in ``runs/classify/ledger``.
+        path: the ledger of that run, as in ``runs/classify/ledger``; ``{seed}`` in it is this run's
+            seed.
         weigh: a label counts in the loss as much as it did in that run; false: as 1.
 
     Source: this project.

@@ -15,7 +15,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from fewlabels.contracts import Batch, Build, Clock, Extract, LabelState, Models, Phase, Round
 from fewlabels.contracts.ramp import Ramp
 from fewlabels.errors import DataError
-from fewlabels.ops.linear_rules import LinearRule, fit_temperature, score_left_out
+from fewlabels.ops.linear_rules import (
+    LinearRule,
+    Moments,
+    fit_temperature,
+    measure_moments,
+    score_left_out,
+)
 
 
 class ClosedForm(ABC):
@@ -35,10 +41,8 @@ class ClosedForm(ABC):
     weights: Mapping[str, Ramp] = {}
 
     @abstractmethod
-    def fit_rule(
-        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
-    ) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
+    def fit_rule(self, moments: Moments, discovered: bool) -> LinearRule:
+        """The rule of labelled features, of whose labels some may be discovered."""
 
     def modules(self, build: Build) -> dict[str, nn.Module]:
         """The student.
@@ -46,14 +50,8 @@ class ClosedForm(ABC):
         Raises:
             DataError: a backbone whose last layer is not one linear layer.
         """
-        student: Any = build.classifier()
-        self.classes = len(student.classes)
-        layer = student.backbone.get_classifier()
-        if not isinstance(layer, nn.Linear) or is_parametrized(layer):
-            raise DataError(
-                "a strategy in closed form sets a plain linear layer, which this backbone does not "
-                "end in; set model.head: root"
-            )
+        student = build.classifier()
+        self.classes = require_linear_layer(student)
         return {"student": student}
 
     def seen_through(self, model: str, discoveries: int) -> str:
@@ -71,12 +69,13 @@ class ClosedForm(ABC):
         """Compute the last layer from all labels that there are now."""
         known = np.flatnonzero(found.labels >= 0)
         features, labels = extract("student", "features", known), found.labels[known]
-        weights = np.ones(len(known)) if found.weights is None else found.weights[known]
-        given = np.flatnonzero(found.given[known])
-        fit = partial(self.fit_rule, discovered=len(given) < len(known))
-        judged, scores = score_left_out(fit, features, labels, weights, given)
-        factor = fit_temperature(scores, labels[judged])
-        rule = fit(features, labels, weights).scale_scores(factor)
+        weights = None if found.weights is None else found.weights[known]
+        moments = measure_moments(features, labels, self.classes, weights)
+        given = found.given[known]
+        fit = partial(self.fit_rule, discovered=not given.all())
+        judged, scores = score_left_out(fit, moments, features[given], labels[given])
+        factor = fit_temperature(scores, labels[given][judged])
+        rule = fit(moments).scale_scores(factor)
         student: Any = models.plain("student")
         with torch.no_grad():
             layer = student.backbone.get_classifier()
@@ -86,3 +85,18 @@ class ClosedForm(ABC):
     def losses(self, phase: Phase, models: Models, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Never asked for: no phase has steps."""
         return {}
+
+
+def require_linear_layer(student: Any) -> int:
+    """The number of classes of a classifier whose last layer can be computed.
+
+    Raises:
+        DataError: a backbone whose last layer is not one linear layer.
+    """
+    layer = student.backbone.get_classifier()
+    if not isinstance(layer, nn.Linear) or is_parametrized(layer):
+        raise DataError(
+            "a strategy in closed form sets a plain linear layer, which this backbone does not "
+            "end in; set model.head: root"
+        )
+    return len(student.classes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Gt, Le
 
 from fewlabels.components.strategies.closed_form import ClosedForm
-from fewlabels.ops.linear_rules import LinearRule, fit_lda
+from fewlabels.ops.linear_rules import LinearRule, Moments, fit_lda
 from fewlabels.registry import strategies
 
 Share = Annotated[float, Gt(0), Le(1)]
@@ -34,9 +33,6 @@ class LDA(ClosedForm):
     def __init__(self, *, shrinkage: Share = 0.5, later_shrinkage: Share = 0.3) -> None:
         self.shrinkage, self.later_shrinkage = shrinkage, later_shrinkage
 
-    def fit_rule(
-        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
-    ) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
-        shrinkage = self.later_shrinkage if discovered else self.shrinkage
-        return fit_lda(features, labels, self.classes, shrinkage, weights)
+    def fit_rule(self, moments: Moments, discovered: bool) -> LinearRule:
+        """The rule of labelled features, of whose labels some may be discovered."""
+        return fit_lda(moments, self.later_shrinkage if discovered else self.shrinkage)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fewlabels.components.strategies.closed_form import ClosedForm
-from fewlabels.ops.linear_rules import LinearRule, fit_nearest_mean
+from fewlabels.ops.linear_rules import LinearRule, Moments, fit_nearest_mean
 from fewlabels.registry import strategies
 
 
@@ -20,8 +18,6 @@ class NearestMean(ClosedForm):
     Recipe: `strategy: {name: nearest_mean}`
     """
 
-    def fit_rule(
-        self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, discovered: bool
-    ) -> LinearRule:
-        """The rule of features (N, D) and their labels (N,), of which some may be discovered."""
-        return fit_nearest_mean(features, labels, self.classes, weights)
+    def fit_rule(self, moments: Moments, discovered: bool) -> LinearRule:
+        """The rule of labelled features, of whose labels some may be discovered."""
+        return fit_nearest_mean(moments)

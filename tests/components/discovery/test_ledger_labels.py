@@ -1,6 +1,9 @@
 """Labels of an earlier run: found again by names, in another order, with other classes."""
 
+import io
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import fewlabels
@@ -106,3 +109,25 @@ def test_a_run_begins_with_the_labels_of_another(tmp_path):
     ]
     assert [row["discovered"] for row in rows[0]] == [40, 80]
     assert [row["discovered"] for row in rows[1]] == [120]
+
+
+def test_the_seed_in_a_path_is_that_of_the_run(tmp_path):
+    data = {"source": "digits", "labels": 50}
+    model = {"backbone": "convnet3", "image_size": 16}
+    base = {"data": data, "model": model, "strategy": "supervised"}
+    base |= {"rounds": {"rounds": 1, "steps_per_epoch": 1, "growth": "all"}}
+    base |= {"evaluation": {"before": False, "every": 0}}
+    found = {**base, "name": "found", "discovery": {"name": "by_prediction", "by": "student"}}
+    first = [fewlabels.train(found, [f"seed={seed}"], out=tmp_path).folder for seed in (0, 1)]
+    named = [first[0].rename(tmp_path / "s-0"), first[1].rename(tmp_path / "s-1")]
+    later = {**base, "discovery": {"name": "ledger", "path": f"{tmp_path}/s-{{seed}}/ledger"}}
+    for seed, folder in enumerate(named):
+        again = fewlabels.train(
+            {**later, "name": f"later-{seed}"}, [f"seed={seed}"], out=tmp_path
+        ).folder
+        tables = [
+            next((place / "ledger").glob("*.parquet")).read_bytes() for place in (folder, again)
+        ]
+        rows = [pq.read_table(io.BytesIO(t), columns=["row", "label"]).to_pydict() for t in tables]
+        assert rows[0] == rows[1]
+    assert "{seed}" in (again / "recipe.yaml").read_text()
