@@ -83,7 +83,8 @@ class HeadedBackbone(nn.Module):
 
     Args:
         trunk: the backbone, without a classifier.
-        mirror: features are the mean of those of an image and of its mirror image.
+        mirror: features are the mean of those of an image and of its mirror image; not in training
+            mode, where views mirror images.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class HeadedBackbone(nn.Module):
     def pool_features(self, images: Tensor) -> Tensor:
         """The trunk's pooled features (B, F) of normalised images (B, 3, H, W)."""
         features = pool_features(self.trunk, images)
-        if self.mirror:
+        if self.mirror and not self.training:
             features = (features + pool_features(self.trunk, images.flip(-1))) / 2
         return features
 

@@ -52,7 +52,8 @@ class ImageModel(nn.Module):
             ``cosine``, they are scaled to length 1; ``root``, their square roots are; ``mlp``, two
             hidden layers. None: as the backbone has it.
         hidden: width of the hidden layers of ``mlp``.
-        mirror: with a head: features are the mean of those of an image and of its mirror image.
+        mirror: with a head: in evaluation mode, features are the mean of those of an image and of
+            its mirror image.
 
     Raises:
         ModelError: an unknown backbone or block, options that it refuses, or weights that do not

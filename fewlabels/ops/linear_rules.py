@@ -33,6 +33,22 @@ class LinearRule(NamedTuple):
         """The rule with all its scores multiplied."""
         return LinearRule(self.weight * factor, self.bias * factor)
 
+    def lift(self, basis: np.ndarray | None) -> LinearRule:
+        """The rule of features, from that of their coordinates (:func:`span_features`)."""
+        return self if basis is None else LinearRule(self.weight @ basis.T, self.bias)
+
+
+def span_features(features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Coordinates (N, N) of fewer features (N, D) than numbers, and the basis (D, N) of these.
+
+    A closed form needs no other direction, and its equations become small. With N >= D: the
+    features themselves, and None.
+    """
+    if len(features) >= features.shape[1]:
+        return features, None
+    basis, coordinates = np.linalg.qr(features.T.astype(np.float64))
+    return coordinates.T, basis
+
 
 class Moments(NamedTuple):
     """What a rule in closed form has to know of labelled samples; those of two sets add up."""
@@ -40,10 +56,16 @@ class Moments(NamedTuple):
     second: np.ndarray  # (D, D) sum of w x x'
     sums: np.ndarray  # (C, D) of w x, by class
     mass: np.ndarray  # (C,) of w, by class
+    width: int  # numbers of a feature: D, or more where these are its coordinates
 
     def remove(self, other: Moments) -> Moments:
         """Those without the samples of another set, which are among them."""
-        return Moments(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+        second, sums, mass = (
+            self.second - other.second,
+            self.sums - other.sums,
+            self.mass - other.mass,
+        )
+        return Moments(second, sums, mass, self.width)
 
     def average_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Means (C, D), zeros for a class without samples, and which have some (C,) bool."""
@@ -53,7 +75,11 @@ class Moments(NamedTuple):
 
 
 def measure_moments(
-    features: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray | None = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    weights: np.ndarray | None = None,
+    width: int | None = None,
 ) -> Moments:
     """The moments of samples.
 
@@ -61,19 +87,20 @@ def measure_moments(
         features: (N, D).
         labels: (N,) below ``classes``.
         weights: (N,) of the samples; None: 1 for each.
+        width: numbers of a feature, where ``features`` are coordinates; None: D.
     """
     weights = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
-    width = features.shape[1]
-    found = Moments(np.zeros((width, width)), np.zeros((classes, width)), np.zeros(classes))
+    size = features.shape[1]
+    second, sums, total = np.zeros((size, size)), np.zeros((classes, size)), np.zeros(classes)
     for start in range(0, len(labels), CHUNK):
         own, mass = labels[start : start + CHUNK], weights[start : start + CHUNK]
         roots = features[start : start + CHUNK].astype(np.float64) * np.sqrt(mass)[:, None]
         shares = np.zeros((len(own), classes))
         shares[np.arange(len(own)), own] = np.sqrt(mass)
-        found.second[:] += roots.T @ roots
-        found.sums[:] += shares.T @ roots
-        found.mass[:] += np.bincount(own, mass, minlength=classes)
-    return found
+        second += roots.T @ roots
+        sums += shares.T @ roots
+        total += np.bincount(own, mass, minlength=classes)
+    return Moments(second, sums, total, width or size)
 
 
 Fit = Callable[[Moments], LinearRule]
@@ -98,12 +125,12 @@ def fit_lda(
     means, present = moments.average_classes()
     within = moments.second - means.T @ moments.sums
     within /= moments.mass.sum()
-    trace, width = float(np.trace(within)), len(within)
+    trace, size = float(np.trace(within)), len(within)
     if trace <= ROUNDING * float(np.trace(moments.second)) / moments.mass.sum():
-        shrunk = np.eye(width)
+        shrunk = np.eye(size)
     else:
         shrunk = (1 - shrinkage) * within
-        shrunk[np.diag_indices(width)] += max(shrinkage, ROUNDING) * trace / width
+        shrunk[np.diag_indices(size)] += max(shrinkage, ROUNDING) * trace / moments.width
     weight = solve(shrunk, means.T, assume_a="pos", overwrite_a=True).T
     bias = -0.5 * (weight * means).sum(1)
     if priors is not None:

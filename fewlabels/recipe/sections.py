@@ -116,7 +116,7 @@ class Model(Section):
     mirror: bool = Field(
         False,
         description="with a head: features are the mean of those of an image and of its mirror "
-        "image, which takes twice the time",
+        "image, which takes twice the time; not in training steps, where views mirror images",
     )
     freeze_batchnorm: Literal["none", "statistics", "all"] = Field(
         "none",

@@ -60,6 +60,8 @@ def test_mirrored_features_are_the_mean_of_both_and_part_of_the_model(tmp_path):
     assert fingerprint_model(both) != fingerprint_model(one)
     both.save_pretrained(tmp_path)
     assert torch.equal(load_model(tmp_path)(IMAGES).logits, both(IMAGES).logits)
+    training = [model.train()(IMAGES).features for model in (both, one)]
+    assert torch.equal(*training)  # a step sees each image once
 
 
 def test_roots_count_large_numbers_less_and_keep_signs():

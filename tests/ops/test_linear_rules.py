@@ -10,6 +10,7 @@ from fewlabels.ops.linear_rules import (
     fit_temperature,
     measure_moments,
     score_left_out,
+    span_features,
 )
 
 
@@ -97,12 +98,24 @@ def test_left_out_scores_are_those_of_fits_without_the_sample():
     assert sorted(judged.tolist()) == list(range(11))
 
 
+@pytest.mark.parametrize("width", [10, 100])
+@pytest.mark.parametrize("rule", [fit_lda, fit_nearest_mean])
+def test_a_rule_of_coordinates_is_that_of_the_features(rule, width):
+    x, y = make_data(width=width)
+    places, basis = span_features(x)
+    assert places.shape == (60, min(60, width))
+    lifted = rule(measure_moments(places, y, 3, width=width)).lift(basis)
+    whole = fit(rule, x, y, 3)
+    asked = np.random.default_rng(1).normal(size=(20, width))  # some outside what x spans
+    assert np.allclose(lifted.score_features(asked), whole.score_features(asked))
+
+
 def test_moments_do_not_depend_on_how_samples_are_chunked(monkeypatch):
     x, y = make_data()
     weights = np.random.default_rng(0).random(len(x))
     whole = measure_moments(x, y, 3, weights)
     monkeypatch.setattr("fewlabels.ops.linear_rules.CHUNK", 7)
-    for mine, theirs in zip(measure_moments(x, y, 3, weights), whole, strict=True):
+    for mine, theirs in zip(measure_moments(x, y, 3, weights)[:3], whole[:3], strict=True):
         assert np.allclose(mine, theirs)
     assert np.allclose(whole.second, (x * weights[:, None]).T @ x)
 

@@ -25,7 +25,7 @@ def test_lmcs(check):
     check()
 
 
-@conformance("strategy", "fine_tune", options=FEW, recipe={"model": {"head": "root"}}, exempt=LONE)
+@conformance("strategy", "fine_tune", options=FEW, exempt=LONE)
 def test_fine_tune(check):
     check()
 

@@ -53,8 +53,8 @@ BOUNDS = {
     "temporal_ensembling": ROUNDING,
     "vat": (1e-2, "by design: a process draws the directions of its own images"),
 }
-STEPLESS = {"lda", "nearest_mean"}
-"""They have no steps to compare; tests of strategies in closed form compare their layer."""
+CLOSED_FORMS = {"fine_tune", "lda", "nearest_mean"}
+"""Their layer is compared in tests/components/strategies/test_closed_form.py."""
 UNMIXED = {f"unmixed_{name}": ROUNDING for name, bound in BOUNDS.items() if "design" in bound[1]}
 """The same strategies without what is by design: rounding alone is left."""
 
@@ -132,7 +132,7 @@ def find_last_step(one, two):
 def test_every_strategy_has_its_bound():
     registered = STRATEGIES._registered.items()  # by name, by module
     ours = {name for name, own in registered if any(m.startswith("fewlabels.") for m in own)}
-    assert ours == set(BOUNDS) | STEPLESS
+    assert ours == set(BOUNDS) | CLOSED_FORMS
 
 
 @pytest.mark.parametrize("name", ["mean_teacher", "metric"])

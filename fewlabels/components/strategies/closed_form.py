@@ -21,6 +21,7 @@ from fewlabels.ops.linear_rules import (
     fit_temperature,
     measure_moments,
     score_left_out,
+    span_features,
 )
 
 
@@ -70,12 +71,13 @@ class ClosedForm(ABC):
         known = np.flatnonzero(found.labels >= 0)
         features, labels = extract("student", "features", known), found.labels[known]
         weights = None if found.weights is None else found.weights[known]
-        moments = measure_moments(features, labels, self.classes, weights)
+        places, basis = span_features(features)
+        moments = measure_moments(places, labels, self.classes, weights, features.shape[1])
         given = found.given[known]
         fit = partial(self.fit_rule, discovered=not given.all())
-        judged, scores = score_left_out(fit, moments, features[given], labels[given])
+        judged, scores = score_left_out(fit, moments, places[given], labels[given])
         factor = fit_temperature(scores, labels[given][judged])
-        rule = fit(moments).scale_scores(factor)
+        rule = fit(moments).lift(basis).scale_scores(factor)
         student: Any = models.plain("student")
         with torch.no_grad():
             layer = student.backbone.get_classifier()
