@@ -33,7 +33,7 @@ class LinearRule(NamedTuple):
         """The rule with all its scores multiplied."""
         return LinearRule(self.weight * factor, self.bias * factor)
 
-    def lift(self, basis: np.ndarray | None) -> LinearRule:
+    def restore_width(self, basis: np.ndarray | None) -> LinearRule:
         """The rule of features, from that of their coordinates (:func:`span_features`)."""
         return self if basis is None else LinearRule(self.weight @ basis.T, self.bias)
 
@@ -58,14 +58,10 @@ class Moments(NamedTuple):
     mass: np.ndarray  # (C,) of w, by class
     width: int  # numbers of a feature: D, or more where these are its coordinates
 
-    def remove(self, other: Moments) -> Moments:
+    def subtract_samples(self, other: Moments) -> Moments:
         """Those without the samples of another set, which are among them."""
-        second, sums, mass = (
-            self.second - other.second,
-            self.sums - other.sums,
-            self.mass - other.mass,
-        )
-        return Moments(second, sums, mass, self.width)
+        left = (mine - theirs for mine, theirs in zip(self[:3], other[:3], strict=True))
+        return Moments(*left, self.width)
 
     def average_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Means (C, D), zeros for a class without samples, and which have some (C,) bool."""
@@ -184,7 +180,9 @@ def score_left_out(
     places: list[np.ndarray] = []
     for fold in np.unique(folds):
         out = np.flatnonzero(folds == fold)
-        left = moments.remove(measure_moments(features[out], labels[out], classes, weights[out]))
+        left = moments.subtract_samples(
+            measure_moments(features[out], labels[out], classes, weights[out])
+        )
         _, present = left.average_classes()
         out = out[present[labels[out]]]
         if len(out):

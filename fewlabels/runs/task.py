@@ -13,7 +13,7 @@ from fewlabels.evaluation.scoring import ClassificationScoring, RetrievalScoring
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.composition import Composition
 from fewlabels.models.embedder import Embedder
-from fewlabels.ops.linear_rules import fit_lda, measure_moments, span_features
+from fewlabels.ops.linear_rules import fit_lda, measure_moments
 
 if TYPE_CHECKING:
     from fewlabels.recipe.recipe import Recipe
@@ -171,9 +171,7 @@ class Classification:
         self, scored: np.ndarray, given: np.ndarray, labels: np.ndarray, classes: int
     ) -> np.ndarray:
         """Scores (N, C) by LDA with shrinkage .5, all classes equally likely."""
-        places, basis = span_features(given)
-        moments = measure_moments(places, labels, classes, width=given.shape[1])
-        return fit_lda(moments).lift(basis).score_features(scored)
+        return fit_lda(measure_moments(given, labels, classes)).score_features(scored)
 
 
 TASKS: dict[str, Task] = {

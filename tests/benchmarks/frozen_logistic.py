@@ -28,7 +28,7 @@ from fewlabels.runs.study import seeds_of
 FORMS = ("raw", "standardised", "length 1", "roots")
 
 
-def prepare(features: np.ndarray, fit: np.ndarray, form: str) -> np.ndarray:
+def transform_features(features: np.ndarray, fit: np.ndarray, form: str) -> np.ndarray:
     """Features (N, F) in a form; ``fit``: those of all training images, whose scale counts."""
     if form == "standardised":
         return (features - fit.mean(0)) / (fit.std(0) + 1e-6)
@@ -46,7 +46,9 @@ def take_plain(images: object) -> np.ndarray:
     return mapped[at].astype(np.float32)
 
 
-def measure(recipe: str, seed: int, choose: bool, settings: list[tuple[str, float]]) -> list[float]:
+def measure_errors(
+    recipe: str, seed: int, choose: bool, settings: list[tuple[str, float]]
+) -> list[float]:
     """Errors in percent, a setting each."""
     with tempfile.TemporaryDirectory() as place:
         loaded = load_recipe(recipe, [f"seed={seed}"])
@@ -62,8 +64,10 @@ def measure(recipe: str, seed: int, choose: bool, settings: list[tuple[str, floa
     errors = []
     for form, c in settings:
         model = LogisticRegression(C=c, max_iter=2000)
-        model.fit(prepare(train[known], train, form), given[known])
-        errors.append(100 * float(np.mean(model.predict(prepare(asked, train, form)) != right)))
+        model.fit(transform_features(train[known], train, form), given[known])
+        errors.append(
+            100 * float(np.mean(model.predict(transform_features(asked, train, form)) != right))
+        )
     return errors
 
 
@@ -79,7 +83,7 @@ def main() -> None:
     settings = [(given.form, given.c)]
     if given.choose:
         settings = [(form, c) for form in FORMS for c in (0.01, 1.0)]
-    table = [measure(given.recipe, s, given.choose, settings) for s in seeds_of(given.seeds)]
+    table = [measure_errors(given.recipe, s, given.choose, settings) for s in seeds_of(given.seeds)]
     for (form, c), errors in zip(settings, np.array(table).T, strict=True):
         each = " ".join(f"{error:.2f}" for error in errors)
         print(

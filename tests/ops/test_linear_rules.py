@@ -104,7 +104,7 @@ def test_a_rule_of_coordinates_is_that_of_the_features(rule, width):
     x, y = make_data(width=width)
     places, basis = span_features(x)
     assert places.shape == (60, min(60, width))
-    lifted = rule(measure_moments(places, y, 3, width=width)).lift(basis)
+    lifted = rule(measure_moments(places, y, 3, width=width)).restore_width(basis)
     whole = fit(rule, x, y, 3)
     asked = np.random.default_rng(1).normal(size=(20, width))  # some outside what x spans
     assert np.allclose(lifted.score_features(asked), whole.score_features(asked))

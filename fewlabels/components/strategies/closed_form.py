@@ -77,7 +77,7 @@ class ClosedForm(ABC):
         fit = partial(self.fit_rule, discovered=not given.all())
         judged, scores = score_left_out(fit, moments, places[given], labels[given])
         factor = fit_temperature(scores, labels[given][judged])
-        rule = fit(moments).lift(basis).scale_scores(factor)
+        rule = fit(moments).restore_width(basis).scale_scores(factor)
         student: Any = models.plain("student")
         with torch.no_grad():
             layer = student.backbone.get_classifier()

@@ -18,7 +18,7 @@ class FineTune(Supervised):
     """Trains by cross-entropy from LDA's answer on: each round sets the last layer by it first.
 
     A random last layer would send large gradients through a pre-trained backbone and spoil features
-    that other images need; one that is right already changes them little. So a small rate, as 1e-4
+    that other images need; one that is right already changes them little. So a small rate, as 3e-5
     with AdamW, and ``model.freeze_batchnorm: statistics`` belong to it.
 
     Args:
