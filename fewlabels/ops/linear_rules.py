@@ -60,8 +60,8 @@ class Moments(NamedTuple):
 
     def subtract_samples(self, other: Moments) -> Moments:
         """Those without the samples of another set, which are among them."""
-        left = (mine - theirs for mine, theirs in zip(self[:3], other[:3], strict=True))
-        return Moments(*left, self.width)
+        second, sums = self.second - other.second, self.sums - other.sums
+        return Moments(second, sums, self.mass - other.mass, self.width)
 
     def average_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Means (C, D), zeros for a class without samples, and which have some (C,) bool."""
