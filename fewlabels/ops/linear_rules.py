@@ -15,6 +15,8 @@ NEVER = 1e4
 """By how much the bias of a class without samples is below the smallest other one."""
 ROUNDING = 1e-10
 """Share of a sum below which what is left of it is an error of rounding."""
+LEAST_RIDGE = 1e-14
+"""Share of the mean square of features that is more than rounding leaves of a flat direction."""
 CHUNK = 4096
 """Samples that are in double precision at once."""
 
@@ -122,11 +124,13 @@ def fit_lda(
     within = moments.second - means.T @ moments.sums
     within /= moments.mass.sum()
     trace, size = float(np.trace(within)), len(within)
-    if trace <= ROUNDING * float(np.trace(moments.second)) / moments.mass.sum():
+    whole = float(np.trace(moments.second)) / moments.mass.sum()
+    if trace <= ROUNDING * whole:
         shrunk = np.eye(size)
     else:
         shrunk = (1 - shrinkage) * within
-        shrunk[np.diag_indices(size)] += max(shrinkage, ROUNDING) * trace / moments.width
+        ridge = max(shrinkage * trace / moments.width, LEAST_RIDGE * whole)
+        shrunk[np.diag_indices(size)] += ridge
     weight = solve(shrunk, means.T, assume_a="pos", overwrite_a=True).T
     bias = -0.5 * (weight * means).sum(1)
     if priors is not None:

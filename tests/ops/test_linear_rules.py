@@ -110,6 +110,16 @@ def test_a_rule_of_coordinates_is_that_of_the_features(rule, width):
     assert np.allclose(lifted.score_features(asked), whole.score_features(asked))
 
 
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_features_that_are_all_there_twice_need_no_shrinkage(offset):
+    x, y = make_data(n=600, width=50)
+    twice = np.concatenate([x, x], axis=1) + offset
+    scores = fit(fit_lda, twice, y, 3, 1e-12).score_features(twice)
+    assert (
+        scores.argmax(1) == fit(fit_lda, x, y, 3, 1e-6).score_features(x).argmax(1)
+    ).mean() > 0.9
+
+
 def test_moments_do_not_depend_on_how_samples_are_chunked(monkeypatch):
     x, y = make_data()
     weights = np.random.default_rng(0).random(len(x))
