@@ -1,9 +1,21 @@
-"""Something hostile is tried in a process of its own, whose limits and time end with it."""
+"""Processes of a test's own: for what is hostile, and for what several do together."""
 
+import multiprocessing
 import os
 import resource
 import signal
+import socket
+import sys
+import tempfile
 import traceback
+from pathlib import Path
+from types import MappingProxyType
+
+START = multiprocessing.get_context("forkserver")
+START.set_forkserver_preload(
+    ["fewlabels.cli.main", "fewlabels.runs.assemble", "scipy.stats", "sklearn.cluster", "timm"]
+)
+"""Processes are forked from one that has imported this and has done nothing: imports take seconds."""
 
 
 def run_in_child(do, memory=None, seconds=20):
@@ -35,3 +47,50 @@ def run_in_child(do, memory=None, seconds=20):
         said = pipe.read()
     os.waitpid(child, 0)
     return said
+
+
+def run_together(words, number):
+    """Run a command of fewlabels in processes that work together; exit codes, and what they said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    together |= {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{rank}.txt") for rank in range(number)]
+        started = [
+            start_command(
+                words,
+                file,
+                {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {},
+            )
+            for rank, file in enumerate(files)
+        ]
+        for process in started:
+            process.join()
+        return [process.exitcode for process in started], "".join(f.read_text() for f in files)
+
+
+def start_command(words, said, environment=MappingProxyType({})):
+    """Start a command of fewlabels in a process that writes all that it says into a file."""
+    environment = {**os.environ, **environment, "ACCELERATE_USE_CPU": "true"}
+    given = ([*map(str, words)], said, {**environment, "OMP_NUM_THREADS": "1"}, os.getcwd())
+    process = START.Process(target=_run, args=given)
+    process.start()
+    return process
+
+
+def _run(words, said, environment, place):
+    os.environ.clear()  # the server's own are of an earlier test
+    os.environ.update(environment)
+    os.chdir(place)
+    multiprocessing.set_start_method("fork", force=True)  # of workers, as in a command of its own
+    out = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    import torch
+
+    from fewlabels.cli.main import main
+
+    torch.set_num_threads(1)
+    sys.exit(main(words))

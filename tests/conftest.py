@@ -1,11 +1,9 @@
 """What tests of several folders share."""
 
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
+from children import run_together
 
 from fewlabels.registry import REGISTRIES
 
@@ -21,23 +19,16 @@ def port():
 
 
 @pytest.fixture
-def in_one_and_two_processes(tmp_path, port):
+def in_one_and_two_processes(tmp_path):
     """Runs a recipe in one process and in two; the two run folders."""
 
     def run(recipe):
         path = tmp_path / "recipe.yaml"
         path.write_text(recipe.to_yaml())
-        two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-        for name, start in [("one", []), ("two", [*two, "-m"])]:
-            done = subprocess.run(
-                [sys.executable, "-m", *start, "fewlabels.run", str(path)]
-                + ["--out", str(tmp_path / name)],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-            )
-            assert done.returncode == 0, done.stderr
-        return tmp_path / "one" / "recipe", tmp_path / "two" / "recipe"
+        for number in (1, 2):
+            codes, said = run_together(["run", path, "--out", tmp_path / str(number)], number)
+            assert codes == [0] * number, said
+        return tmp_path / "1" / "recipe", tmp_path / "2" / "recipe"
 
     return run
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from children import run_together
 from pictures import texture
 from PIL import Image
 
@@ -111,17 +112,11 @@ def test_a_run_killed_three_times_ends_with_the_same_file_and_repeats_no_shard(p
     assert os.listdir(tmp_path) == ["out.parquet"]
 
 
-def test_two_processes_write_the_same_file_as_one(place, tmp_path, port):
+def test_two_processes_write_the_same_file_as_one(place, tmp_path):
     out = tmp_path / "out.parquet"
-    two = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    done = subprocess.run(
-        [sys.executable, "-m", *two, "-m", "fewlabels", "embed", *words(place, out)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("(process 0)") == done.stdout.count("(process 1)") == 4
+    codes, said = run_together(["embed", *words(place, out)], 2)
+    assert codes == [0, 0], said
+    assert said.count("(process 0)") == said.count("(process 1)") == 4
     assert out.read_bytes() == (place / "whole.parquet").read_bytes()
     assert os.listdir(tmp_path) == ["out.parquet"]
 

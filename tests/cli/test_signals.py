@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import run_together
 from run_folders import load_newest_modules, newest_checkpoint, read_rows
 from small import DIGITS
 
@@ -99,8 +100,8 @@ def launch_two(tmp_path, port, *words):
 
 
 def test_two_processes_end_at_the_same_step_and_go_on(tmp_path, recipe, port):
-    process = launch_two(tmp_path, port, recipe, "--out", tmp_path / "whole")
-    assert process.wait(timeout=300) == 0, process.stderr.read()
+    codes, said = run_together(["run", recipe, "--out", tmp_path / "whole"], 2)
+    assert codes == [0, 0], said
     process = launch_two(tmp_path, port, recipe, "--out", tmp_path)
     folder = tmp_path / "it"
     wait_for(lambda: len(read_rows(folder, "train")) > 5, process)

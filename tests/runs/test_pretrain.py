@@ -1,13 +1,11 @@
 """Rotation before a run: what it learns, where the run then starts, and that it resumes."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from children import run_together
 from run_folders import forget_end, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
@@ -237,14 +235,9 @@ def test_what_cannot_be_is_a_sentence(changes, sentence):
 def test_a_batch_that_processes_cannot_share_is_told_before_images_are_decoded(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_from(BASE, ["pretrain.batch=15"]).to_yaml())
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-         str(28500 + os.getpid() % 1000), "-m", "fewlabels.run", str(path), "--out", str(tmp_path)],
-        capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "pretrain: strategy: stream 'images' has 15 images a step, which 2 proc" in done.stderr
+    codes, said = run_together(["run", path, "--out", tmp_path], 2)
+    assert all(codes)
+    assert "pretrain: strategy: stream 'images' has 15 images a step, which 2 proc" in said
 
 
 class LooksAtImages(Rotation):

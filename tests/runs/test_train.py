@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import run_together, start_command
 from run_folders import newest_checkpoint, read_rows, remove_checkpoints_after
 from safetensors.numpy import load_file
 
@@ -211,24 +211,25 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     long += ["evaluation.before=false", "evaluation.pixels=false", "train.checkpoint_every=4"]
     long += ["strategy.momentum=0.9"]
     start = time.monotonic()
-    launch("fewlabels.run", *long, "--out", tmp_path / "whole")
+    assert run_together(["run", *long, "--out", tmp_path / "whole"], 1)[0] == [0]
     whole = time.monotonic() - start
     folder = tmp_path / "killed" / "quickstart"
     moments = random.Random(7)
-    command = [sys.executable, "-m", "fewlabels.run", *long, "--out", str(tmp_path / "killed")]
+    words = ["run", *long, "--out", tmp_path / "killed"]
     for _ in range(3):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-            deadline = time.monotonic() + 60
-            before = set((folder / "checkpoints").glob("step-*"))
-            while set((folder / "checkpoints").glob("step-*")) <= before:
-                assert time.monotonic() < deadline
-                if run.poll() is not None:
-                    break
-                time.sleep(0.02)
-            time.sleep(moments.uniform(0, whole / 30))
-            run.send_signal(signal.SIGKILL)
-        command = [sys.executable, "-m", "fewlabels.run", "--resume", str(folder)]
-    launch("fewlabels.run", "--resume", folder)
+        run = start_command(words, tmp_path / "said.txt")
+        deadline = time.monotonic() + 60
+        before = set((folder / "checkpoints").glob("step-*"))
+        while set((folder / "checkpoints").glob("step-*")) <= before:
+            assert time.monotonic() < deadline
+            if not run.is_alive():
+                break
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, whole / 30))
+        run.kill()
+        run.join()
+        words = ["run", "--resume", folder]
+    assert run_together(words, 1)[0] == [0]
     one, two = (tmp_path / "whole" / "quickstart", folder)
     assert (one / "model/model.safetensors").read_bytes() == (
         two / "model/model.safetensors"
@@ -240,14 +241,13 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
 
 @pytest.mark.slow
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-               str(27500 + os.getpid() % 1000), "-m", "fewlabels.run", *QUICK, "strategy.batch=55",
-               "evaluation.pixels=false", "evaluation.before=false", "--out", str(tmp_path)]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode != 0
-    assert "2 processes cannot share equally; change batch" in done.stderr
+    words = [
+        "run",
+        *QUICK,
+        "strategy.batch=55",
+        "evaluation.pixels=false",
+        "evaluation.before=false",
+    ]
+    codes, said = run_together([*words, "--out", tmp_path], 2)
+    assert all(codes)
+    assert "2 processes cannot share equally; change batch" in said

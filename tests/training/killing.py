@@ -1,12 +1,13 @@
 """Kill a run at every operation on its files and at random moments, and let it go on.
 
 ``python killing.py FOLDER CASE MOMENTS [EVERY]`` prints a JSON object: operations, kills,
-differences. Every run is forked from this process, which trains nothing itself: torch is imported
-once. ``EVERY`` 3 kills at every third operation.
+differences. Every run is forked from this process, which trains nothing itself: what a run imports is
+imported once. ``EVERY`` 3 kills at every third operation.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-import fewlabels.runs.assemble  # noqa: F401 - so that no fork imports it
 from fewlabels.models import tensor_file
 from fewlabels.recipe.recipe import Recipe, recipe_from
 from fewlabels.registry import REGISTRIES
@@ -193,6 +194,7 @@ class Killing:
 
     def run_whole(self) -> tuple[int, float]:
         """The undisturbed run; its operations, and the seconds that one takes unwatched."""
+        self._import_modules()
         begin = time.monotonic()
         assert wait(fork(lambda: self._start(self.folder / "timed"), self.printed)) == 0, (
             self._said()
@@ -236,6 +238,19 @@ class Killing:
         )
         if found:
             self.differences.append(f"{when}: {found}")
+
+    def _import_modules(self) -> None:
+        """Import here what a run imports, so that no later fork has to."""
+        names = self.folder / "modules.txt"
+
+        def run() -> None:
+            self._start(self.folder / "first")
+            names.write_text("\n".join(sys.modules))
+
+        assert wait(fork(run, self.printed)) == 0, self._said()
+        for name in names.read_text().splitlines():
+            with suppress(Exception):  # some are imported only by what they are a part of
+                importlib.import_module(name)
 
     def _start(self, out: Path) -> None:
         train(self.recipe, out=out)

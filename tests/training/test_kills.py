@@ -1,6 +1,6 @@
 """A run that is killed at any moment goes on to the same weights, ledger and metrics.
 
-Two strategies at every sixteenth operation; with ``FEWLABELS_KILLS=all`` all strategies at every one. A
+Two strategies at every eighth operation; with ``FEWLABELS_KILLS=all`` all strategies at every one. A
 table is added to ``$FEWLABELS_KILLS_OUT``.
 """
 
@@ -14,7 +14,7 @@ import pytest
 from killing import CASES
 
 ALL = os.environ.get("FEWLABELS_KILLS") == "all"
-CHOSEN, EVERY = (list(CASES), 1) if ALL else (["metric", "snowball"], 16)
+CHOSEN, EVERY = (list(CASES), 1) if ALL else (["metric", "snowball"], 8)
 MOMENTS = 20 if ALL else 6
 
 
