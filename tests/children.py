@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from types import MappingProxyType
@@ -49,24 +50,25 @@ def run_in_child(do, memory=None, seconds=20):
     return said
 
 
-def run_together(words, number):
-    """Run a command of fewlabels in processes that work together; exit codes, and what they said."""
+def run_together(words, number, seconds=400):
+    """Run a command of fewlabels in processes that work together; exit codes, and what they said.
+
+    What has not ended in time is killed: its code is -9.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     together |= {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    ranks = [{**together, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
+    ranks = ranks if number > 1 else [{}]
+    end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{rank}.txt") for rank in range(number)]
-        started = [
-            start_command(
-                words,
-                file,
-                {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {},
-            )
-            for rank, file in enumerate(files)
-        ]
+        started = [start_command(words, *each) for each in zip(files, ranks, strict=True)]
         for process in started:
+            process.join(max(0, end - time.monotonic()))
+            process.kill()
             process.join()
         return [process.exitcode for process in started], "".join(f.read_text() for f in files)
 

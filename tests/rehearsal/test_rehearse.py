@@ -27,7 +27,7 @@ METRIC = {
 PHOTOGRAPHS = ["model.image_size=64", "train.precision=no"]
 SUBSET = {
     "quickstart": [],
-    "few_labels_folder": ["model.image_size=32", *PHOTOGRAPHS[1:], "data.labels_csv=table.csv"],
+    "few_labels_folder": ["model.image_size=32", "train.precision=no", "data.labels_csv=table.csv"],
     "tac_ccl_grocery": PHOTOGRAPHS,
     "lmcs_svhn_wrn28_2": ["model.backbone=convnet5", "pretrain=rotation"],
 }

@@ -1,8 +1,8 @@
 """Kill a run at every operation on its files and at random moments, and let it go on.
 
 ``python killing.py FOLDER CASE MOMENTS [EVERY]`` prints a JSON object: operations, kills,
-differences. Every run is forked from this process, which trains nothing itself: what a run imports is
-imported once. ``EVERY`` 3 kills at every third operation.
+differences. Every run is forked from this process, which trains nothing itself: what a run imports
+is imported once. ``EVERY`` 3 kills at every third operation.
 """
 
 from __future__ import annotations
