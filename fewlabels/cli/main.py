@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from fewlabels.cli.freed_memory import keep_freed_memory
 from fewlabels.cli.output import (
     CLOSED,
     accept_any_text,
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     nobody reads what is printed, as behind ``| head``.
     """
     accept_any_text()
+    keep_freed_memory()
     try:
         try:
             code = run_command(sys.argv[1:] if arguments is None else list(arguments))
