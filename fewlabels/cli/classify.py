@@ -10,7 +10,7 @@ from typing import Any
 from fewlabels.cli.options import add_skip_option
 from fewlabels.errors import FewLabelsError, make_printable
 from fewlabels.files import refuse_existing
-from fewlabels.runs.classify_recipe import BACKBONE, Photos
+from fewlabels.runs.photos import BACKBONE, Photos
 
 
 def add_commands(commands: Any) -> None:

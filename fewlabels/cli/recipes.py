@@ -12,7 +12,6 @@ from typing import Any
 from fewlabels.cli.options import add_import_option
 from fewlabels.errors import FewLabelsError, RecipeError, make_printable
 from fewlabels.files import refuse_unwritable
-from fewlabels.runs.train import train
 from fewlabels.training.processes import leave_processes
 
 
@@ -45,6 +44,8 @@ def add_commands(commands: Any) -> None:
 
 def run_recipe(given: argparse.Namespace) -> None:
     """``fewlabels run``."""
+    from fewlabels.runs.train import train
+
     train(given.recipe, given.overrides, given.out, given.resume, given.imports)
     leave_processes()
 

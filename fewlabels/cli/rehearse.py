@@ -6,12 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewlabels.cli.options import add_import_option
 from fewlabels.cli.recipes import split_words
 from fewlabels.errors import FewLabelsError, RecipeError, for_terminal
-from fewlabels.recipe.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from fewlabels.recipe.recipe import Recipe
 
 
 def add_commands(commands: Any) -> None:
@@ -36,6 +38,7 @@ def rehearse_recipes(given: argparse.Namespace) -> int:
 
     Files that are the same recipe are rehearsed once.
     """
+    from fewlabels.recipe.recipe import load_recipe
     from fewlabels.rehearsal.elsewhere import name_unused, parse_throughputs
 
     rates = parse_throughputs(given.images_per_second)

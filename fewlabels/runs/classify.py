@@ -15,7 +15,7 @@ from fewlabels.errors import DataError, FewLabelsError, ModelError, make_printab
 from fewlabels.evaluation.paired import compare_answers, describe_error
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.assemble import make_accelerator, run_parts
-from fewlabels.runs.classify_recipe import Photos, make_recipe
+from fewlabels.runs.classify_recipe import make_recipe
 from fewlabels.runs.classify_report import (
     describe_counts,
     describe_pair,
@@ -34,6 +34,7 @@ from fewlabels.runs.cross_validate import (
 )
 from fewlabels.runs.fine_tune import fine_tune_whole, refuse_unjudged, try_fine_tuning
 from fewlabels.runs.parts import RunParts, fit_parts, make_components
+from fewlabels.runs.photos import Photos
 from fewlabels.runs.read_images import read_images
 from fewlabels.runs.training_data import read_training_data
 from fewlabels.training.metric_log import MetricLog

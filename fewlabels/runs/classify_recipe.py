@@ -6,15 +6,10 @@ What it trains is ``recipes/classify_folder.yaml`` and, with ``--fine-tune``,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fewlabels.recipe.recipe import Recipe, recipe_from
-
-BACKBONE = "tiny_vit_5m_224.dist_in22k"
-"""Small (5 million weights, a sixteenth of a second an image and core), and distilled on the 21,841
-classes of ImageNet-22k, so its features know more than a thousand kinds of things."""
+from fewlabels.runs.photos import Photos
 
 FROZEN: dict[str, Any] = {"frozen": True, "head": "root"}
 STRATEGY: dict[str, Any] = {"name": "lda"}
@@ -55,25 +50,6 @@ FINE_TUNING: dict[str, Any] = {
     },
 }
 """Chosen on the groceries' validation photographs (docs/results/frozen.md)."""
-
-
-@dataclass(frozen=True)
-class Photos:
-    """What a person gives: images, labels, and through which network they are seen.
-
-    Attributes:
-        labels: tables; without any, the folder's own ``labels.csv`` or its folders of classes.
-        weights: a file of the backbone's; None: its pretrained weights are fetched.
-        skip_unreadable: leave out images that cannot be read.
-    """
-
-    path: str
-    labels: Sequence[str] = ()
-    backbone: str = BACKBONE
-    weights: str | None = None
-    image_size: int | None = None
-    skip_unreadable: bool = False
-    seed: int = 0
 
 
 def make_recipe(photos: Photos, discover: bool = True) -> Recipe:

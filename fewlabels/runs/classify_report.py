@@ -11,7 +11,7 @@ import numpy as np
 from fewlabels.errors import DataError, FewLabelsError, first_few, make_printable
 from fewlabels.evaluation.paired import CERTAIN, Paired
 from fewlabels.files import find_path
-from fewlabels.runs.classify_recipe import Photos
+from fewlabels.runs.photos import Photos
 from fewlabels.runs.training_data import TrainingData
 
 SHOWN = 8

@@ -14,11 +14,12 @@ from fewlabels.errors import DataError
 from fewlabels.evaluation.paired import compare_answers, describe_error
 from fewlabels.recipe.recipe import Recipe
 from fewlabels.runs.assemble import run_parts
-from fewlabels.runs.classify_recipe import Photos, make_fine_tuning
+from fewlabels.runs.classify_recipe import make_fine_tuning
 from fewlabels.runs.classify_report import describe_pair
 from fewlabels.runs.cross_validate import Answers, predict_rows, run_hidden
 from fewlabels.runs.make_loop import make_loop
 from fewlabels.runs.parts import RunParts, fit_parts, make_components
+from fewlabels.runs.photos import Photos
 from fewlabels.runs.pretrain import NoEvaluation
 from fewlabels.runs.read_images import read_images
 from fewlabels.training.metric_log import MetricLog

@@ -23,8 +23,9 @@ from fewlabels.models.frozen import pool_features
 from fewlabels.models.load import load_model
 from fewlabels.recipe.recipe import load_recipe
 from fewlabels.runs import classify_recipe
-from fewlabels.runs.classify_recipe import Photos, make_fine_tuning, make_recipe
+from fewlabels.runs.classify_recipe import make_fine_tuning, make_recipe
 from fewlabels.runs.cross_validate import draw_folds
+from fewlabels.runs.photos import Photos
 from fewlabels.training.run_folder import RunFolder
 
 RECIPES = Path(__file__).parents[2] / "recipes"
