@@ -8,18 +8,19 @@ import sys
 from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-LARGE = 2**31 - 1
-"""Bytes; the most that mallopt takes."""
+MOST = 2**31 - 1
+"""Bytes; a larger number mallopt does not take."""
+OWN = {"GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+"""Variables by which a person tells glibc what to keep."""
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next tensor: a step on a CPU takes half the time.
+    """Let glibc keep what is freed for the next tensor: on a CPU, embedding takes half the time.
 
-    Where glibc's own variables say something else, or there is no glibc, all stays as it is.
+    Where a person's variables say what to keep, or there is no glibc, all stays as it is.
     """
-    chosen = any(name.startswith("MALLOC_") for name in os.environ)
-    if sys.platform == "linux" and not chosen and "GLIBC_TUNABLES" not in os.environ:
+    if sys.platform == "linux" and not OWN & os.environ.keys():
         with suppress(OSError, AttributeError):
             libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(_MMAP_THRESHOLD, LARGE)
-            libc.mallopt(_TRIM_THRESHOLD, LARGE)
+            libc.mallopt(_MMAP_THRESHOLD, MOST)
+            libc.mallopt(_TRIM_THRESHOLD, MOST)
